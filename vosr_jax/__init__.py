@@ -1,0 +1,13 @@
+"""VOSR, a generative image restorer and upscaler trained on pictures alone, in JAX."""
+
+__version__ = "0.1.0"
+
+__all__ = ["Upscaler", "__version__"]
+
+
+def __getattr__(name: str):
+    if name == "Upscaler":
+        from vosr_jax.restoration.upscaler import Upscaler
+
+        return Upscaler
+    raise AttributeError(f"module 'vosr_jax' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Photographs in, pairs of low and high quality out; no JAX here."""

@@ -1,0 +1,1 @@
+"""The method: conditions, guidance, objectives and samplers."""
