@@ -1,0 +1,241 @@
+"""What will be done to a picture, with all its numbers, before anything is done."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from vosr_jax.data.degradation import colour, filters, jpeg, kernels, noise, resize
+from vosr_jax.data.degradation.kernels import Kernel
+from vosr_jax.data.degradation.settings import Range, RealESRGANSettings, StageSettings
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Filter with a kernel."""
+
+    kernel: Kernel
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return filters.blur(image, self.kernel)
+
+
+@dataclass(frozen=True)
+class ResizeBy:
+    """Resize by a scale factor."""
+
+    scale_factor: float
+    mode: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize.resize_by(image, self.scale_factor, self.mode)
+
+
+@dataclass(frozen=True)
+class ResizeTo:
+    """Resize to a size."""
+
+    height: int
+    width: int
+    mode: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize.resize_to(image, self.height, self.width, self.mode)
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Gaussian noise; sigma in grey levels of 255."""
+
+    sigma: float
+    grey: bool
+    seed: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return noise.draw_gaussian_noise(image, self.sigma, self.grey, self.seed)
+
+
+@dataclass(frozen=True)
+class PoissonNoise:
+    """Poisson noise, multiplied by scale."""
+
+    scale: float
+    grey: bool
+    seed: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return noise.draw_poisson_noise(image, self.scale, self.grey, self.seed)
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """JPEG compression; variant is "official" or "libjpeg"."""
+
+    quality: float
+    variant: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        compress = jpeg.compress if self.variant == "official" else jpeg.compress_with_libjpeg
+        return compress(image, self.quality)
+
+
+@dataclass(frozen=True)
+class TurnGrey:
+    """Grey in all channels."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return colour.turn_grey(image)
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """One change of colour; kind is one of colour.JITTERS."""
+
+    kind: str
+    amount: float
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return colour.jitter(image, self.kind, self.amount)
+
+
+Operation = (
+    Blur | ResizeBy | ResizeTo | GaussianNoise | PoissonNoise | Jpeg | TurnGrey | ColourJitter
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sampled degradation.
+
+    Attributes:
+      operations: from the clean picture to the LR picture, in order.
+      resize_back: from the LR picture to the size of the clean one.
+    """
+
+    operations: tuple[Operation, ...]
+    resize_back: ResizeTo
+
+    def apply(self, hr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run the plan.
+
+        Args:
+          hr: [H, W, 3] uint8 RGB.
+
+        Returns:
+          lr [H/scale, W/scale, 3] float32, neither clipped nor rounded; lq [H, W, 3] uint8.
+        """
+        image = hr.astype(np.float32) / np.float32(255)
+        for operation in self.operations:
+            image = operation.apply(image)
+        return image, noise.eight_bits(self.resize_back.apply(image))
+
+    def describe(self) -> list[dict]:
+        """The operations and their numbers, resize_back last, ready for JSON."""
+        every = (*self.operations, self.resize_back)
+        return [{"operation": type(one).__name__, **dataclasses.asdict(one)} for one in every]
+
+
+def sample_plan(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    settings: RealESRGANSettings,
+    scale: int = 4,
+) -> Plan:
+    """Draw everything that is random about the degradation of one picture.
+
+    Args:
+      rng: where every draw comes from.
+      height, width: size of the clean picture; at least `scale`.
+      settings: what may happen.
+      scale: the LR picture has height // scale rows and width // scale columns.
+    """
+    lr_size = height // scale, width // scale
+    first = rng.random() < settings.first_probability
+    second = first and rng.random() < settings.second_probability
+    operations: list[Operation] = []
+    if first:
+        operations += _first_stage(rng, settings.first, settings.jpeg)
+        if second:
+            operations += _second_stage(rng, settings, height / scale, width / scale)
+            operations += _finish(rng, settings, lr_size)
+        else:
+            operations.append(ResizeTo(*lr_size, _sample_mode(rng)))
+    else:
+        operations.append(ResizeTo(*lr_size, "bicubic"))
+    operations += _colours(rng, settings)
+    back = _sample_mode(rng) if first else "bicubic"
+    return Plan(tuple(operations), ResizeTo(height, width, back))
+
+
+def _first_stage(rng, stage: StageSettings, jpeg_variant: str) -> list[Operation]:
+    operations: list[Operation] = []
+    if rng.random() < stage.blur_probability:
+        operations.append(Blur(kernels.sample_kernel(rng, stage.blur)))
+    factor = _sample_factor(rng, stage)
+    operations.append(ResizeBy(factor, _sample_mode(rng)))
+    operations.append(_sample_noise(rng, stage))
+    operations.append(Jpeg(rng.uniform(*stage.jpeg_quality), jpeg_variant))
+    return operations
+
+
+def _second_stage(rng, settings, lr_height: float, lr_width: float) -> list[Operation]:
+    stage = settings.second
+    operations: list[Operation] = []
+    if rng.random() < stage.blur_probability:
+        operations.append(Blur(kernels.sample_kernel(rng, stage.blur)))
+    factor = _sample_factor(rng, stage)
+    size = (max(int(side * factor), 1) for side in (lr_height, lr_width))
+    operations.append(ResizeTo(*size, _sample_mode(rng)))
+    operations.append(_sample_noise(rng, stage))
+    return operations
+
+
+def _finish(rng, settings, lr_size: tuple[int, int]) -> list[Operation]:
+    """The last resize with the sinc filter, and JPEG before or after them."""
+    compress = Jpeg(rng.uniform(*settings.second.jpeg_quality), settings.jpeg)
+    resize_and_filter: list[Operation] = [ResizeTo(*lr_size, _sample_mode(rng))]
+    kernel = kernels.sample_final_sinc(rng, settings.final_sinc_probability)
+    if kernel.family != "pulse":
+        resize_and_filter.append(Blur(kernel))
+    if rng.random() < 0.5:
+        return [*resize_and_filter, compress]
+    return [compress, *resize_and_filter]
+
+
+def _colours(rng, settings) -> list[Operation]:
+    operations: list[Operation] = []
+    if rng.random() < settings.grey_probability:
+        operations.append(TurnGrey())
+    if rng.random() < settings.jitter_probability:
+        for position in rng.permutation(len(colour.JITTERS)):
+            kind = colour.JITTERS[position]
+            operations.append(ColourJitter(kind, rng.uniform(*getattr(settings, kind))))
+    return operations
+
+
+def _sample_mode(rng) -> str:
+    return resize.MODES[rng.integers(len(resize.MODES))]
+
+
+def _uniform(rng, bounds: Range) -> float:
+    return float(rng.uniform(*bounds))
+
+
+def _sample_factor(rng, stage: StageSettings) -> float:
+    """Enlarge, shrink or keep, by the stage's weights."""
+    up, down, keep = stage.resize_probabilities
+    chance = rng.random() * (up + down + keep)
+    if chance < up:
+        return _uniform(rng, (1, stage.resize_range[1]))
+    if chance < up + down:
+        return _uniform(rng, (stage.resize_range[0], 1))
+    return 1.0
+
+
+def _sample_noise(rng, stage: StageSettings) -> GaussianNoise | PoissonNoise:
+    gaussian = rng.random() < stage.gaussian_probability
+    amplitude = _uniform(rng, stage.gaussian_sigma if gaussian else stage.poisson_scale)
+    grey = bool(rng.random() < stage.grey_noise_probability)
+    seed = int(rng.integers(2**63))
+    return (GaussianNoise if gaussian else PoissonNoise)(amplitude, grey, seed)
