@@ -1,0 +1,193 @@
+"""Named tensors from a file, checked one by one, put into a network's parameters."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vosr_jax.errors import UserError
+from vosr_jax.weights.torch_pickle import read_torch_zip
+
+_STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
+
+
+def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Read every tensor of a .safetensors file or of a torch zip file (.pth, .pt, .bin).
+
+    Args:
+      path: the file. In a torch file the tensors may lie at the top or under the key
+        `model_state_dict`, `state_dict` or `model`.
+
+    Returns:
+      Tensors by name, in the file's type (float16 and `ml_dtypes.bfloat16` included); those of a
+      torch file are read-only views into the memory-mapped file.
+
+    Raises:
+      UserError: the file is missing, truncated, damaged, hostile, or holds no tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return state_dict(read_torch_zip(path), path)
+
+
+def state_dict(saved: Any, path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors by name inside what `read_torch_zip` returned for `path`."""
+    for _ in range(2):
+        if not isinstance(saved, dict):
+            break
+        tensors = {k: v for k, v in saved.items() if isinstance(v, np.ndarray)}
+        if tensors:
+            return {str(name): tensor for name, tensor in tensors.items()}
+        inner = [key for key in _STATE_DICT_KEYS if key in saved]
+        if not inner:
+            break
+        saved = saved[inner[0]]
+    raise UserError(
+        f"{path} holds no tensors by name, neither at its top nor under {', '.join(_STATE_DICT_KEYS)}"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    # Importing ml_dtypes is what makes numpy know bfloat16.
+    import ml_dtypes  # noqa: F401
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is no file")
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one official tensor becomes (a layer of) one of our parameters, and back.
+
+    Attributes:
+      to_ours: (official array, our shape) -> our array.
+      to_official: our array -> official array, the exact inverse.
+    """
+
+    to_ours: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    to_official: Callable[[np.ndarray], np.ndarray]
+
+
+def dense(in_axes: int = 1) -> Layout:
+    """A torch Linear's [out, in], ours with the input's `in_axes` axes first, then the output's."""
+
+    def to_official(ours: np.ndarray) -> np.ndarray:
+        return ours.reshape(int(np.prod(ours.shape[:in_axes])), -1).T
+
+    return Layout(lambda official, shape: official.T.reshape(shape), to_official)
+
+
+SAME = Layout(lambda official, shape: official, lambda ours: ours)
+FLAT = Layout(lambda official, shape: official.reshape(shape), lambda ours: ours.reshape(-1))
+CONV = Layout(
+    lambda official, shape: official.transpose(2, 3, 1, 0), lambda ours: ours.transpose(3, 2, 0, 1)
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table between official names and ours.
+
+    Attributes:
+      official: the tensor's name in the official file.
+      ours: path of our parameter, e.g. ("blocks", "norm1", "scale").
+      layout: how the values are arranged.
+      layer: index into the leading axis of a stacked parameter; None for one that is not stacked.
+    """
+
+    official: str
+    ours: tuple[str | int, ...]
+    layout: Layout = SAME
+    layer: int | None = None
+
+
+def assign(
+    build: Callable[[], nnx.Module],
+    entries: Iterable[Entry],
+    tensors: Mapping[str, np.ndarray],
+    path: str | Path,
+    *,
+    ignored: Iterable[str] = (),
+) -> nnx.Module:
+    """Make a network whose every parameter comes from `tensors`, as float32.
+
+    Args:
+      build: makes the network; only its shapes are looked at, nothing is initialized.
+      entries: the table; each parameter of the network must be in it.
+      tensors: official tensors by name.
+      path: the file they come from, for messages.
+      ignored: starts of names of tensors that the file may hold and the network has no use for.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: a tensor is missing, unexpected or of another shape; it names the tensor.
+    """
+    entries = list(entries)
+    graphdef, state = nnx.split(nnx.eval_shape(build))
+    flat = dict(nnx.to_flat_state(state))
+    shapes = {key: tuple(value.shape) for key, value in flat.items()}
+    _check(entries, shapes, tensors, path, tuple(ignored))
+    arrays: dict[tuple, np.ndarray] = {}
+    for entry in entries:
+        shape = shapes[entry.ours]
+        if entry.layer is None:
+            value = entry.layout.to_ours(tensors[entry.official], shape)
+            arrays[entry.ours] = np.asarray(value, np.float32)
+        else:
+            stack = arrays.setdefault(entry.ours, np.empty(shape, np.float32))
+            stack[entry.layer] = entry.layout.to_ours(tensors[entry.official], shape[1:])
+    absent = sorted(".".join(map(str, key)) for key in flat.keys() - arrays.keys())
+    if absent:
+        raise ValueError(f"the table of names lacks {', '.join(absent)}")
+    filled = [(key, value.replace(jnp.asarray(arrays[key]))) for key, value in flat.items()]
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def _check(entries, shapes, tensors, path, ignored) -> None:
+    """Raise UserError unless exactly the tensors of the table are there, each in its shape."""
+    expected = [entry.official for entry in entries]
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise UserError(f"{path}: tensor {_names(missing)} missing")
+    known = set(expected)
+    unexpected = [n for n in tensors if n not in known and not n.startswith(ignored or ("\0",))]
+    if unexpected:
+        raise UserError(f"{path}: tensor {_names(unexpected)} unexpected for this network")
+    for entry in entries:
+        shape = shapes[entry.ours][0 if entry.layer is None else 1 :]
+        wanted = entry.layout.to_official(np.broadcast_to(np.float32(0), shape)).shape
+        found = tensors[entry.official].shape
+        if found != wanted:
+            raise UserError(f"{path}: tensor {entry.official} has shape {found}, not {wanted}")
+
+
+def _names(names: list[str]) -> str:
+    """The first name, and how many more."""
+    return f"{names[0]} is" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more are"
+
+
+def to_official(model: nnx.Module, entries: Iterable[Entry]) -> dict[str, np.ndarray]:
+    """The network's parameters under their official names, in the official layout."""
+    flat = dict(nnx.to_flat_state(nnx.state(model)))
+    arrays = {key: np.asarray(value[...]) for key, value in flat.items()}
+    return {
+        entry.official: np.ascontiguousarray(
+            entry.layout.to_official(
+                arrays[entry.ours] if entry.layer is None else arrays[entry.ours][entry.layer]
+            )
+        )
+        for entry in entries
+    }
