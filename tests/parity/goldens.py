@@ -46,13 +46,16 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
         return {key: data[key] for key in data.files}
 
 
-def relative_error(ours: np.ndarray, golden: np.ndarray) -> float:
-    """Largest absolute difference over the golden's largest absolute value."""
+def relative_error(ours: np.ndarray, golden: np.ndarray, floor: float = 0.0) -> float:
+    """Largest absolute difference over the golden's largest absolute value, or over `floor`.
+
+    The floor is for arrays that vanish in exact arithmetic and hold rounding alone.
+    """
     ours, golden = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
     assert ours.shape == golden.shape, f"{ours.shape} against {golden.shape}"
     if not np.isfinite(ours).all():
         return float("inf")
-    largest = np.abs(golden).max() if golden.size else 0.0
+    largest = max(np.abs(golden).max(initial=0.0), floor)
     return float(np.abs(ours - golden).max() / largest) if largest else float(np.abs(ours).max())
 
 
@@ -74,9 +77,21 @@ def record(case: str, error: float, tolerance: float) -> None:
     assert error <= tolerance, f"{case}: relative error {error:.2e} above {tolerance:.0e}"
 
 
-def check(case: str, ours: np.ndarray, golden: np.ndarray, tolerance: float) -> None:
+def check(case: str, ours, golden: np.ndarray, tolerance: float, floor: float = 0.0) -> None:
     """Compare and record one array."""
-    record(case, relative_error(ours, golden), tolerance)
+    record(case, relative_error(ours, golden, floor), tolerance)
+
+
+def check_gradients(case: str, ours: dict, golden: dict, tolerance: float = 1e-4) -> None:
+    """Compare and record every gradient by name.
+
+    A key's bias without key norm has no gradient in exact arithmetic (softmax does not see a
+    common shift), so what lies 1e-5 below the largest gradient counts as rounding.
+    """
+    assert ours.keys() == golden.keys()
+    floor = 1e-5 * max(float(np.abs(gradient).max()) for gradient in golden.values())
+    for name, gradient in golden.items():
+        check(f"{case}/grad/{name}", ours[name], gradient, tolerance, floor)
 
 
 def nhwc(array: np.ndarray) -> np.ndarray:

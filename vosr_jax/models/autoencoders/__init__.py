@@ -1,0 +1,45 @@
+"""Frozen autoencoders between pictures and latents, all with the same face.
+
+Each is an nnx.Module with `latent_channels`, `downscale` and `scaling_factor`, and the methods
+`moments(image) -> (mean, std or None)` and `decode(latent) -> image`, both without the factor.
+"""
+
+from typing import Protocol
+
+from jax import Array
+
+
+class Autoencoder(Protocol):
+    """What a picture's encoder and decoder must offer."""
+
+    latent_channels: int
+    downscale: int
+    scaling_factor: float
+
+    def moments(self, image: Array) -> tuple[Array, Array | None]:
+        """[B, H, W, 3] in [-1, 1] to the posterior's mean and deviation [B, h, w, C]."""
+
+    def decode(self, latent: Array) -> Array:
+        """[B, h, w, C] without the scaling factor to [B, H, W, 3] in [-1, 1]."""
+
+
+def encode(autoencoder: Autoencoder, image: Array, noise: Array | None = None) -> Array:
+    """The latent that the denoiser works on: (mean + std * noise) * scaling_factor.
+
+    Args:
+      autoencoder: any of this package's.
+      image: [B, H, W, 3] in [-1, 1], sides multiples of `downscale`.
+      noise: [B, h, w, C] standard normal draws; None takes the posterior's mode.
+
+    Returns:
+      [B, h, w, C] float32.
+    """
+    mean, std = autoencoder.moments(image)
+    if noise is not None and std is not None:
+        mean = mean + std * noise
+    return mean * autoencoder.scaling_factor
+
+
+def decode(autoencoder: Autoencoder, latent: Array) -> Array:
+    """The picture of a latent, [B, h, w, C] to [B, H, W, 3], nominally in [-1, 1]."""
+    return autoencoder.decode(latent / autoencoder.scaling_factor)

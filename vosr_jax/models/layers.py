@@ -1,0 +1,150 @@
+"""The layers that every network here is made of: linear maps, norms, time embedding.
+
+Parameters are float32. A layer that takes `dtype` computes its matrix product there and
+returns that dtype; norms compute their statistics in float32 whatever they are given.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+
+
+def xavier_uniform(key: Array, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    """U(-a, a) with a = sqrt(6 / (fan_in + fan_out)); the fans are those of the fused matrix."""
+    bound = math.sqrt(6.0 / (fan_in + fan_out))
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
+def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision:
+    """Full precision for float32, whose default on TPU and GPU is lower; the default otherwise."""
+    is_float32 = jnp.dtype(dtype) == jnp.float32
+    return jax.lax.Precision.HIGHEST if is_float32 else jax.lax.Precision.DEFAULT
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias, where kernel is [inputs, *outputs] (outputs may be several axes).
+
+    Args:
+      inputs: length of the contracted last axis.
+      outputs: one or more output axes.
+      rngs: source of the initial kernel.
+      init: "xavier" (over the fused matrix), "normal" (deviation 0.02) or "zeros".
+      live: where the last axis is padded, how much of it is real; the padding is zero.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int | tuple[int, ...],
+        *,
+        rngs: nnx.Rngs,
+        init: str = "xavier",
+        live: int | None = None,
+    ):
+        shape = (outputs,) if isinstance(outputs, int) else tuple(outputs)
+        real = (*shape[:-1], live or shape[-1])
+        if init == "xavier":
+            kernel = xavier_uniform(rngs.params(), (inputs, *real), inputs, math.prod(real))
+        elif init == "normal":
+            kernel = 0.02 * jax.random.normal(rngs.params(), (inputs, *real))
+        else:
+            kernel = jnp.zeros((inputs, *real))
+        padding = [(0, 0)] * (len(shape)) + [(0, shape[-1] - real[-1])]
+        self.kernel = nnx.Param(jnp.pad(kernel, padding))
+        self.bias = nnx.Param(jnp.zeros(shape))
+
+    def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
+        kernel = self.kernel[...].astype(dtype)
+        product = jax.lax.dot_general(
+            x.astype(dtype),
+            kernel,
+            (((x.ndim - 1,), (0,)), ((), ())),
+            precision=matmul_precision(dtype),
+        )
+        return product + self.bias[...].astype(dtype)
+
+
+class Conv(nnx.Module):
+    """3x3 convolution, zero padding, NHWC."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, init: str = "xavier"):
+        shape = (3, 3, inputs, outputs)
+        if init == "xavier":
+            kernel = xavier_uniform(rngs.params(), shape, 9 * inputs, 9 * outputs)
+        else:
+            kernel = jnp.zeros(shape)
+        self.kernel = nnx.Param(kernel)
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
+        y = jax.lax.conv_general_dilated(
+            x.astype(dtype),
+            self.kernel[...].astype(dtype),
+            window_strides=(1, 1),
+            padding="SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=matmul_precision(dtype),
+        )
+        return y + self.bias[...].astype(dtype)
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + 1e-6) * weight, over the last axis, in float32."""
+
+    def __init__(self, width: int):
+        self.weight = nnx.Param(jnp.ones(width))
+
+    def __call__(self, x: Array) -> Array:
+        x = x.astype(jnp.float32)
+        return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6) * self.weight[...]
+
+
+class LayerNorm(nnx.Module):
+    """Zero mean and unit variance over the last axis, in float32; weight and bias if affine."""
+
+    def __init__(self, width: int, *, affine: bool = True, epsilon: float = 1e-5):
+        self.epsilon = epsilon
+        self.weight = nnx.Param(jnp.ones(width)) if affine else None
+        self.bias = nnx.Param(jnp.zeros(width)) if affine else None
+
+    def __call__(self, x: Array) -> Array:
+        x = x.astype(jnp.float32)
+        centred = x - jnp.mean(x, -1, keepdims=True)
+        variance = jnp.mean(centred * centred, -1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + self.epsilon)
+        if self.weight is None or self.bias is None:
+            return y
+        return y * self.weight[...] + self.bias[...]
+
+
+def timestep_embedding(t: Array, width: int, longest_period: float = 10_000.0) -> Array:
+    """Sinusoids of t, cosines first; t in [0, 1] enters unscaled.
+
+    Args:
+      t: [B] float32.
+      width: even number of channels.
+      longest_period: the slowest sinusoid's period over 2 pi.
+
+    Returns:
+      [B, width] float32.
+    """
+    half = width // 2
+    frequencies = jnp.exp(-math.log(longest_period) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = t.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+
+
+class TimeEmbedding(nnx.Module):
+    """Sinusoids through a two-layer MLP, in float32; its weights start as N(0, 0.02)."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs, frequencies: int = 256):
+        self.frequencies = frequencies
+        self.hidden = Linear(frequencies, width, rngs=rngs, init="normal")
+        self.out = Linear(width, width, rngs=rngs, init="normal")
+
+    def __call__(self, t: Array) -> Array:
+        return self.out(jax.nn.silu(self.hidden(timestep_embedding(t, self.frequencies))))

@@ -1,0 +1,58 @@
+"""Two-dimensional rotary position embedding, with positions rescaled to the training grid."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def rotary_table(
+    grid: tuple[int, int], training_side: int, head_width: int, *, rescale: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines for every token of a grid.
+
+    Channels are interleaved pairs; the first half of a head turns with the row, the second
+    with the column. Where the grid is not the training grid, an axis of n tokens gets the
+    positions index / n * training_side (the official models/lightningdit.py covers squares;
+    a rectangle rescales each axis on its own).
+
+    Args:
+      grid: (rows, columns) in tokens.
+      training_side: side of the square training grid in tokens.
+      head_width: channels of one head, divisible by 4.
+      rescale: False keeps positions at their integer index.
+
+    Returns:
+      (cosine, sine), each [rows * columns, head_width] float32.
+    """
+    half = head_width // 2
+    frequencies = 10_000.0 ** -(np.arange(0, half, 2, dtype=np.float64) / half)
+
+    def angles(length: int) -> np.ndarray:
+        scale = training_side / length if rescale else 1.0
+        return np.repeat(np.arange(length)[:, None] * scale * frequencies, 2, axis=1)
+
+    rows, columns = grid
+    table = np.concatenate(
+        [
+            np.broadcast_to(angles(rows)[:, None], (rows, columns, half)),
+            np.broadcast_to(angles(columns)[None], (rows, columns, half)),
+        ],
+        axis=-1,
+    ).reshape(rows * columns, head_width)
+    return np.cos(table).astype(np.float32), np.sin(table).astype(np.float32)
+
+
+def rotate(x: Array, table: tuple[np.ndarray, np.ndarray]) -> Array:
+    """Turn queries or keys by their position.
+
+    Args:
+      x: [B, N, heads, head_width].
+      table: from `rotary_table`, for the same N and head_width.
+
+    Returns:
+      The turned x, same shape and dtype; computed in float32.
+    """
+    cosine, sine = (jnp.asarray(part)[:, None] for part in table)
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    quarter_turn = jnp.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(x.shape)
+    return (x.astype(jnp.float32) * cosine + quarter_turn * sine).astype(x.dtype)
