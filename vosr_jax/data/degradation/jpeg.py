@@ -50,7 +50,7 @@ def quality_factor(quality: float) -> float:
     return 50 / quality if quality < 50 else 2 - quality / 50
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def dct_matrix() -> np.ndarray:
     """The orthonormal 8x8 DCT of flattened blocks: coefficients = block @ matrix.T, [64, 64]."""
     frequency, sample = np.arange(8)[:, None], np.arange(8)[None, :]

@@ -60,7 +60,7 @@ def bell_kernel(kernel: Kernel) -> np.ndarray:
     return values / values.sum()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _distances(size: int) -> tuple[np.ndarray, np.ndarray]:
     """The different distances from the centre, and for each pixel which of them is its own."""
     offset = np.arange(size) - (size - 1) // 2
