@@ -1,0 +1,87 @@
+"""Reading a picture file of any kind as 8-bit RGB."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+PICTURE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .png .ppm .pgm .tga .tif .tiff .webp".split()
+)
+
+
+class UnreadablePicture(Exception):
+    """A file that is no picture, or only a part of one; the message is the reason."""
+
+
+def is_picture_path(path: str | os.PathLike) -> bool:
+    """Whether the suffix is that of a picture; hidden files are none."""
+    name = os.path.basename(path)
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+
+
+def read_picture(path: str | os.PathLike) -> np.ndarray:
+    """Decode a picture file; see decode_picture.
+
+    Raises:
+      UnreadablePicture: the file cannot be opened or decoded.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadablePicture(error.strerror or str(error)) from error
+    return decode_picture(data)
+
+
+def decode_picture(data: bytes) -> np.ndarray:
+    """Decode a picture, turned upright by its EXIF orientation.
+
+    Grey and palette pictures become RGB, 16-bit ones are reduced to 8, transparency is laid
+    over white; of several frames the first is taken.
+
+    Args:
+      data: the content of the file.
+
+    Returns:
+      [H, W, 3] uint8 RGB.
+
+    Raises:
+      UnreadablePicture: no picture, a truncated one, or one too large to be believed.
+    """
+    if not data:
+        raise UnreadablePicture("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise whatever the broken bytes lead them to, struct.error included.
+        raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bit_grey(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit_grey(image: Image.Image) -> np.ndarray:
+    """16-bit, 32-bit and floating-point grey pictures: [H, W] uint8."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        # Floating-point pictures hold [0, 1] or grey levels; nothing in the file says which.
+        values = values * 255 if values.max(initial=0) <= 1 else values
+    else:
+        # Pillow opens 16-bit files as "I" or "I;16"; both count to 65535.
+        values = values / 257
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
