@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.nn.initializers import normal, ones, truncated_normal, zeros
+from jax.typing import DTypeLike
 
+from vosr_jax.models.attention import attention
 from vosr_jax.models.bicubic import bicubic_matrix
+from vosr_jax.models.layers import LayerNorm, Linear
+
+_HIGHEST = jax.lax.Precision.HIGHEST
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -78,63 +82,34 @@ class DINOv2Settings:
         return self.depth if self.kept_blocks is None else self.kept_blocks
 
 
-class LayerNorm(nnx.Module):
-    """Layer norm with eps 1e-6; statistics in float32 whatever comes in."""
-
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.scale = nnx.Param(ones(rngs.params(), (width,)))
-        self.bias = nnx.Param(zeros(rngs.params(), (width,)))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        x = x - x.mean(-1, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
-        return x * self.scale[...] + self.bias[...]
-
-
-class Projection(nnx.Module):
-    """A dense layer between the last `in_axes` axes of its input and `features` axes."""
-
-    def __init__(self, inputs: tuple[int, ...], features: tuple[int, ...], *, rngs: nnx.Rngs):
-        self.in_axes = len(inputs)
-        self.kernel = nnx.Param(truncated_normal(0.02)(rngs.params(), (*inputs, *features)))
-        self.bias = nnx.Param(zeros(rngs.params(), features))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
-        return jnp.tensordot(x, kernel, self.in_axes) + bias
-
-
 class Block(nnx.Module):
     """Pre-norm transformer block: attention, then the feed-forward layer, each layer-scaled."""
 
     def __init__(self, settings: DINOv2Settings, *, rngs: nnx.Rngs):
         width, heads = settings.width, settings.heads
-        head = width // heads
-        self.swiglu = settings.swiglu
-        self.norm1 = LayerNorm(width, rngs=rngs)
-        self.qkv = Projection((width,), (3, heads, head), rngs=rngs)
-        self.proj = Projection((heads, head), (width,), rngs=rngs)
-        self.norm2 = LayerNorm(width, rngs=rngs)
-        hidden = (2, settings.ffn_width) if settings.swiglu else (settings.ffn_width,)
-        self.ffn_in = Projection((width,), hidden, rngs=rngs)
-        self.ffn_out = Projection((settings.ffn_width,), (width,), rngs=rngs)
+        self.swiglu, self.layer_scale = settings.swiglu, settings.layer_scale
+        self.norm1 = LayerNorm(width, epsilon=1e-6)
+        self.qkv = Linear(width, (3, heads, width // heads), rngs=rngs, init="normal")
+        self.proj = Linear(width, width, rngs=rngs, init="normal")
+        self.norm2 = LayerNorm(width, epsilon=1e-6)
+        hidden = (2, settings.ffn_width) if settings.swiglu else settings.ffn_width
+        self.ffn_in = Linear(width, hidden, rngs=rngs, init="normal")
+        self.ffn_out = Linear(settings.ffn_width, width, rngs=rngs, init="normal")
         if settings.layer_scale:
-            self.scale1 = nnx.Param(ones(rngs.params(), (width,)))
-            self.scale2 = nnx.Param(ones(rngs.params(), (width,)))
-        self.layer_scale = settings.layer_scale
+            self.scale1 = nnx.Param(jnp.ones(width))
+            self.scale2 = nnx.Param(jnp.ones(width))
 
-    def __call__(self, x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        qkv = self.qkv(self.norm1(x).astype(dtype))  # [B, N, 3, heads, head]
-        attended = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        branch = self.proj(attended).astype(jnp.float32)
+    def __call__(self, x: jax.Array, dtype: DTypeLike) -> jax.Array:
+        qkv = self.qkv(self.norm1(x), dtype)  # [B, N, 3, heads, head]
+        attended = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        branch = self.proj(attended.reshape(x.shape), dtype).astype(jnp.float32)
         x = x + (branch * self.scale1[...] if self.layer_scale else branch)
-        hidden = self.ffn_in(self.norm2(x).astype(dtype))
+        hidden = self.ffn_in(self.norm2(x), dtype)
         if self.swiglu:
             hidden = jax.nn.silu(hidden[..., 0, :]) * hidden[..., 1, :]
         else:
             hidden = jax.nn.gelu(hidden, approximate=False)
-        branch = self.ffn_out(hidden).astype(jnp.float32)
+        branch = self.ffn_out(hidden, dtype).astype(jnp.float32)
         return x + (branch * self.scale2[...] if self.layer_scale else branch)
 
 
@@ -144,15 +119,13 @@ class DINOv2(nnx.Module):
     def __init__(self, settings: DINOv2Settings, *, rngs: nnx.Rngs):
         self.settings = settings
         width, patch = settings.width, settings.patch_size
-        self.patch = Projection((patch, patch, 3), (width,), rngs=rngs)
-        self.cls_token = nnx.Param(normal(1e-6)(rngs.params(), (width,)))
-        self.position_cls = nnx.Param(truncated_normal(0.02)(rngs.params(), (width,)))
+        self.patch = Linear(patch * patch * 3, width, rngs=rngs, init="normal")
         grid = (settings.grid, settings.grid, width)
-        self.position_grid = nnx.Param(truncated_normal(0.02)(rngs.params(), grid))
+        self.position_grid = nnx.Param(0.02 * jax.random.normal(rngs.params(), grid))
+        self.position_cls = nnx.Param(0.02 * jax.random.normal(rngs.params(), (width,)))
+        self.cls_token = nnx.Param(jnp.zeros(width))
         if settings.registers:
-            self.register_tokens = nnx.Param(
-                normal(1e-6)(rngs.params(), (settings.registers, width))
-            )
+            self.register_tokens = nnx.Param(jnp.zeros((settings.registers, width)))
 
         @nnx.split_rngs(splits=settings.blocks)
         @nnx.vmap(in_axes=0, out_axes=0)
@@ -160,7 +133,7 @@ class DINOv2(nnx.Module):
             return Block(settings, rngs=rngs)
 
         self.blocks = stack(rngs)
-        self.norm = LayerNorm(width, rngs=rngs)
+        self.norm = LayerNorm(width, epsilon=1e-6)
 
     def __call__(
         self,
@@ -168,7 +141,7 @@ class DINOv2(nnx.Module):
         block: int | None = None,
         *,
         final_norm: bool | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ) -> jax.Array:
         """Patch tokens after a block.
 
@@ -194,7 +167,7 @@ class DINOv2(nnx.Module):
         block: int | None = None,
         *,
         final_norm: bool | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ) -> jax.Array:
         """Like calling, with the class token and the registers in front of the patches."""
         last = self.settings.depth - 1
@@ -202,17 +175,14 @@ class DINOv2(nnx.Module):
         if not 0 <= block < self.settings.blocks:
             raise ValueError(f"block {block} of {self.settings.blocks} blocks")
         final_norm = block == last if final_norm is None else final_norm
-        # The default precision of float32 products is lower than float32 on TPU and GPU.
-        with jax.default_matmul_precision("highest"):
-            x = self._embed(image)
-            graphdef, stacked = nnx.split(self.blocks)
-            needed = jax.tree.map(lambda a: a[: block + 1], stacked)
+        graphdef, stacked = nnx.split(self.blocks)
+        needed = jax.tree.map(lambda a: a[: block + 1], stacked)
 
-            def step(x, parameters):
-                return nnx.merge(graphdef, parameters)(x, dtype), None
+        def step(x: jax.Array, parameters: nnx.State) -> tuple[jax.Array, None]:
+            return nnx.merge(graphdef, parameters)(x, dtype), None
 
-            x, _ = jax.lax.scan(step, x, needed)
-            return self.norm(x) if final_norm else x
+        x, _ = jax.lax.scan(step, self._embed(image), needed)
+        return self.norm(x) if final_norm else x
 
     def _embed(self, image: jax.Array) -> jax.Array:
         """[B, H, W, 3] to [B, 1 + registers + N, width]: patches and positions."""
@@ -222,7 +192,7 @@ class DINOv2(nnx.Module):
             raise ValueError(f"{height}x{width} image: sides must be multiples of {size}")
         rows, columns = height // size, width // size
         patches = image.astype(jnp.float32).reshape(batch, rows, size, columns, size, 3)
-        x = self.patch(patches.transpose(0, 1, 3, 2, 4, 5))
+        x = self.patch(patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1))
         x = (x + self._positions(rows, columns)).reshape(batch, rows * columns, -1)
         front = (self.cls_token[...] + self.position_cls[...])[None]
         if self.settings.registers:
@@ -238,7 +208,7 @@ class DINOv2(nnx.Module):
         offset, antialias = settings.interpolate_offset, settings.interpolate_antialias
         down = bicubic_matrix(settings.grid, rows, offset, antialias)
         across = bicubic_matrix(settings.grid, columns, offset, antialias)
-        return jnp.einsum("rg,ghd,ch->rcd", down, grid, across)
+        return jnp.einsum("rg,ghd,ch->rcd", down, grid, across, precision=_HIGHEST)
 
 
 def preprocess(image01: jax.Array, size: int) -> jax.Array:
@@ -255,9 +225,8 @@ def preprocess(image01: jax.Array, size: int) -> jax.Array:
     _, height, width, _ = image01.shape
     down, across = bicubic_matrix(height, size), bicubic_matrix(width, size)
     x = image01.astype(jnp.float32)
-    with jax.default_matmul_precision("highest"):
-        x = jnp.einsum("oh,bhwc->bowc", down, x)
-        x = jnp.einsum("pw,bowc->bopc", across, x)
+    x = jnp.einsum("oh,bhwc->bowc", down, x, precision=_HIGHEST)
+    x = jnp.einsum("pw,bowc->bopc", across, x, precision=_HIGHEST)
     mean, std = np.asarray(IMAGENET_MEAN, np.float32), np.asarray(IMAGENET_STD, np.float32)
     return (jnp.clip(x, 0.0, 1.0) - mean) / std
 
@@ -268,7 +237,7 @@ def visual_tokens(
     size: int = 448,
     block: int | None = None,
     *,
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """The denoiser's visual tokens of an image.
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
-from vosr_jax.weights.tensors import CONV, FLAT, SAME, Entry, Layout, assign, dense, read_tensors
+from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense, read_tensors
 
 _HEAD_CHANNELS = 64
 
@@ -132,28 +132,36 @@ _GRID = Layout(
 )
 
 
+def _patches(size: int) -> Layout:
+    """A convolution over whole patches as a matrix over their pixels."""
+    return Layout(
+        lambda official, shape: official.transpose(2, 3, 1, 0).reshape(shape),
+        lambda ours: ours.reshape(size, size, -1, ours.shape[-1]).transpose(3, 2, 0, 1),
+    )
+
+
 def entries(settings: DINOv2Settings) -> list[Entry]:
     """The table of names; `pos_embed` is split into its class token and its patches."""
     table = [
-        Entry("patch_embed.proj.weight", ("patch", "kernel"), CONV),
+        Entry("patch_embed.proj.weight", ("patch", "kernel"), _patches(settings.patch_size)),
         Entry("patch_embed.proj.bias", ("patch", "bias")),
         Entry("cls_token", ("cls_token",), _ROW),
         Entry("pos_embed[cls]", ("position_cls",), _ROW),
         Entry("pos_embed[patches]", ("position_grid",), _GRID),
-        Entry("norm.weight", ("norm", "scale")),
+        Entry("norm.weight", ("norm", "weight")),
         Entry("norm.bias", ("norm", "bias")),
     ]
     if settings.registers:
         table.append(Entry("register_tokens", ("register_tokens",), _TOKENS))
     ffn = ("w12", "w3") if settings.swiglu else ("fc1", "fc2")
     names = [
-        ("norm1.weight", ("norm1", "scale"), SAME),
+        ("norm1.weight", ("norm1", "weight"), SAME),
         ("norm1.bias", ("norm1", "bias"), SAME),
         ("attn.qkv.weight", ("qkv", "kernel"), dense()),
         ("attn.qkv.bias", ("qkv", "bias"), FLAT),
-        ("attn.proj.weight", ("proj", "kernel"), dense(in_axes=2)),
+        ("attn.proj.weight", ("proj", "kernel"), dense()),
         ("attn.proj.bias", ("proj", "bias"), SAME),
-        ("norm2.weight", ("norm2", "scale"), SAME),
+        ("norm2.weight", ("norm2", "weight"), SAME),
         ("norm2.bias", ("norm2", "bias"), SAME),
         (f"mlp.{ffn[0]}.weight", ("ffn_in", "kernel"), dense()),
         (f"mlp.{ffn[0]}.bias", ("ffn_in", "bias"), FLAT),

@@ -47,9 +47,8 @@ def state_dict(saved: Any, path: str | Path) -> dict[str, np.ndarray]:
         if not inner:
             break
         saved = saved[inner[0]]
-    raise UserError(
-        f"{path} holds no tensors by name, neither at its top nor under {', '.join(_STATE_DICT_KEYS)}"
-    )
+    keys = ", ".join(_STATE_DICT_KEYS)
+    raise UserError(f"{path} holds no tensors by name, neither at its top nor under {keys}")
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -92,6 +91,11 @@ SAME = Layout(lambda official, shape: official, lambda ours: ours)
 FLAT = Layout(lambda official, shape: official.reshape(shape), lambda ours: ours.reshape(-1))
 CONV = Layout(
     lambda official, shape: official.transpose(2, 3, 1, 0), lambda ours: ours.transpose(3, 2, 0, 1)
+)
+# A 1x1 convolution as a matrix.
+POINTWISE = Layout(
+    lambda official, shape: official.reshape(official.shape[:2]).T,
+    lambda ours: ours.T[:, :, None, None],
 )
 
 

@@ -1,0 +1,117 @@
+"""What Stable Diffusion's encoder, its decoder and the light decoder are made of. NHWC."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vosr_jax.models.attention import attention
+from vosr_jax.models.layers import Conv, Linear, matmul_precision
+
+_QUERY_CHUNK = 2048
+
+
+class GroupNorm(nnx.Module):
+    """Zero mean and unit variance over the picture and a group of channels; eps 1e-6, float32."""
+
+    def __init__(self, channels: int, groups: int):
+        self.groups = groups
+        self.weight = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Array) -> Array:
+        grouped = x.astype(jnp.float32).reshape(
+            x.shape[0], -1, self.groups, x.shape[-1] // self.groups
+        )
+        centred = grouped - grouped.mean((1, 3), keepdims=True)
+        variance = jnp.square(centred).mean((1, 3), keepdims=True)
+        normed = (centred * jax.lax.rsqrt(variance + 1e-6)).reshape(x.shape)
+        return normed * self.weight[...] + self.bias[...]
+
+
+class ResidualBlock(nnx.Module):
+    """Norm, SiLU, convolution, twice; a 1x1 shortcut where the channels change."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int, *, rngs: nnx.Rngs):
+        self.norm1 = GroupNorm(inputs, groups)
+        self.conv1 = Conv(inputs, outputs, rngs=rngs)
+        self.norm2 = GroupNorm(outputs, groups)
+        self.conv2 = Conv(outputs, outputs, rngs=rngs)
+        self.shortcut = Linear(inputs, outputs, rngs=rngs) if inputs != outputs else None
+
+    def __call__(self, x: Array) -> Array:
+        hidden = self.conv1(jax.nn.silu(self.norm1(x)))
+        hidden = self.conv2(jax.nn.silu(self.norm2(hidden)))
+        return hidden + (x if self.shortcut is None else self.shortcut(x))
+
+
+def spatial_attention(query: Array, key: Array, value: Array, chunk: int = _QUERY_CHUNK) -> Array:
+    """One-head attention over all positions of a picture, the queries taken in chunks.
+
+    Args:
+      query, key, value: [B, H, W, C].
+      chunk: queries at a time; memory grows with chunk * H * W instead of (H * W)^2.
+
+    Returns:
+      [B, H, W, C].
+    """
+    batch, _, _, channels = query.shape
+    q, k, v = (x.reshape(batch, -1, 1, channels) for x in (query, key, value))
+    count = q.shape[1]
+    if count <= 2 * chunk:
+        return attention(q, k, v).reshape(query.shape)
+    chunks = -(-count // chunk)
+    q = jnp.pad(q, ((0, 0), (0, chunks * chunk - count), (0, 0), (0, 0)))
+    q = q.reshape(batch, chunks, chunk, 1, channels).swapaxes(0, 1)
+    out = jax.lax.map(lambda part: attention(part, k, v), q).swapaxes(0, 1)
+    return out.reshape(batch, -1, channels)[:, :count].reshape(query.shape)
+
+
+class Attention(nnx.Module):
+    """Group norm, one-head attention over the whole picture, added to the input."""
+
+    def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
+        self.norm = GroupNorm(channels, groups)
+        self.query = Linear(channels, channels, rngs=rngs)
+        self.key = Linear(channels, channels, rngs=rngs)
+        self.value = Linear(channels, channels, rngs=rngs)
+        self.out = Linear(channels, channels, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        normed = self.norm(x)
+        return x + self.out(
+            spatial_attention(self.query(normed), self.key(normed), self.value(normed))
+        )
+
+
+class Middle(nnx.Module):
+    """Residual block, attention (if any), residual block, at the latent's resolution."""
+
+    def __init__(self, channels: int, groups: int, *, attend: bool, rngs: nnx.Rngs):
+        self.before = ResidualBlock(channels, channels, groups, rngs=rngs)
+        self.attention = Attention(channels, groups, rngs=rngs) if attend else None
+        self.after = ResidualBlock(channels, channels, groups, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        x = self.before(x)
+        if self.attention is not None:
+            x = self.attention(x)
+        return self.after(x)
+
+
+def halve(conv: Conv, x: Array) -> Array:
+    """3x3 convolution with stride 2, zeros added below and to the right only."""
+    y = jax.lax.conv_general_dilated(
+        x,
+        conv.kernel[...],
+        window_strides=(2, 2),
+        padding=((0, 1), (0, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=matmul_precision(x.dtype),
+    )
+    return y + conv.bias[...]
+
+
+def double(x: Array) -> Array:
+    """Every pixel four times: [B, H, W, C] to [B, 2H, 2W, C]."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)

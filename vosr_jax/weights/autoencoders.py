@@ -1,0 +1,116 @@
+"""Which autoencoder a folder or file holds, and the reading of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vosr_jax.errors import UserError
+from vosr_jax.weights import sd_autoencoder
+from vosr_jax.weights.tensors import read_tensors, state_dict
+from vosr_jax.weights.torch_pickle import read_torch_zip
+
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_PARTS = ("encoder", "decoder")
+
+
+def load(
+    path: str | Path,
+    *,
+    decoder: str | Path | None = None,
+    parts: tuple[str, ...] = _PARTS,
+):
+    """Read an autoencoder; see `vosr_jax.weights.load_autoencoder`."""
+    if not parts or set(parts) - set(_PARTS):
+        raise ValueError(f"parts are of {_PARTS}, not {parts}")
+    path = Path(path)
+    config_file, weights = _locate(path)
+    if config_file is None:
+        return _light(weights)
+    config = _read_config(config_file)
+    kind = config.get("_class_name", "AutoencoderKL")
+    if kind == "AutoencoderKL":
+        return _stable_diffusion(config, config_file, weights, decoder, parts)
+    if decoder is not None:
+        raise UserError(f"{decoder}: a light decoder cannot take the place of {kind}'s decoder")
+    if kind == "AutoencoderKLQwenImage2D":
+        from vosr_jax.weights import qwen_autoencoder
+
+        return qwen_autoencoder.load(config, config_file, weights, parts)
+    raise UserError(
+        f"{config_file}: autoencoder {kind!r} is unknown; "
+        "AutoencoderKL and AutoencoderKLQwenImage2D can be run"
+    )
+
+
+def _locate(path: Path) -> tuple[Path | None, Path]:
+    """(config file or None for a light decoder, weights' file)."""
+    if path.is_file():
+        config = path.parent / "config.json"
+        if path.suffix in (".pth", ".pt") or not config.is_file():
+            return None, path
+        return config, path
+    for folder in (path, path / "vae"):
+        config = folder / "config.json"
+        found = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+        if config.is_file() and found:
+            return config, found[0]
+        if config.is_file() and folder.name == "vae":
+            break
+    if not path.exists():
+        raise UserError(f"{path} does not exist; name an autoencoder's folder or file")
+    raise UserError(f"{path} holds no autoencoder: config.json and {_WEIGHTS[0]} are expected")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable json file ({error})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is no json object")
+    return config
+
+
+def _stable_diffusion(config, config_file, weights, decoder, parts):
+    settings = sd_autoencoder.settings_from_config(config, config_file)
+    tensors = read_tensors(weights)
+    ignored: list[str] = []
+    if "encoder" not in parts:
+        settings = replace(settings, encoder=None)
+        ignored += ["encoder.", "quant_conv."]
+    if "decoder" not in parts:
+        settings = replace(settings, decoder=None)
+    if "decoder" not in parts or decoder is not None:
+        ignored += ["decoder.", "post_quant_conv."]
+    if decoder is None or "decoder" not in parts:
+        return sd_autoencoder.build(settings, tensors, weights, tuple(ignored)), settings
+    light, light_tensors = _read_light(Path(decoder))
+    if light.latent_channels != settings.latent_channels:
+        raise UserError(
+            f"{decoder} decodes {light.latent_channels} latent channels, "
+            f"{weights} encodes {settings.latent_channels}"
+        )
+    settings = replace(settings, decoder=light.decoder)
+    encoder_only = replace(settings, decoder=None)
+    model = sd_autoencoder.build(light, light_tensors, Path(decoder), ())
+    if settings.encoder is not None:
+        model.encoder = sd_autoencoder.build(encoder_only, tensors, weights, tuple(ignored)).encoder
+    model.settings, model.scaling_factor = settings, settings.scaling_factor
+    return model, settings
+
+
+def _light(path: Path):
+    settings, tensors = _read_light(path)
+    return sd_autoencoder.build(settings, tensors, path, ()), settings
+
+
+def _read_light(path: Path) -> tuple[Any, Mapping[str, np.ndarray]]:
+    saved = read_torch_zip(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise UserError(f"{path} is no light decoder: it carries no config")
+    tensors = sd_autoencoder.light_tensors(state_dict(saved, path))
+    return sd_autoencoder.light_settings(saved["config"], path), tensors

@@ -1,0 +1,153 @@
+"""Stable Diffusion's autoencoder and the light decoder: official names and ours."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from vosr_jax.errors import UserError
+from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
+from vosr_jax.weights.tensors import CONV, POINTWISE, Entry, assign, dense
+
+# Attention names of files written before diffusers renamed them, such as Stable Diffusion 2.1's.
+_NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_NAME = re.compile(rf"(.*\.attentions\.\d+\.)({'|'.join(_NEW_NAMES)})(\..*)")
+
+
+def settings_from_config(config: Mapping[str, Any], path: Path) -> SDSettings:
+    """Settings of a diffusers AutoencoderKL from its config.json.
+
+    Raises:
+      UserError: the config asks for something that this network does not have; it names the key.
+    """
+    fixed = {"act_fn": "silu", "in_channels": 3, "out_channels": 3, "shift_factor": None}
+    for key, value in fixed.items():
+        if config.get(key, value) != value:
+            raise UserError(f"{path}: {key} is {config[key]!r}; only {value!r} can be run")
+    for key, kind in (("down_block_types", "Down"), ("up_block_types", "Up")):
+        coder = "Encoder" if kind == "Down" else "Decoder"
+        odd = [t for t in config.get(key, ()) if t != f"{kind}{coder}Block2D"]
+        if odd:
+            raise UserError(f"{path}: {key} has {odd[0]!r}; only {kind}{coder}Block2D can be run")
+    try:
+        coder = SDCoderSettings(
+            channels=tuple(int(c) for c in config["block_out_channels"]),
+            layers_per_block=int(config.get("layers_per_block", 1)),
+            groups=int(config.get("norm_num_groups", 32)),
+            attend=bool(config.get("mid_block_add_attention", True)),
+            quant=bool(config.get("use_quant_conv", True)),
+        )
+        return SDSettings(
+            encoder=coder,
+            decoder=replace(coder, quant=bool(config.get("use_post_quant_conv", True))),
+            latent_channels=int(config.get("latent_channels", 4)),
+            scaling_factor=float(config.get("scaling_factor", 0.18215)),
+        )
+    except KeyError as error:
+        raise UserError(f"{path}: {error.args[0]} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: a size is no number ({error})") from error
+
+
+def light_settings(config: Mapping[str, Any], path: Path) -> SDSettings:
+    """Settings of a light decoder from the `config` that its file carries."""
+    names = {"block_out_channels": "block_out_channels", "layers_per_block": "layers_per_block"}
+    names |= {"norm_num_groups": "norm_num_groups", "act_fn": "act_fn"}
+    names |= {"mid_block_add_attention": "mid_block_add_attention", "out_channels": "out_channels"}
+    renamed = {new: config[old] for old, new in names.items() if old in config}
+    renamed |= {"layers_per_block": config.get("layers_per_block", 2), "use_post_quant_conv": False}
+    renamed.setdefault("block_out_channels", (64, 128, 256, 256))
+    renamed["latent_channels"] = config.get("in_channels", 4)
+    return replace(settings_from_config(renamed, path), encoder=None)
+
+
+def build(
+    settings: SDSettings, tensors: Mapping[str, np.ndarray], path: Path, ignored: tuple[str, ...]
+) -> SDAutoencoder:
+    """The network with its weights.
+
+    Args:
+      settings: which parts, and their sizes.
+      tensors: official tensors by name, with either naming of the attention.
+      path: where they come from, for messages.
+      ignored: starts of names that may be there in vain.
+    """
+    renamed = {_new_name(name): tensor for name, tensor in tensors.items()}
+    return assign(
+        lambda: SDAutoencoder(settings, rngs=nnx.Rngs(0)),
+        entries(settings),
+        renamed,
+        path,
+        ignored=ignored,
+    )
+
+
+def light_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A light decoder's tensors under the names that the whole autoencoder gives them."""
+    return {f"decoder.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _new_name(name: str) -> str:
+    match = _OLD_NAME.fullmatch(name)
+    return match[1] + _NEW_NAMES[match[2]] + match[3] if match else name
+
+
+def entries(settings: SDSettings) -> list[Entry]:
+    """The table of names, in diffusers' present naming."""
+    table: list[Entry] = []
+    if settings.encoder is not None:
+        table += _coder("encoder", settings.encoder, settings.encoder.layers_per_block)
+        if settings.encoder.quant:
+            table += _layer("quant_conv", ("encoder", "quant"), POINTWISE)
+    if settings.decoder is not None:
+        table += _coder("decoder", settings.decoder, settings.decoder.layers_per_block + 1)
+        if settings.decoder.quant:
+            table += _layer("post_quant_conv", ("decoder", "quant"), POINTWISE)
+    return table
+
+
+def _coder(part: str, settings: SDCoderSettings, blocks: int) -> Iterator[Entry]:
+    down = part == "encoder"
+    official_levels, resample = ("down_blocks", "down") if down else ("up_blocks", "up")
+    channels = settings.channels if down else settings.channels[::-1]
+    yield from _layer(f"{part}.conv_in", (part, "conv_in"), CONV)
+    yield from _layer(f"{part}.conv_out", (part, "conv_out"), CONV)
+    yield from _norm(f"{part}.conv_norm_out", (part, "norm_out"))
+    for i, width in enumerate(channels):
+        official, ours = f"{part}.{official_levels}.{i}", (part, "levels", i)
+        for j in range(blocks):
+            changes = j == 0 and channels[max(i - 1, 0)] != width
+            yield from _residual(f"{official}.resnets.{j}", (*ours, "blocks", j), changes)
+        if i + 1 < len(channels):
+            name = f"{official}.{resample}samplers.0.conv"
+            yield from _layer(name, (*ours, "resample"), CONV)
+    middle = f"{part}.mid_block"
+    yield from _residual(f"{middle}.resnets.0", (part, "middle", "before"), False)
+    yield from _residual(f"{middle}.resnets.1", (part, "middle", "after"), False)
+    if settings.attend:
+        official, ours = f"{middle}.attentions.0", (part, "middle", "attention")
+        yield from _norm(f"{official}.group_norm", (*ours, "norm"))
+        for name, own in zip(_NEW_NAMES.values(), ("query", "key", "value", "out"), strict=True):
+            yield from _layer(f"{official}.{name}", (*ours, own), dense())
+
+
+def _residual(official: str, ours: tuple, changes: bool) -> Iterator[Entry]:
+    for index in (1, 2):
+        yield from _norm(f"{official}.norm{index}", (*ours, f"norm{index}"))
+        yield from _layer(f"{official}.conv{index}", (*ours, f"conv{index}"), CONV)
+    if changes:
+        yield from _layer(f"{official}.conv_shortcut", (*ours, "shortcut"), POINTWISE)
+
+
+def _layer(official: str, ours: tuple, layout) -> Iterator[Entry]:
+    yield Entry(f"{official}.weight", (*ours, "kernel"), layout)
+    yield Entry(f"{official}.bias", (*ours, "bias"))
+
+
+def _norm(official: str, ours: tuple) -> Iterator[Entry]:
+    yield Entry(f"{official}.weight", (*ours, "weight"))
+    yield Entry(f"{official}.bias", (*ours, "bias"))
