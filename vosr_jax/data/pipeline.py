@@ -1,6 +1,6 @@
 """Batches in an order that neither hosts, workers nor restarts can disturb (Grain)."""
 
-import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,8 @@ from vosr_jax.data.bad_records import BadRecordLog
 from vosr_jax.data.degradation import RealESRGANSettings
 from vosr_jax.data.samples import BadRecord, Sample, SampleMaker
 from vosr_jax.data.sources import FileSource, parse_sources
+from vosr_jax.data.workers import single_threaded_children, start_worker
 from vosr_jax.errors import UserError
-
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,6 @@ def collate(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     }
 
 
-def _start_worker(worker: int, workers: int) -> None:
-    import cv2
-
-    # One core each: the workers are the parallelism.
-    cv2.setNumThreads(1)
-
-
 def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int, shards: int):
     """The endless dataset of this shard's batches, as a Grain IterDataset."""
     import grain
@@ -118,7 +110,8 @@ def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int,
         options = grain.MultiprocessingOptions(
             num_workers=settings.workers, per_worker_buffer_size=2
         )
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
+        start = functools.partial(start_worker, os.getpid())
+        dataset = dataset.mp_prefetch(options, worker_init_fn=start)
     return dataset
 
 
@@ -135,26 +128,13 @@ def _check(settings: PipelineSettings, samples_seen: int, shard: int, shards: in
             f"data.crop_size is {settings.crop_size}; it must be a multiple of the scale "
             f"{settings.scale}"
         )
+    if settings.seed < 0:
+        raise UserError(f"seed is {settings.seed}; it must not be negative")
     if settings.workers < 0 or settings.cache_bytes < 0 or not 0 <= settings.max_bad_fraction <= 1:
         raise UserError(
             "data.workers and data.cache_bytes must not be negative, and data.max_bad_fraction "
             "must lie between 0 and 1"
         )
-
-
-@contextlib.contextmanager
-def _single_threaded_children():
-    """Processes started inside give numpy's matrix products one thread each."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update({name: "1" for name in _THREAD_VARIABLES})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 class Batches:
@@ -172,7 +152,7 @@ class Batches:
             flags.FLAGS.mark_as_parsed()
         self.sources = sources
         self.log = log
-        with _single_threaded_children():
+        with single_threaded_children():
             self._iterator = iter(dataset)
             self._iterator.start_prefetch()
 
@@ -187,7 +167,8 @@ class Batches:
         """
         if self._iterator is None:
             raise ValueError("the batches were closed")
-        batch = dict(next(self._iterator))
+        # Copied out of the workers' shared memory, whose arrays must not outlive the workers.
+        batch = {key: np.array(value) for key, value in next(self._iterator).items()}
         notes = json.loads(batch.pop("notes").tobytes())
         rows = [[BadRecord(**bad) for bad in row] for row in notes["bad"]]
         self.log.add(len(batch["index"]), notes["enlarged"], rows)
