@@ -1,0 +1,223 @@
+"""Kernels, filter, resize, noise, JPEG and whole degradations against the recorded ones."""
+
+import numpy as np
+import pytest
+
+from tests.parity import goldens
+from vosr_jax.data.degradation import colour, filters, jpeg, kernels, noise, resize
+
+CONTRACT = "image_ops/"
+
+
+def load(name):
+    folder = goldens.folder("image_ops")
+    return goldens.read_json(folder / f"{name}.json"), goldens.arrays(folder / f"{name}.npz")
+
+
+def hwc(array):
+    return np.ascontiguousarray(np.moveaxis(array, 0, -1))
+
+
+def unit(levels):
+    return levels.astype(np.float32) / np.float32(255)
+
+
+def largest(ours, golden):
+    assert ours.shape == golden.shape
+    return float(np.abs(ours.astype(np.float64) - golden).max())
+
+
+def kernel_of(entry):
+    fields = {}
+    for name in ("sigma_x", "sigma_y", "theta", "beta", "cutoff"):
+        if entry.get(name) is not None:
+            fields[name] = entry[name]
+    return kernels.Kernel(entry["type"], entry["kernel_size"], **fields)
+
+
+def test_every_kernel_has_the_recorded_values():
+    described, data = load("kernels")
+    worst = 0.0
+    for entry in described["kernels"]:
+        ours, golden = kernels.kernel_array(kernel_of(entry)), data[entry["key"]]
+        pad = (golden.shape[0] - ours.shape[0]) // 2
+        worst = max(worst, largest(np.pad(ours, pad), golden))
+    goldens.record(CONTRACT + "kernels", worst, 1e-12)
+
+
+def test_filtering_matches_for_all_kernel_sizes_and_is_not_flipped():
+    _, data = load("filter2d")
+    x, small = unit(data["x"]), unit(data["x_small"])
+    impulse = np.zeros((31, 31, 3), np.float32)
+    impulse[15, 15] = 1
+    runs = [(x[i], data["kernels21"][i], data["y_per_sample"][i]) for i in range(len(x))]
+    runs += [(x[i], data["kernel_shared"][0], data["y_shared"][i]) for i in range(len(x))]
+    runs += [(small[i], data["kernels21"][i], data["y_small"][i]) for i in range(len(small))]
+    runs += [(x[0], data[f"kernel_{n}"].squeeze(), data[f"y_{n}"].squeeze()) for n in (7, 13)]
+    asym = np.broadcast_to(data["y_delta_asym"].squeeze()[..., None], (31, 31, 3))
+    runs.append((impulse, data["kernel_asym"].squeeze(), np.moveaxis(asym, -1, 0)))
+    worst = max(largest(filters.filter2d(image, k), hwc(y)) for image, k, y in runs)
+    goldens.record(CONTRACT + "filter2d", worst, 5e-6)
+
+
+def resized(image, case):
+    if "scale_factor" in case:
+        return resize.resize_by(image, case["scale_factor"], case["mode"])
+    return resize.resize_to(image, *case["size"], case["mode"])
+
+
+@pytest.mark.parametrize("mode", resize.MODES)
+def test_resizing_matches_in_sizes_and_values(mode):
+    described, data = load("resize")
+    cases = [case for case in described["cases"] if case["mode"] == mode]
+    assert cases
+    worst = max(largest(resized(unit(data[c["x"]]), c), hwc(data[c["key"]])) for c in cases)
+    goldens.record(f"{CONTRACT}resize_{mode}", worst, 1e-5)
+
+
+def noise_input(data, name):
+    return [unit(x) for x in data[name]] if data[name].dtype == np.uint8 else map(hwc, data[name])
+
+
+def noise_rows(case, data):
+    """(amplitude, grey) of every image: stated, or to be worked out from recorded uniforms."""
+    if "gray" in case:
+        return list(zip(case.get("sigma") or case["scale"], map(bool, case["gray"]), strict=True))
+    low, high = case.get("sigma_range") or case["scale_range"]
+    amplitude, grey = (data[name] for name in case["draws"][:2])
+    return [
+        (float(u) * (high - low) + low, bool(g < case["gray_prob"]))
+        for u, g in zip(amplitude, grey, strict=True)
+    ]
+
+
+def drawn_arrays(case, data, kind):
+    return [data[name] for name in case["draws"] if name.endswith("_" + kind)]
+
+
+def test_gaussian_noise_matches_from_recorded_draws():
+    described, data = load("noise")
+    worst = 0.0
+    for case in described["cases"]:
+        if not case["name"].endswith("gaussian"):
+            continue
+        normal = drawn_arrays(case, data, "randn")
+        rows = noise_rows(case, data)
+        for row, image in enumerate(noise_input(data, case["input"])):
+            sigma, grey = rows[row]
+            # The grey field, where any row asks for it, is drawn first and shared by the batch.
+            draw = np.squeeze(normal[0]) if grey else hwc(normal[-1][row])
+            ours = noise.add_gaussian_noise(image, sigma, draw.astype(np.float32))
+            worst = max(worst, largest(ours, hwc(data[case["out"]][row])))
+    goldens.record(CONTRACT + "noise_gaussian", worst, 1e-6)
+
+
+def test_poisson_noise_matches_from_recorded_counts():
+    described, data = load("noise")
+    outliers = 0.0
+    for case in described["cases"]:
+        if not case["name"].endswith("poisson"):
+            continue
+        counts = drawn_arrays(case, data, "poisson")
+        rows = noise_rows(case, data)
+        for row, image in enumerate(noise_input(data, case["input"])):
+            scale, grey = rows[row]
+            rounded, white = noise.poisson_rate(image, grey)
+            levels = case.get("vals_gray" if grey else "vals_color")
+            assert levels is None or white == levels[row]
+            draw = np.squeeze(counts[0][row]) if grey else hwc(counts[-1][row])
+            ours = noise.add_poisson_noise(image, scale, rounded, white, draw)
+            far = np.abs(ours - hwc(data[case["out"]][row])) > 1e-5
+            outliers = max(outliers, float(far.any(axis=-1).mean()))
+    goldens.record(CONTRACT + "noise_poisson_share_of_outliers", outliers, 1e-3)
+
+
+def test_jpeg_matches_at_whole_and_fractional_qualities():
+    described, data = load("jpeg")
+    worst, flipped = 0.0, 0.0
+    for case in described["cases"]:
+        ours = jpeg.compress(unit(data[case["x"]]), case["quality"])
+        difference = np.abs(ours - hwc(data[case["key"]]))
+        flipped = max(flipped, float((difference > 1e-5).any(axis=-1).mean()))
+        worst = max(worst, float(difference.max()))
+    ours = jpeg.compress(hwc(np.squeeze(data["x_float"])), 50)
+    worst = max(worst, largest(ours, hwc(np.squeeze(data["out_float_q50"]))))
+    goldens.record(CONTRACT + "jpeg_largest", worst, 1e-2)
+    goldens.record(CONTRACT + "jpeg_share_of_flipped", flipped, 1e-2)
+
+
+def test_jpeg_coefficients_are_the_recorded_whole_numbers():
+    described, data = load("jpeg")
+    different = 0.0
+    for row, name in enumerate(("x0", "x1")):
+        quality = float(data["batch_quality"][row])
+        assert abs(jpeg.quality_factor(quality) - data["batch_factor"][row]) < 1e-6
+        rows, columns = data["batch_out"].shape[2:]
+        image = unit(data[name][:rows, :columns])
+        luma, chroma = jpeg.quantization_tables(quality)
+        for plane, table, key in zip(
+            jpeg.planes(image), (luma, chroma, chroma), ("y", "cb", "cr"), strict=True
+        ):
+            golden = data[f"batch_coef_{key}"][row].reshape(-1, 64)
+            difference = np.abs(jpeg.quantized(plane, table) - golden)
+            assert difference.max() <= 1
+            different = max(different, float((difference > 0).mean()))
+        worst = largest(jpeg.compress(image, quality), hwc(data["batch_out"][row]))
+        assert worst < 1e-2
+    goldens.record(CONTRACT + "jpeg_share_of_other_coefficients", different, 1e-3)
+
+
+def test_the_real_jpeg_library_gives_the_recorded_picture():
+    described, data = load("jpeg")
+    worst = 0.0
+    for name in ("x0", "x1", "x2"):
+        for quality in described["integer_qualities"]:
+            ours = jpeg.compress_with_libjpeg(unit(data[name]), quality)
+            worst = max(worst, largest(ours, unit(data[f"opencv_{name}_q{quality}"])))
+    # Releases of the library differ in the last bit of a few pixels.
+    goldens.record(CONTRACT + "jpeg_libjpeg", worst, 2.5 / 255)
+
+
+def noisy(image, entry, row, data):
+    grey, amplitude = bool(entry["gray"][row]), entry["amplitude"][row]
+    kind = "normal" if entry["kind"] == "gaussian" else "count"
+    drawn = data[entry[f"{kind}_gray" if grey else f"{kind}_color"]]
+    if kind == "normal":
+        normal = np.squeeze(drawn) if grey else hwc(drawn[row])
+        return noise.add_gaussian_noise(image, amplitude, normal.astype(np.float32))
+    counts = np.squeeze(drawn[row]) if grey else hwc(drawn[row])
+    return noise.add_poisson_noise(image, amplitude, *noise.poisson_rate(image, grey), counts)
+
+
+def operate(image, entry, row, trace, data):
+    if entry["op"] == "filter2d":
+        return filters.blur(image, kernel_of(trace["kernels"][entry["which"]]))
+    if entry["op"] == "resize":
+        return resized(image, {key: v for key, v in entry.items() if key != "in_hw"})
+    if entry["op"] == "noise":
+        return noisy(image, entry, row, data)
+    if entry["op"] == "jpeg":
+        return jpeg.compress(image, entry["quality"][row])
+    assert entry["op"] == "grayscale"
+    return colour.turn_grey(image)
+
+
+def test_whole_degradations_match_operation_by_operation():
+    described, data = load("degradation_traces")
+    for trace in described["traces"]:
+        far, off = 0.0, 0.0
+        for row in range(trace["batch"]):
+            image = lr = unit(data[trace["hr"]][row])
+            for entry in trace["ops"]:
+                lr = image
+                image = operate(image, entry, row, trace, data)
+                if entry.get("out_hw"):
+                    assert list(image.shape[:2]) == entry["out_hw"]
+            difference = np.abs(lr - hwc(data[trace["lr"]][row]))
+            assert np.median(difference) < 1e-5
+            far = max(far, float((difference > 1e-3).any(axis=-1).mean()))
+            levels = np.abs(noise.eight_bits(image).astype(int) - hwc(data[trace["lq"]][row]))
+            off = max(off, float((levels > 0).mean() if far == 0 else 0.0))
+            assert far > 0 or levels.max() <= 1
+        goldens.record(f"{CONTRACT}traces/{trace['id']}/lr_share_above_1e-3", far, 1e-2)
+        goldens.record(f"{CONTRACT}traces/{trace['id']}/lq_share_off_by_one", off, 1e-3)
