@@ -45,9 +45,7 @@ def _block(s: LightningDiTSettings, layer: int) -> Iterator[Entry]:
     def linear(name: str, *ours: str) -> list[Entry]:
         return _linear(f"{official}.{name}", ("blocks", *ours), layer)
 
-    yield Entry(
-        f"{official}.scale_shift_table", ("blocks", "scale_shift_table"), SAME, layer
-    )
+    yield Entry(f"{official}.scale_shift_table", ("blocks", "scale_shift_table"), SAME, layer)
     yield from linear("attn.qkv", "attn", "qkv")
     yield from linear("attn.proj", "attn", "proj")
     norms = ["attn.q_norm", "attn.k_norm"] if s.qk_norm else []

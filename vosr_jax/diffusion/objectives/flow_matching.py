@@ -1,0 +1,108 @@
+"""Flow matching with restoration guidance: the multi-step objective (official vosr.py, loss_fm).
+
+z_t = (1 - t) x + t eps, target eps - x, mean squared error; x is the hr latent, and a share of
+the samples sees the weak condition instead of the full one.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vosr_jax.diffusion.conditions import GuidanceSettings, training_condition
+from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
+from vosr_jax.diffusion.randomness import batch_key, draw_rows, normal_rows, row_keys
+from vosr_jax.diffusion.timesteps import TimeSettings
+
+# Purposes of a row's draws; 0 and 1 are the posteriors' (training/frozen.py).
+_TIME, _STRENGTH, _NOISE, _DROPOUT, _CONDITION_NOISE = 2, 3, 4, 5, 6
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowMatchingSettings:
+    """Attributes: time, guidance, parameterization; perceptual_weight of the endpoint's distance.
+
+    perceptual_weight is 0 in VOSR. Above it, `endpoint_distance` of the endpoint that the
+    velocity points at is added, weighted by (1 - t): near t = 1 the endpoint is a mean of
+    many pictures, and no picture should be expected to look sharp.
+    """
+
+    time: TimeSettings = TimeSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+    parameterization: Parameterization = Parameterization()
+    perceptual_weight: float = 0.0
+
+
+def draw(key: Array, batch: dict[str, Array], settings: FlowMatchingSettings) -> dict[str, Array]:
+    """All random numbers of one batch, by the names that `loss` reads.
+
+    Args:
+      key: the run's key.
+      batch: "index" uint32 [B, 2], "step" [] and "lq_latent" [B, h, w, C].
+      settings: distributions.
+
+    Returns:
+      time_draw, condition_strength_normal and condition_dropout_uniform [B], noise and
+      condition_noise [B, h, w, C], weak_strength [].
+    """
+    rows = row_keys(key, batch["index"])
+    shape = batch["lq_latent"].shape[1:]
+    low, high = settings.guidance.weak_strength_range
+    weak = jax.random.uniform(batch_key(key, batch["step"]), minval=low, maxval=high)
+    return {
+        "time_draw": draw_rows(rows, _TIME, settings.time.draw),
+        "condition_strength_normal": normal_rows(rows, _STRENGTH, ()),
+        "noise": normal_rows(rows, _NOISE, shape),
+        "condition_dropout_uniform": draw_rows(rows, _DROPOUT, jax.random.uniform),
+        "condition_noise": normal_rows(rows, _CONDITION_NOISE, shape),
+        "weak_strength": weak,
+    }
+
+
+def loss(
+    velocity_fn: VelocityFn,
+    batch: dict[str, Array],
+    key: Array | None,
+    settings: FlowMatchingSettings,
+    *,
+    teacher_fn: VelocityFn | None = None,
+    draws: dict[str, Array] | None = None,
+    endpoint_distance: Callable[[Array, dict[str, Array]], Array] | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Mean squared error of the velocity.
+
+    Args:
+      velocity_fn: (condition, z_t, t, visual_tokens, r) -> velocity [B, h, w, C].
+      batch: "hr_latent", "lq_latent" [B, h, w, C]; "visual_tokens" [B, N, D] where the
+        network has them; "index" and "step" unless draws are given.
+      key: the run's key; not used where draws are given.
+      settings: of the objective.
+      teacher_fn: not used; other objectives have one.
+      draws: the random numbers, as `draw` returns them.
+      endpoint_distance: (latent, batch) -> [B], with perceptual_weight.
+
+    Returns:
+      (loss [], metrics): "loss_rows" [B] and "t" [B]; "perceptual_rows" where weighted.
+    """
+    draws = draw(key, batch, settings) if draws is None else draws
+    form = settings.parameterization
+    lq_latent = batch["lq_latent"]
+    endpoint = form.to_endpoint(batch["hr_latent"], lq_latent)
+    condition, tokens = training_condition(
+        lq_latent, batch.get("visual_tokens"), draws, settings.guidance
+    )
+    t = settings.time.to_t(draws["time_draw"])
+    weight = t[:, None, None, None]
+    z_t = (1 - weight) * endpoint + weight * draws["noise"]
+    velocity = velocity_fn(condition, z_t, t, tokens, None)
+    error = velocity - form.velocity_target(endpoint, draws["noise"], z_t, t)
+    rows = jnp.mean(error**2, axis=(1, 2, 3))
+    metrics = {"loss_rows": rows, "t": t}
+    total = jnp.mean(rows)
+    if endpoint_distance is not None and settings.perceptual_weight:
+        predicted = form.to_latent(form.predicted_endpoint(velocity, z_t, t), lq_latent)
+        metrics["perceptual_rows"] = endpoint_distance(predicted, batch)
+        total += settings.perceptual_weight * jnp.mean((1 - t) * metrics["perceptual_rows"])
+    return total, metrics
