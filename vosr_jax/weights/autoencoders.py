@@ -1,7 +1,6 @@
 """Which autoencoder a folder or file holds, and the reading of it."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.models.autoencoders.sd import SDSettings
 from vosr_jax.weights import sd_autoencoder
 from vosr_jax.weights.tensors import read_tensors, state_dict
 from vosr_jax.weights.torch_pickle import read_torch_zip
@@ -77,38 +77,32 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _stable_diffusion(config, config_file, weights, decoder, parts):
     settings = sd_autoencoder.settings_from_config(config, config_file)
-    tensors = read_tensors(weights)
-    ignored: list[str] = []
+    tensors, source, ignored = read_tensors(weights), str(weights), []
     if "encoder" not in parts:
         settings = replace(settings, encoder=None)
         ignored += ["encoder.", "quant_conv."]
     if "decoder" not in parts:
         settings = replace(settings, decoder=None)
-    if "decoder" not in parts or decoder is not None:
         ignored += ["decoder.", "post_quant_conv."]
-    if decoder is None or "decoder" not in parts:
-        return sd_autoencoder.build(settings, tensors, weights, tuple(ignored)), settings
-    light, light_tensors = _read_light(Path(decoder))
-    if light.latent_channels != settings.latent_channels:
-        raise UserError(
-            f"{decoder} decodes {light.latent_channels} latent channels, "
-            f"{weights} encodes {settings.latent_channels}"
-        )
-    settings = replace(settings, decoder=light.decoder)
-    encoder_only = replace(settings, decoder=None)
-    model = sd_autoencoder.build(light, light_tensors, Path(decoder), ())
-    if settings.encoder is not None:
-        model.encoder = sd_autoencoder.build(encoder_only, tensors, weights, tuple(ignored)).encoder
-    model.settings, model.scaling_factor = settings, settings.scaling_factor
-    return model, settings
+    elif decoder is not None:
+        light, light_tensors = _read_light(Path(decoder))
+        if light.latent_channels != settings.latent_channels:
+            raise UserError(
+                f"{decoder} decodes {light.latent_channels} latent channels, "
+                f"{weights} has {settings.latent_channels}"
+            )
+        settings = replace(settings, decoder=light.decoder)
+        own = {k: v for k, v in tensors.items() if not k.startswith(("decoder.", "post_quant"))}
+        tensors, source = own | light_tensors, f"{weights} with {decoder}"
+    return sd_autoencoder.build(settings, tensors, source, tuple(ignored)), settings
 
 
 def _light(path: Path):
     settings, tensors = _read_light(path)
-    return sd_autoencoder.build(settings, tensors, path, ()), settings
+    return sd_autoencoder.build(settings, tensors, str(path), ()), settings
 
 
-def _read_light(path: Path) -> tuple[Any, Mapping[str, np.ndarray]]:
+def _read_light(path: Path) -> tuple[SDSettings, dict[str, np.ndarray]]:
     saved = read_torch_zip(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
         raise UserError(f"{path} is no light decoder: it carries no config")

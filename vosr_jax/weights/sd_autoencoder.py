@@ -66,14 +66,14 @@ def light_settings(config: Mapping[str, Any], path: Path) -> SDSettings:
 
 
 def build(
-    settings: SDSettings, tensors: Mapping[str, np.ndarray], path: Path, ignored: tuple[str, ...]
+    settings: SDSettings, tensors: Mapping[str, np.ndarray], source: str, ignored: tuple[str, ...]
 ) -> SDAutoencoder:
     """The network with its weights.
 
     Args:
       settings: which parts, and their sizes.
       tensors: official tensors by name, with either naming of the attention.
-      path: where they come from, for messages.
+      source: the file or files that they come from, for messages.
       ignored: starts of names that may be there in vain.
     """
     renamed = {_new_name(name): tensor for name, tensor in tensors.items()}
@@ -81,7 +81,7 @@ def build(
         lambda: SDAutoencoder(settings, rngs=nnx.Rngs(0)),
         entries(settings),
         renamed,
-        path,
+        source,
         ignored=ignored,
     )
 
