@@ -1,0 +1,38 @@
+"""A small restoration model with random weights for the tests."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
+from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.restoration.model import RestorationModel
+
+
+def tiny_model(**changes) -> RestorationModel:
+    """Pixels in squares of 4 (2x2 latent pixels a token) and two blocks."""
+    settings = LightningDiTSettings(
+        latent_channels=12,
+        latent_size=16,
+        patch_size=2,
+        width=32,
+        depth=2,
+        heads=2,
+        token_width=None,
+        r_embedding=changes.get("sampler", SamplerSettings()).r_input,
+    )
+    denoiser = LightningDiT(settings, rngs=nnx.Rngs(0))
+    # The last layer starts at zero, which would hide everything before it.
+    kernel = denoiser.final.linear.kernel
+    kernel[...] = 0.05 * jax.random.normal(jax.random.key(1), kernel[...].shape, jnp.float32)
+    options = {
+        "name": "tiny",
+        "denoiser": denoiser,
+        "autoencoder": SpaceToDepth(SpaceToDepthSettings(downscale=2)),
+        "encoder": None,
+        "sampler": SamplerSettings(steps=2, guidance_scale=0.5),
+        "parameterization": Parameterization(endpoint="residual", prediction="endpoint"),
+    }
+    return RestorationModel(**(options | changes))

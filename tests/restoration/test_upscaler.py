@@ -1,0 +1,125 @@
+"""The upscaler: any size and kind of picture, settings that take effect, seeds that stay."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.restoration.models import tiny_model
+from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.errors import UserError
+from vosr_jax.restoration.upscaler import Upscaler
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Upscaler:
+    return Upscaler(tiny_model())
+
+
+def _picture(height=11, width=15, seed=0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels).resize((width, height))
+
+
+@pytest.mark.parametrize("size, scale", [((11, 15), 4), ((1, 1), 3), ((9, 16), 1.7), ((8, 8), 1)])
+def test_every_side_becomes_the_rounded_product(upscaler, size, scale):
+    result = upscaler(_picture(*size), scale=scale)
+    assert result.size == (round(size[1] * scale), round(size[0] * scale))
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_does_not(upscaler):
+    first, again, other = (np.asarray(upscaler(_picture(), seed=seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first.astype(int) - other).max() > 2
+
+
+def test_guidance_steps_and_weak_strength_all_take_effect(upscaler):
+    plain = upscaler(_picture(), output="numpy")
+    for setting in ({"steps": 3}, {"guidance_scale": -1.0}, {"weak_strength": 0.9}):
+        assert np.abs(upscaler(_picture(), output="numpy", **setting) - plain).max() > 1e-4
+    same = upscaler(_picture(), output="numpy", steps=2, guidance_scale=0.5, weak_strength=0.15)
+    np.testing.assert_array_equal(same, plain)
+
+
+def test_noise_can_be_handed_in(upscaler):
+    import jax
+
+    size = (44, 60)
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (1, 22, 30, 12))
+    given = upscaler(_picture(11, 15), noise=np.transpose(noise, (0, 3, 1, 2)))
+    assert given.size == size[::-1]
+    np.testing.assert_array_equal(given, upscaler(_picture(11, 15), seed=0))
+    with pytest.raises(UserError, match=r"\[1, 12, 22, 30\]"):
+        upscaler(_picture(11, 15), noise=np.zeros((1, 12, 3, 3)))
+
+
+def test_tiles_cover_the_picture_and_one_tile_changes_nothing(upscaler):
+    whole = upscaler(_picture(20, 30), output="numpy", tile_size=0)
+    one = upscaler(_picture(20, 30), output="numpy", tile_size=512)
+    np.testing.assert_array_equal(one, whole)
+    tiled = upscaler(_picture(20, 30), output="numpy", tile_size=32, tile_overlap=8)
+    assert tiled.shape == whole.shape and np.isfinite(tiled).all()
+    assert 0 < np.abs(tiled - whole).mean() < 0.1
+
+
+def test_progress_ends_at_one(upscaler):
+    shares: list[float] = []
+    upscaler(_picture(20, 30), tile_size=32, progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 4
+
+
+def test_the_pictures_kind_is_kept(upscaler, tmp_path):
+    grey = upscaler(_picture().convert("L"), output="pil")
+    assert grey.mode == "L"
+    assert upscaler(_picture().convert("L"), output="numpy").shape == (44, 60, 1)
+    clear = _picture()
+    clear.putalpha(100)
+    assert upscaler(clear).getchannel("A").getextrema() == (100, 100)
+    assert upscaler(clear, output="numpy").shape == (44, 60, 4)
+
+
+def test_files_and_arrays_are_taken_like_pictures(upscaler, tmp_path):
+    expected = upscaler(_picture())
+    _picture().save(tmp_path / "a.png")
+    np.testing.assert_array_equal(upscaler(tmp_path / "a.png"), expected)
+    np.testing.assert_array_equal(upscaler(np.asarray(_picture())), expected)
+    np.testing.assert_array_equal(upscaler(np.asarray(_picture()) / 255.0), expected)
+
+
+def test_colour_fixes_pull_towards_the_source(upscaler):
+    source = np.asarray(_picture().resize((60, 44), Image.Resampling.BICUBIC)) / 255
+    fixed = upscaler(_picture(), colour_fix="adain", output="numpy")
+    np.testing.assert_allclose(fixed.mean((0, 1)), source.mean((0, 1)), atol=2e-2)
+    assert np.abs(fixed - upscaler(_picture(), output="numpy")).max() > 1e-3
+
+
+def test_a_one_step_model_refuses_guidance():
+    upscaler = Upscaler(tiny_model(sampler=SamplerSettings(steps=1, r_input=True)))
+    assert upscaler(_picture(), steps=2).size == (60, 44)
+    with pytest.raises(UserError, match="one-step"):
+        upscaler(_picture(), guidance_scale=0.5)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"scale": 0.5},
+        {"scale": 9},
+        {"steps": 0},
+        {"tile_size": -1},
+        {"colour_fix": "lab"},
+        {"output": "tensor"},
+        {"vae_tile_size": 64},
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(upscaler, setting):
+    with pytest.raises(UserError, match=next(iter(setting))):
+        upscaler(_picture(), **setting)
+
+
+def test_official_models_cut_to_eight_bits():
+    model = tiny_model()
+    rounded = np.asarray(Upscaler(model)(_picture()), int)
+    cut = np.asarray(Upscaler(dataclasses.replace(model, truncate=True))(_picture()), int)
+    assert ((rounded - cut >= 0) & (rounded - cut <= 1)).all() and (rounded != cut).any()

@@ -1,0 +1,136 @@
+"""A complete restoration model, and the compiled functions that run its parts."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.models.autoencoders import decode, encode
+from vosr_jax.restoration.tiled_network import tiled_network
+from vosr_jax.restoration.tiling import TileGrid
+
+
+@dataclasses.dataclass(frozen=True)
+class RestorationModel:
+    """Networks and the settings that they were made for.
+
+    Attributes:
+      name: what messages call it.
+      denoiser: a LightningDiT.
+      autoencoder: any of `models.autoencoders`.
+      encoder: a DINOv2, or None for a denoiser without visual tokens.
+      token_size: side of the picture that the encoder sees.
+      token_block: 0-based block whose tokens are taken.
+      sampler: the checkpoint's own steps and guidance.
+      parameterization: what the denoiser predicts.
+      colour_fix: the checkpoint's own, "adain", "wavelet" or "none".
+      sample_posterior: whether lq's latent is a draw from the posterior or its mode.
+      truncate: whether eight bits are made by cutting, as the official scripts do.
+    """
+
+    name: str
+    denoiser: nnx.Module
+    autoencoder: nnx.Module
+    encoder: nnx.Module | None
+    token_size: int = 448
+    token_block: int | None = None
+    sampler: SamplerSettings = SamplerSettings()
+    parameterization: Parameterization = Parameterization()
+    colour_fix: str = "none"
+    sample_posterior: bool = True
+    truncate: bool = False
+
+    @property
+    def multiple(self) -> int:
+        """Sides of pictures must be multiples of this many pixels."""
+        return self.autoencoder.downscale * self.denoiser.settings.patch_size
+
+    def encode(self, image: Array, noise: Array | None) -> Array:
+        """[B, H, W, 3] in [-1, 1] to its latent; noise is the posterior's draw or None."""
+        return _encode(*nnx.split(self.autoencoder), image, noise)
+
+    def decode(self, latent: Array) -> Array:
+        """A latent to [B, H, W, 3] in [-1, 1], clipped."""
+        return _decode(*nnx.split(self.autoencoder), latent)
+
+    def visual_tokens(self, image: Array) -> Array | None:
+        """[B, H, W, 3] in [-1, 1] to [B, N, D]; None where the model has no encoder."""
+        if self.encoder is None:
+            return None
+        return _tokens(*nnx.split(self.encoder), image, self.token_size, self.token_block)
+
+    def sample(
+        self,
+        lq_latent: Array,
+        noise: Array,
+        visual_tokens: Array | None,
+        sampler: SamplerSettings,
+        grid: TileGrid | None = None,
+        tile_batch: int = 1,
+        on_evaluation: Callable[[], None] | None = None,
+    ) -> Array:
+        """Noise to the restored latent.
+
+        Args:
+          lq_latent, noise: [B, h, w, C].
+          visual_tokens: [B, N, D], or [B, tiles, N, D] with a grid.
+          sampler: steps and guidance.
+          grid: tiles for the denoiser.
+          tile_batch: tiles in one call of the denoiser.
+          on_evaluation: called on the host after every call of the denoiser; give the same
+            function again to use the same compiled program again.
+        """
+        options = (sampler, self.parameterization, grid, tile_batch, on_evaluation)
+        return _sample(*nnx.split(self.denoiser), lq_latent, noise, visual_tokens, options)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(graph, state, image: Array, noise: Array | None) -> Array:
+    return encode(nnx.merge(graph, state), image, noise)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(graph, state, latent: Array) -> Array:
+    return jnp.clip(decode(nnx.merge(graph, state), latent), -1, 1)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _tokens(graph, state, image: Array, size: int, block: int | None) -> Array:
+    from vosr_jax.models.dinov2 import visual_tokens
+
+    return visual_tokens(nnx.merge(graph, state), image, size, block)
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def _sample(graph, state, lq_latent, noise, visual_tokens, options) -> Array:
+    sampler, parameterization, grid, tile_batch, on_evaluation = options
+    denoiser = nnx.merge(graph, state)
+
+    def network(condition, noisy, t, tokens, r) -> Array:
+        output = denoiser(condition, noisy, t, tokens, r)
+        if on_evaluation is not None and grid is None:
+            jax.debug.callback(on_evaluation)
+        return output
+
+    if grid is not None:
+        network = tiled_network(network, grid, tile_batch, on_evaluation)
+    return sample(
+        network,
+        lq_latent,
+        noise,
+        sampler,
+        visual_tokens=visual_tokens,
+        parameterization=parameterization,
+    )
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """[1, C, h, w], as official files keep latents, to [1, h, w, C]."""
+    return np.transpose(np.asarray(array, np.float32), (0, 2, 3, 1))
