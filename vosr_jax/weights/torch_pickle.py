@@ -142,9 +142,9 @@ class _Machine:
         path = self.storages.path
         try:
             for opcode, argument, _ in pickletools.genops(pickled):
-                if opcode.name == "STOP":
-                    return self.stack.pop()
-                self.step(opcode.name, argument)
+                if opcode.name != "STOP":  # always the last; genops raises where it is missing
+                    self.step(opcode.name, argument)
+            return self.stack.pop()
         except _Refused as error:
             raise UserError(
                 f"{path} holds {error}, which is neither a tensor nor a plain container; "
@@ -152,7 +152,6 @@ class _Machine:
             ) from error
         except _MALFORMED as error:
             raise UserError(f"{path}: its pickle is damaged ({error}); fetch it again") from error
-        raise UserError(f"{path}: its pickle ends early; fetch it again")
 
     def step(self, name: str, argument: Any) -> None:
         """One instruction."""
