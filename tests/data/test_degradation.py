@@ -42,11 +42,15 @@ def test_a_plan_is_a_value_that_can_be_run_twice_and_written_down():
         assert json.loads(json.dumps(drawn.describe()))[-1]["operation"] == "ResizeTo"
 
 
-def test_lq_is_the_lr_picture_resized_before_rounding():
-    hr = picture(3)
-    drawn = sample_plan(np.random.default_rng(3), *hr.shape[:2], RealESRGANSettings())
-    lr, lq = drawn.apply(hr)
-    assert np.array_equal(lq, eight_bits(drawn.resize_back.apply(lr)))
+def test_lq_is_the_lr_picture_resized_before_clipping_and_rounding():
+    hr = np.where(picture(3) > 128, 255, 0).astype(np.uint8)
+    beyond = 0
+    for seed in range(20):
+        drawn = sample_plan(np.random.default_rng(seed), *hr.shape[:2], RealESRGANSettings())
+        lr, lq = drawn.apply(hr)
+        assert np.array_equal(lq, eight_bits(drawn.resize_back.apply(lr)))
+        beyond += not np.array_equal(lq, eight_bits(drawn.resize_back.apply(np.clip(lr, 0, 1))))
+    assert beyond
 
 
 def operations(settings, seeds=range(30)):
