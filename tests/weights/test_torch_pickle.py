@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import ml_dtypes
@@ -158,3 +159,25 @@ def test_a_file_that_is_no_torch_zip_is_named(tmp_path):
         read_torch_zip(tmp_path / "gone.pth")
     with pytest.raises(UserError, match="cannot be read"):
         read_torch_zip(tmp_path)
+
+
+def test_compressed_or_big_endian_tensors_are_refused(tmp_path):
+    path = tmp_path / "t.pth"
+    pickled, content = _tensor_pickle(0, (2,), (1,), 4), bytes(16)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t/data.pkl", pickled)
+        archive.writestr("t/data/0", content)
+    with pytest.raises(UserError, match="storage '0' is compressed"):
+        read_torch_zip(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("t/data.pkl", pickled)
+        archive.writestr("t/byteorder", "big")
+        archive.writestr("t/data/0", content)
+    with pytest.raises(UserError, match="big-endian"):
+        read_torch_zip(path)
+
+
+def test_a_pickle_that_unpacks_to_more_than_any_list_of_tensors_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vosr_jax.weights.torch_pickle._LARGEST_PICKLE", 8)
+    with pytest.raises(UserError, match="larger than any"):
+        read_torch_zip(save_torch(tmp_path / "x.pth", {"a": [1, 2, 3, 4, 5]}))
