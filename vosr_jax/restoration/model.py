@@ -33,6 +33,7 @@ class RestorationModel:
       colour_fix: the checkpoint's own, "adain", "wavelet" or "none".
       sample_posterior: whether lq's latent is a draw from the posterior or its mode.
       truncate: whether eight bits are made by cutting, as the official scripts do.
+      notes: what a user should know about this checkpoint, one sentence each.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RestorationModel:
     colour_fix: str = "none"
     sample_posterior: bool = True
     truncate: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def multiple(self) -> int:

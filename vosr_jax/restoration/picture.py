@@ -117,16 +117,34 @@ def prepare(image: Image.Image, name: str = "the picture") -> Photograph:
     return Photograph(image.convert("RGB"), icc_profile=profile)
 
 
-def format_of(path: Path) -> str:
+def check_target(path: Path, transparent: bool = False) -> str:
     """Pillow's name for the format of a file to be written.
 
     Raises:
-      UserError: the suffix is none of SUFFIXES.
+      UserError: the suffix is none of SUFFIXES, or its format cannot hold transparency.
     """
-    if path.suffix.lower() not in _FORMATS:
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
         known = ", ".join(SUFFIXES)
         raise UserError(f"{path}: cannot write '{path.suffix}' files; choose one of {known}")
-    return _FORMATS[path.suffix.lower()]
+    if transparent and kind in _WITHOUT_ALPHA:
+        raise UserError(f"{path}: {kind} holds no transparency; write a PNG instead")
+    return kind
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder for results, with those above it.
+
+    Raises:
+      UserError: it cannot be made or written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path} ({error.strerror})") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {path} cannot be written; choose another")
 
 
 def write_picture(image: Image.Image, path: str | Path) -> None:
@@ -141,13 +159,11 @@ def write_picture(image: Image.Image, path: str | Path) -> None:
         that cannot be written.
     """
     path = Path(path)
-    kind = format_of(path)
-    if kind in _WITHOUT_ALPHA and "A" in image.getbands():
-        raise UserError(f"{path}: {kind} holds no transparency; write a PNG instead")
+    kind = check_target(path, "A" in image.getbands())
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     options = _OPTIONS.get(kind, {}) | {"icc_profile": image.info.get("icc_profile")}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             image.save(file, format=kind, **options)
             file.flush()

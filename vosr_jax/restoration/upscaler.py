@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vosr_jax.diffusion.sampling import SamplerSettings
     from vosr_jax.restoration.model import RestorationModel
 
-Picture = Image.Image | np.ndarray | str | Path
+Picture = Image.Image | Photograph | np.ndarray | str | Path
 
 _LARGEST_SCALE = 8
 
@@ -71,7 +71,8 @@ class Upscaler:
         """Restore one picture. None for a setting means the checkpoint's own value.
 
         Args:
-          image: a PIL picture of any mode, [H, W, 3] uint8 or float in [0, 1], or a file.
+          image: a PIL picture of any mode, a file or what `read_photograph` made of it, or an
+            array [H, W, 3], uint8 or float in [0, 1].
           scale: 1 to 8, fractions too; each side becomes round(scale * side).
           steps: of the sampler.
           guidance_scale: below 1 leans to the dimly seen condition (more invention), above 1
@@ -204,6 +205,8 @@ def _evaluations(sampler: SamplerSettings, grid: TileGrid | None, tile_batch: in
 
 
 def _photograph(image: Picture) -> Photograph:
+    if isinstance(image, Photograph):
+        return image
     if isinstance(image, (str, Path)):
         return read_photograph(image)
     if isinstance(image, np.ndarray):
