@@ -17,6 +17,7 @@ from vosr_jax.data.degradation import (
     sample_plan,
 )
 from vosr_jax.data.degradation.noise import eight_bits
+from vosr_jax.errors import UserError
 
 
 @pytest.mark.parametrize("height,width,scale", [(64, 64, 4), (61, 75, 4), (48, 40, 2)])
@@ -105,11 +106,11 @@ def test_the_library_variant_writes_pictures_of_256_levels():
 
 
 def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="official"):
+    with pytest.raises(UserError, match="official"):
         RealESRGANSettings(jpeg="webp")
-    with pytest.raises(ValueError, match="grey_probability"):
+    with pytest.raises(UserError, match="grey_probability"):
         RealESRGANSettings(grey_probability=2)
-    with pytest.raises(ValueError, match="weights"):
+    with pytest.raises(UserError, match="weights"):
         RealESRGANSettings(first=StageSettings(blur=BlurSettings(probabilities=(1.0,))))
 
 

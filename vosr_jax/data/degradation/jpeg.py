@@ -151,5 +151,6 @@ def compress_with_libjpeg(image: np.ndarray, quality: float) -> np.ndarray:
     )
     if not written:
         raise RuntimeError("OpenCV was built without JPEG support")
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
-    return decoded.astype(np.float32) / np.float32(255)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None, "OpenCV cannot read the JPEG file it has just written"
+    return decoded[..., ::-1].astype(np.float32) / np.float32(255)

@@ -185,8 +185,8 @@ def _second_stage(rng, settings, lr_height: float, lr_width: float) -> list[Oper
     if rng.random() < stage.blur_probability:
         operations.append(Blur(kernels.sample_kernel(rng, stage.blur)))
     factor = _sample_factor(rng, stage)
-    size = (max(int(side * factor), 1) for side in (lr_height, lr_width))
-    operations.append(ResizeTo(*size, _sample_mode(rng)))
+    height, width = (max(int(side * factor), 1) for side in (lr_height, lr_width))
+    operations.append(ResizeTo(height, width, _sample_mode(rng)))
     operations.append(_sample_noise(rng, stage))
     return operations
 

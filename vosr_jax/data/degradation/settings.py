@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 
+from vosr_jax.errors import UserError
+
 Range = tuple[float, float]
 
 KERNEL_FAMILIES = (
@@ -103,16 +105,16 @@ class RealESRGANSettings:
 
     def __post_init__(self):
         if self.jpeg not in JPEG_VARIANTS:
-            raise ValueError(f"jpeg is {self.jpeg!r}; it must be one of {', '.join(JPEG_VARIANTS)}")
+            raise UserError(f"degradation.jpeg is {self.jpeg!r}; write one of {', '.join(JPEG_VARIANTS)}")
         _check_probabilities(self)
         for stage in (self.first, self.second):
             _check_probabilities(stage)
             if len(stage.blur.probabilities) != len(KERNEL_FAMILIES):
-                raise ValueError(f"blur.probabilities needs {len(KERNEL_FAMILIES)} weights")
+                raise UserError(f"degradation: blur.probabilities needs {len(KERNEL_FAMILIES)} weights")
 
 
 def _check_probabilities(settings) -> None:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.name.endswith("_probability") and not 0 <= value <= 1:
-            raise ValueError(f"{field.name} is {value}; it must lie between 0 and 1")
+            raise UserError(f"degradation: {field.name} is {value}; it must lie between 0 and 1")
