@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from tests.data.conftest import picture
 from vosr_jax.data.pipeline import PipelineSettings, batches
 from vosr_jax.errors import UserError
 
+ROOT = str(Path(__file__).parents[2])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": ROOT}
 KEYS = ("hr", "lq", "index", "replaced")
 
 
@@ -179,7 +183,7 @@ def test_the_package_imports_no_jax_and_no_grain():
         "import sys, vosr_jax.data.pipeline, vosr_jax.data.validation;"
         "sys.exit(any(name in sys.modules for name in ('jax', 'grain', 'tensorflow', 'skimage')))"
     )
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT).returncode == 0
 
 
 KILLED_PROGRAM = """
@@ -209,7 +213,7 @@ def test_workers_do_not_outlive_a_killed_program(photographs, tmp_path):
     program.write_text(KILLED_PROGRAM)
     command = [sys.executable, str(program), str(photographs)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT
     ) as running:
         workers = running.stdout.readline().split()
         running.kill()

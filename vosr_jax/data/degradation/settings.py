@@ -105,12 +105,14 @@ class RealESRGANSettings:
 
     def __post_init__(self):
         if self.jpeg not in JPEG_VARIANTS:
-            raise UserError(f"degradation.jpeg is {self.jpeg!r}; write one of {', '.join(JPEG_VARIANTS)}")
+            known = ", ".join(JPEG_VARIANTS)
+            raise UserError(f"degradation.jpeg is {self.jpeg!r}; write one of {known}")
         _check_probabilities(self)
         for stage in (self.first, self.second):
             _check_probabilities(stage)
             if len(stage.blur.probabilities) != len(KERNEL_FAMILIES):
-                raise UserError(f"degradation: blur.probabilities needs {len(KERNEL_FAMILIES)} weights")
+                count = len(KERNEL_FAMILIES)
+                raise UserError(f"degradation: blur.probabilities needs {count} weights")
 
 
 def _check_probabilities(settings) -> None:
