@@ -32,11 +32,14 @@ def load_model(name_or_path: str | Path) -> RestorationModel:
             f"model '{name}' is neither a known name ({', '.join(_NAMES)}) nor an existing "
             "folder; give an export, a workdir of train.py or an official folder"
         )
-    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+    from vosr_jax.weights.export import is_export
+
+    if is_export(path):
         return _from_export(path, path.name)
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
         return _from_workdir(path)
-    from vosr_jax.restoration.official import find_args, load_official
+    from vosr_jax.restoration.official import load_official
+    from vosr_jax.weights.release import find_args
 
     if find_args(path) is not None:
         return load_official(path)
@@ -80,15 +83,24 @@ def from_config(config: Config, denoiser: Any, name: str) -> RestorationModel:
 def _from_export(folder: Path, name: str) -> RestorationModel:
     from vosr_jax.weights.export import load_export
 
+    if not folder.is_dir():
+        raise UserError(f"model '{name}' is not in this installation: {folder} is missing")
     config, denoiser = load_export(folder)
-    return from_config(validate(config), denoiser, name)
+    return from_config(_validated(config), denoiser, name)
 
 
 def _from_workdir(workdir: Path) -> RestorationModel:
-    from vosr_jax.training.checkpoints import load_ema_export
+    from vosr_jax.training.checkpoints import load_ema
+    from vosr_jax.weights.export import build_denoiser
 
-    config, denoiser = load_ema_export(workdir)
-    return from_config(validate(config), denoiser, workdir.resolve().name)
+    values, step, parameters = load_ema(workdir)
+    config, source = _validated(values), f"checkpoint {step} of {workdir}"
+    denoiser = build_denoiser(config.model_settings(), parameters, source)
+    return from_config(config, denoiser, f"{workdir.resolve().name}, step {step}")
+
+
+def _validated(values: dict[str, Any]) -> Config:
+    return validate({key: value for key, value in values.items() if key != "provenance"})
 
 
 def _autoencoder(config: Config):

@@ -7,7 +7,7 @@ def load_denoiser(path: str | Path):
     """Read a denoiser: an official VOSR checkpoint.
 
     Args:
-      path: the weights' file, or a folder in the official layout.
+      path: a folder in the official layout, or a weights' file inside one.
 
     Returns:
       (network, its settings).
@@ -15,9 +15,9 @@ def load_denoiser(path: str | Path):
     Raises:
       UserError: no such file, a damaged one, or one whose tensors are not the network's.
     """
-    from vosr_jax.weights import lightning_dit
+    from vosr_jax.weights import release
 
-    return lightning_dit.load(path)
+    return release.load_denoiser(path)
 
 
 def load_encoder(path: str | Path, *, block: int | None = None):
