@@ -62,6 +62,12 @@ def test_a_config_beside_the_weights_states_the_heads(tmp_path, official):
     (tmp_path / "config.json").write_text(json.dumps({"num_heads": 3}))
     with pytest.raises(UserError, match="width 128 cannot have 3 heads"):
         load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"num_heads": "two"}))
+    with pytest.raises(UserError, match="num_heads is 'two'"):
+        load_encoder(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="must hold a json object, not a list"):
+        load_encoder(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json is no readable json"):
         load_encoder(tmp_path)

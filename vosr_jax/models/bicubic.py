@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+def _cubic(x: np.ndarray | float, a: float) -> np.ndarray:
     """Keys' cubic convolution kernel."""
     x = np.abs(x)
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
@@ -37,9 +37,12 @@ def bicubic_matrix(
         position = np.arange(inputs) + 0.5
         matrix = _cubic((position[None] - centre[:, None]) / stretch, -0.5)
         return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
-    for row, x in enumerate(centre - 0.5):
+    # torch rounds the scale and each position to float32: on a side of 2000 that moves the taps
+    # by up to 1e-4 of a pixel, more than the rest of the arithmetic together.
+    centre = (np.arange(outputs) + 0.5) * np.float64(np.float32(scale))
+    for row, x in enumerate((centre - 0.5).astype(np.float32).astype(np.float64)):
         left = math.floor(x)
         for tap in range(left - 1, left + 3):
-            weight = _cubic(np.float64(x - tap), -0.75)
+            weight = _cubic(x - tap, -0.75)
             matrix[row, min(max(tap, 0), inputs - 1)] += weight
     return matrix.astype(np.float32)

@@ -1,15 +1,14 @@
 """Which autoencoder a folder or file holds, and the reading of it."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.sd import SDSettings
 from vosr_jax.weights import sd_autoencoder
+from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.tensors import read_tensors, state_dict
 from vosr_jax.weights.torch_pickle import read_torch_zip
 
@@ -30,7 +29,7 @@ def load(
     config_file, weights = _locate(path)
     if config_file is None:
         return _light(weights)
-    config = _read_config(config_file)
+    config = read_json_object(config_file)
     kind = config.get("_class_name", "AutoencoderKL")
     if kind == "AutoencoderKL":
         return _stable_diffusion(config, config_file, weights, decoder, parts)
@@ -63,16 +62,6 @@ def _locate(path: Path) -> tuple[Path | None, Path]:
     if not path.exists():
         raise UserError(f"{path} does not exist; name an autoencoder's folder or file")
     raise UserError(f"{path} holds no autoencoder: config.json and {_WEIGHTS[0]} are expected")
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable json file ({error})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is no json object")
-    return config
 
 
 def _stable_diffusion(config, config_file, weights, decoder, parts):

@@ -1,6 +1,5 @@
 """Official DINOv2 files to our network."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense, read_tensors
 
 _HEAD_CHANNELS = 64
@@ -93,10 +93,7 @@ def _settings(tensors: Mapping[str, np.ndarray], path: Path) -> DINOv2Settings:
 def _with_config(settings: DINOv2Settings, config_file: Path) -> DINOv2Settings:
     """Settings with what a config.json beside the weights says."""
     if config_file.is_file():
-        try:
-            config = json.loads(config_file.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{config_file} is no readable json file ({error})") from error
+        config = read_json_object(config_file)
         settings = replace(
             settings,
             heads=config.get("num_heads", settings.heads),
@@ -105,6 +102,8 @@ def _with_config(settings: DINOv2Settings, config_file: Path) -> DINOv2Settings:
                 "interpolate_antialias", settings.interpolate_antialias
             ),
         )
+    if not isinstance(settings.heads, int) or settings.heads < 1:
+        raise UserError(f"{config_file}: num_heads is {settings.heads!r}, not a number of heads")
     if settings.width % settings.heads:
         raise UserError(
             f"a DINOv2 of width {settings.width} cannot have {settings.heads} heads: "
@@ -154,7 +153,7 @@ def entries(settings: DINOv2Settings) -> list[Entry]:
     if settings.registers:
         table.append(Entry("register_tokens", ("register_tokens",), _TOKENS))
     ffn = ("w12", "w3") if settings.swiglu else ("fc1", "fc2")
-    names = [
+    names: list[tuple[str, tuple[str, ...], Layout]] = [
         ("norm1.weight", ("norm1", "weight"), SAME),
         ("norm1.bias", ("norm1", "bias"), SAME),
         ("attn.qkv.weight", ("qkv", "kernel"), dense()),

@@ -29,10 +29,10 @@ def settings_from_config(config: Mapping[str, Any], path: Path) -> SDSettings:
         if config.get(key, value) != value:
             raise UserError(f"{path}: {key} is {config[key]!r}; only {value!r} can be run")
     for key, kind in (("down_block_types", "Down"), ("up_block_types", "Up")):
-        coder = "Encoder" if kind == "Down" else "Decoder"
-        odd = [t for t in config.get(key, ()) if t != f"{kind}{coder}Block2D"]
+        known = f"{kind}{'Encoder' if kind == 'Down' else 'Decoder'}Block2D"
+        odd = [name for name in config.get(key, ()) if name != known]
         if odd:
-            raise UserError(f"{path}: {key} has {odd[0]!r}; only {kind}{coder}Block2D can be run")
+            raise UserError(f"{path}: {key} has {odd[0]!r}; only {known} can be run")
     try:
         coder = SDCoderSettings(
             channels=tuple(int(c) for c in config["block_out_channels"]),
@@ -55,14 +55,10 @@ def settings_from_config(config: Mapping[str, Any], path: Path) -> SDSettings:
 
 def light_settings(config: Mapping[str, Any], path: Path) -> SDSettings:
     """Settings of a light decoder from the `config` that its file carries."""
-    names = {"block_out_channels": "block_out_channels", "layers_per_block": "layers_per_block"}
-    names |= {"norm_num_groups": "norm_num_groups", "act_fn": "act_fn"}
-    names |= {"mid_block_add_attention": "mid_block_add_attention", "out_channels": "out_channels"}
-    renamed = {new: config[old] for old, new in names.items() if old in config}
-    renamed |= {"layers_per_block": config.get("layers_per_block", 2), "use_post_quant_conv": False}
-    renamed.setdefault("block_out_channels", (64, 128, 256, 256))
-    renamed["latent_channels"] = config.get("in_channels", 4)
-    return replace(settings_from_config(renamed, path), encoder=None)
+    official = {"block_out_channels": (64, 128, 256, 256), "layers_per_block": 2, **config}
+    latent_channels = official.pop("in_channels", 4)
+    official |= {"latent_channels": latent_channels, "use_post_quant_conv": False}
+    return replace(settings_from_config(official, path), encoder=None)
 
 
 def build(
@@ -118,13 +114,13 @@ def _coder(part: str, settings: SDCoderSettings, blocks: int) -> Iterator[Entry]
     yield from _layer(f"{part}.conv_out", (part, "conv_out"), CONV)
     yield from _norm(f"{part}.conv_norm_out", (part, "norm_out"))
     for i, width in enumerate(channels):
-        official, ours = f"{part}.{official_levels}.{i}", (part, "levels", i)
+        official, level = f"{part}.{official_levels}.{i}", (part, "levels", i)
         for j in range(blocks):
             changes = j == 0 and channels[max(i - 1, 0)] != width
-            yield from _residual(f"{official}.resnets.{j}", (*ours, "blocks", j), changes)
+            yield from _residual(f"{official}.resnets.{j}", (*level, "blocks", j), changes)
         if i + 1 < len(channels):
             name = f"{official}.{resample}samplers.0.conv"
-            yield from _layer(name, (*ours, "resample"), CONV)
+            yield from _layer(name, (*level, "resample"), CONV)
     middle = f"{part}.mid_block"
     yield from _residual(f"{middle}.resnets.0", (part, "middle", "before"), False)
     yield from _residual(f"{middle}.resnets.1", (part, "middle", "after"), False)

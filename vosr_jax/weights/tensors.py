@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,7 @@ from flax import nnx
 from vosr_jax.errors import UserError
 from vosr_jax.weights.torch_pickle import read_torch_zip
 
+Network = TypeVar("Network", bound=nnx.Module)
 _STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 
 
@@ -117,13 +118,13 @@ class Entry:
 
 
 def assign(
-    build: Callable[[], nnx.Module],
+    build: Callable[[], Network],
     entries: Iterable[Entry],
     tensors: Mapping[str, np.ndarray],
     path: str | Path,
     *,
     ignored: Iterable[str] = (),
-) -> nnx.Module:
+) -> Network:
     """Make a network whose every parameter comes from `tensors`, as float32.
 
     Args:

@@ -9,6 +9,7 @@ import pickletools
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ class _Machine:
         raise _Refused(f"a call of {name}")
 
 
-_CONSTANTS = {
+_CONSTANTS: dict[str, Callable[[], Any]] = {
     "MARK": lambda: _MARK,
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
@@ -238,7 +239,11 @@ _LITERALS = {
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "STRING"),
     *("BINSTRING", "SHORT_BINSTRING"),
 }
-_FROM_MARK = {"TUPLE": tuple, "LIST": list, "DICT": lambda items: dict(_pairs(items))}
+_FROM_MARK: dict[str, Callable[[list[Any]], Any]] = {
+    "TUPLE": tuple,
+    "LIST": list,
+    "DICT": lambda items: dict(_pairs(items)),
+}
 
 
 def _known(name: str) -> _Global:

@@ -1,0 +1,20 @@
+"""Reading the json files that lie beside weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vosr_jax.errors import UserError
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """The object in a json file; UserError where there is none or it cannot be read."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no readable json file ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a json object, not a {type(content).__name__}")
+    return content
