@@ -1,0 +1,40 @@
+"""Train or resume: python train.py --config configs/nano.py --workdir DIR [--config.key=value]."""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vosr_jax.config import validate
+from vosr_jax.errors import UserError, run_main
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File with the experiment's settings.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.")
+_ALLOW = flags.DEFINE_bool(
+    "allow_config_changes", False, "Resume although the workdir's config differs."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Validate the settings, then train."""
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}; settings are given as --config.key=value")
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise UserError("give --config FILE and --workdir DIR")
+    logging.set_verbosity(logging.WARNING)
+    config = validate(_CONFIG.value)
+    from vosr_jax.training.loop import train
+
+    train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Command-line flags; a misspelt key of the config becomes one sentence."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{str(error).strip()}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(lambda: app.run(main, flags_parser=parse)))

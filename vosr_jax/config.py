@@ -1,0 +1,370 @@
+"""The experiment's settings: typed, validated, and derived in one place.
+
+A file in configs/ returns an ml_collections ConfigDict; `validate` turns it into the frozen
+dataclasses below before anything is allocated. An unknown key, a wrong type or a contradiction
+is an error that names the key.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.timesteps import TimeSettings
+from vosr_jax.errors import UserError
+from vosr_jax.models.lightning_dit import LightningDiTSettings
+
+LATENT_CHANNELS = {"sd2": 4, "qwen": 16}
+TOKEN_WIDTHS = {"dinov2s": 384, "dinov2b": 768, "dinov2l": 1024, "dinov2g": 1536}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The denoiser; see `LightningDiTSettings` for what each key means."""
+
+    patch_size: int = 2
+    width: int = 1024
+    depth: int = 28
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    token_hidden_ratio: int = 3
+    r_embedding: bool = False
+    qk_norm: bool = True
+    swiglu: bool = True
+    rotary: bool = True
+    rms_norm: bool = True
+    rescale_positions: bool = True
+    swiglu_multiple: int = 1
+    detail_width: int = 0
+    detail_blocks: int = 2
+    remat: Literal["none", "full", "dots"] = "full"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderConfig:
+    """The frozen autoencoder.
+
+    Attributes: kind; path of its weights (sd2, qwen); sample_posterior in training;
+    downscale and scaling_factor of the space_to_depth kind.
+    """
+
+    kind: Literal["sd2", "qwen", "space_to_depth"] = "sd2"
+    path: str | None = None
+    sample_posterior: bool = True
+    downscale: int = 8
+    scaling_factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The frozen visual encoder: kind, path of its weights, input side, 0-based block.
+
+    token_width is what a network of kind "dinov2" with other sizes than the released ones gives.
+    """
+
+    kind: Literal["none", "dinov2s", "dinov2b", "dinov2l", "dinov2g", "dinov2"] = "dinov2b"
+    path: str | None = None
+    size: int = 448
+    block: int = 8
+    token_width: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimized; the defaults are VOSR's."""
+
+    name: Literal["flow_matching"] = "flow_matching"
+    time_distribution: Literal["uniform", "lognorm"] = "uniform"
+    time_mu: float = 0.0
+    time_sigma: float = 1.0
+    endpoint: Literal["hr", "residual"] = "hr"
+    prediction: Literal["velocity", "endpoint"] = "velocity"
+    residual_scale: float = 0.15
+    smallest_t: float = 0.05
+    perceptual_weight: float = 0.0
+    perceptual_rows: int = 0
+    perceptual_crop: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Photographs in, pairs out; see data/pipeline.py."""
+
+    sources: str | None = None
+    crop_size: int = 512
+    scale: int = 4
+    flip: bool = False
+    workers: int = 8
+    degradation: Literal["official", "libjpeg"] = "official"
+    max_bad_fraction: float = 0.05
+    cache_bytes: int = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW as officially, or Muon on the blocks' matrices and AdamW on the rest."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 5e-5
+    muon_learning_rate: float = 0.01
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class EmaConfig:
+    """Exponential moving average of the weights; ramp: decay = min(decay, (1+k)/(10+k))."""
+
+    decay: float = 0.9999
+    ramp: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices on the axes; one axis may be -1, all that is left."""
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The run; `*_every` counts steps, 0 is never."""
+
+    total_steps: int = 400_000
+    batch_size: int = 8
+    microbatches: int = 1
+    log_every: int = 100
+    checkpoint_every: int = 10_000
+    keep_checkpoints: int = 3
+    sample_every: int = 10_000
+    eval_every: int = 10_000
+    init_from: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How pictures are made for samples and validation; guidance is in its own section."""
+
+    steps: int = 25
+    schedule: Literal["linear", "cosine"] = "linear"
+    colour_fix: Literal["adain", "wavelet", "none"] = "adain"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What eval.py and the loop's validation look at."""
+
+    model: str | None = None
+    hr: str | None = None
+    lr: str | None = None
+    crop_size: int = 256
+    pictures: int = 8
+    steps: tuple[int, ...] = ()
+    guidance_scales: tuple[float, ...] = ()
+    samples: int = 1
+    tile_size: int = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole experiment."""
+
+    seed: int = 42
+    model: ModelConfig = ModelConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    guidance: GuidanceSettings = GuidanceSettings()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    mesh: MeshConfig = MeshConfig()
+    train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of one latent."""
+        if self.autoencoder.kind == "space_to_depth":
+            return 3 * self.autoencoder.downscale**2
+        return LATENT_CHANNELS[self.autoencoder.kind]
+
+    @property
+    def downscale(self) -> int:
+        """Picture pixels on a latent pixel's side."""
+        return self.autoencoder.downscale if self.autoencoder.kind == "space_to_depth" else 8
+
+    def model_settings(self) -> LightningDiTSettings:
+        """The denoiser's settings, with what follows from autoencoder, encoder and crop."""
+        own = dataclasses.asdict(self.model)
+        for key in ("remat", "dtype"):
+            own.pop(key)
+        token_width = self.encoder.token_width or TOKEN_WIDTHS.get(self.encoder.kind)
+        return LightningDiTSettings(
+            latent_channels=self.latent_channels,
+            latent_size=self.data.crop_size // self.downscale,
+            token_width=token_width if self.encoder.kind != "none" else None,
+            **own,
+        )
+
+    def parameterization(self) -> Parameterization:
+        """What the flow transports and the network predicts."""
+        o = self.objective
+        return Parameterization(o.endpoint, o.prediction, o.residual_scale, o.smallest_t)
+
+    def flow_matching(self) -> FlowMatchingSettings:
+        """The objective's settings."""
+        o = self.objective
+        time = TimeSettings(o.time_distribution, o.time_mu, o.time_sigma)
+        return FlowMatchingSettings(
+            time, self.guidance, self.parameterization(), o.perceptual_weight
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, as config.json holds them."""
+        return dataclasses.asdict(self)
+
+
+def validate(values: Mapping[str, Any]) -> Config:
+    """A ConfigDict or dictionary as a typed Config.
+
+    Args:
+      values: nested settings; keys left out take their defaults.
+
+    Returns:
+      The Config.
+
+    Raises:
+      UserError: an unknown key (with the nearest known one), a wrong type, a value outside its
+        choices, or settings that contradict each other.
+    """
+    plain = values.to_dict() if hasattr(values, "to_dict") else dict(values)
+    config = _build(Config, plain, "")
+    _check(config)
+    return config
+
+
+def get_config_dict(config: Config):
+    """A Config as an ml_collections ConfigDict that accepts --config.key=value."""
+    from ml_collections import config_dict
+
+    def convert(value):
+        converted = config_dict.ConfigDict()
+        hints = typing.get_type_hints(type(value))
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            if dataclasses.is_dataclass(item):
+                item = convert(item)
+            elif item is None:
+                kind = next(a for a in typing.get_args(hints[field.name]) if a is not type(None))
+                item = config_dict.placeholder(kind)
+            converted[field.name] = item
+        return converted
+
+    return convert(config)
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str):
+    hints = typing.get_type_hints(cls)
+    unknown = [key for key in values if key not in hints]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], hints, 1)
+        hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(hints)}"
+        raise UserError(f"config has no key {prefix}{unknown[0]}; {hint}")
+    built = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise UserError(f"config key {prefix}{key} must be a section, not {value!r}")
+            built[key] = _build(hints[key], value, f"{prefix}{key}.")
+        else:
+            built[key] = _typed(hints[key], value, prefix + key)
+    return cls(**built)
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _typed(next(a for a in arguments if a is not type(None)), value, key)
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"config key {key} is {value!r}; choose one of {', '.join(arguments)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"config key {key} is {value!r}; it must be a list")
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise UserError(f"config key {key} is {value!r}; it needs {len(arguments)} values")
+        return tuple(_typed(arguments[0], item, key) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UserError(f"config key {key} is {value!r}; it must be of type {hint.__name__}")
+    return value
+
+
+def _check(config: Config) -> None:
+    """Refuse contradictions, naming the keys."""
+    c, token = config, config.downscale * config.model.patch_size
+    low, high = c.guidance.weak_strength_range
+    start, end = c.guidance.interval
+    rules = [
+        (c.model.width % c.model.heads == 0, "model.width must be a multiple of model.heads"),
+        (c.model.width // c.model.heads % 4 == 0, "model.width / model.heads must divide by 4"),
+        (
+            c.data.crop_size % token == 0 and c.data.crop_size % c.data.scale == 0,
+            f"data.crop_size must be a multiple of {token} (a token's side) and of data.scale",
+        ),
+        (c.eval.crop_size % token == 0, f"eval.crop_size must be a multiple of {token}"),
+        (
+            c.autoencoder.kind == "space_to_depth" or c.autoencoder.path is not None,
+            f"autoencoder.path must name the weights of the {c.autoencoder.kind} autoencoder",
+        ),
+        (
+            c.encoder.kind == "none" or c.encoder.path is not None,
+            f"encoder.path must name the weights of {c.encoder.kind}, or encoder.kind be none",
+        ),
+        (
+            0 <= low <= high,
+            "guidance.weak_strength_range must be (low, high) with 0 <= low <= high",
+        ),
+        (0 <= start <= end <= 1, "guidance.interval must be (start, end), 0 <= start <= end <= 1"),
+        (0 <= c.guidance.drop_rate <= 1, "guidance.drop_rate must lie in [0, 1]"),
+        (0 <= c.ema.decay < 1, "ema.decay must lie in [0, 1)"),
+        (
+            c.train.total_steps > 0 and c.train.batch_size > 0,
+            "train.total_steps and train.batch_size must be positive",
+        ),
+        (
+            c.train.batch_size % max(c.train.microbatches, 1) == 0 and c.train.microbatches > 0,
+            "train.batch_size must be a multiple of train.microbatches",
+        ),
+        (c.sampling.steps > 0, "sampling.steps must be positive"),
+        (
+            c.objective.perceptual_rows <= c.train.batch_size,
+            "objective.perceptual_rows must not exceed train.batch_size",
+        ),
+        (
+            not c.objective.perceptual_weight or c.objective.perceptual_crop <= c.data.crop_size,
+            "objective.perceptual_crop must not exceed data.crop_size",
+        ),
+    ]
+    for holds, sentence in rules:
+        if not holds:
+            raise UserError(f"config: {sentence}")

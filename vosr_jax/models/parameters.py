@@ -1,0 +1,50 @@
+"""A network's parameters as a flat dictionary, {"blocks.attn.qkv.kernel": array, ...}.
+
+Sharding rules, optimizers and checkpoints work on names and arrays; the network's structure
+stays here, and nothing of it is traced.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+from flax import nnx
+
+
+def flatten(module: nnx.Module) -> dict[str, jax.Array]:
+    """All parameters by dotted path."""
+    return {_name(path): variable[...] for path, variable in nnx.to_flat_state(nnx.state(module))}
+
+
+def _name(path: tuple) -> str:
+    return ".".join(str(part) for part in path)
+
+
+class Blueprint:
+    """A network without its arrays: shapes by name, and how to put arrays in.
+
+    Args:
+      build: makes the network; it is only evaluated for shapes here.
+    """
+
+    def __init__(self, build: Callable[[], nnx.Module]):
+        self._build = build
+        self._graph, state = nnx.split(nnx.eval_shape(build))
+        self._variables = dict(nnx.to_flat_state(state))
+        self.shapes = {_name(path): v.get_value() for path, v in self._variables.items()}
+
+    def merge(self, parameters: Mapping[str, jax.Array]) -> nnx.Module:
+        """The network with these arrays; usable inside jit.
+
+        Raises:
+          KeyError: a parameter is missing.
+        """
+        filled = [(p, v.replace(parameters[_name(p)])) for p, v in self._variables.items()]
+        return nnx.merge(self._graph, nnx.from_flat_state(filled))
+
+    def initialize(self) -> dict[str, jax.Array]:
+        """Fresh parameters; run it under jit with out_shardings to make them in place."""
+        return flatten(self._build())
+
+    def count(self) -> int:
+        """Number of parameters."""
+        return sum(shape.size for shape in self.shapes.values())

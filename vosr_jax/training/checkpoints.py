@@ -1,0 +1,230 @@
+"""Checkpoints and the workdir: asynchronous, atomic, and never somebody else's.
+
+A checkpoint is the train state and nothing more; the data position is step * batch size. Beside
+it lie the step's config and the count of samples seen.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vosr_jax.errors import UserError
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.training.log import say
+from vosr_jax.training.state import TrainState
+
+
+def open_workdir(workdir: str | Path, config: dict[str, Any], *, allow_changes: bool) -> Path:
+    """Make or recognise a workdir; its config.json is this run's.
+
+    Args:
+      workdir: the folder.
+      config: this run's settings, plain.
+      allow_changes: go on with a config that differs from the folder's.
+
+    Raises:
+      UserError: the folder can't be written, holds something else, or another config.
+    """
+    path = Path(workdir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError("no permission to write")
+    except OSError as error:
+        raise UserError(f"workdir {path} cannot be written ({error}); choose another") from error
+    file = path / "config.json"
+    if file.exists():
+        _compare(file, config, allow_changes)
+    elif any(path.iterdir()):
+        raise UserError(
+            f"workdir {path} is not empty and holds no config.json of a run; choose another folder"
+        )
+    if jax.process_index() == 0:
+        write_json(file, config)
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a json file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """The config.json of a workdir.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    file = Path(workdir) / "config.json"
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); is {workdir} a workdir?") from error
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _compare(file: Path, config: dict[str, Any], allow_changes: bool) -> None:
+    before = _flat(read_config(file.parent))
+    now = _flat(json.loads(json.dumps(config)))
+    # A run may be lengthened, and look at itself as often as it likes.
+    free = ("train.total_steps", "eval.", "data.workers", "data.cache_bytes", "mesh.")
+    differing = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+        and not key.startswith(free)
+        and not key.endswith("_every")
+    ]
+    if not differing:
+        return
+    changes = ", ".join(f"{k}: {before.get(k)!r} -> {now.get(k)!r}" for k in differing)
+    if not allow_changes:
+        raise UserError(
+            f"workdir {file.parent} was begun with another config ({changes}); "
+            "choose another workdir, or pass --allow_config_changes"
+        )
+    say(f"config changed: {changes}")
+
+
+class Checkpoints:
+    """The checkpoints of a workdir, saved in the background.
+
+    Args:
+      workdir: the run's folder.
+      keep: how many of the newest stay.
+    """
+
+    def __init__(self, workdir: str | Path, *, keep: int = 3):
+        import orbax.checkpoint as ocp
+
+        self.folder = Path(workdir).absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, create=True
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._ocp = ocp
+
+    def latest(self) -> int | None:
+        """The newest finished step, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, *, samples_seen: int) -> None:
+        """Start saving in the background; an unfinished earlier save is waited for first."""
+        step = int(state.step)
+        if step == self.latest():
+            return
+        args = self._ocp.args
+        self._manager.save(
+            step,
+            args=args.Composite(
+                state=args.StandardSave(_as_tree(state)),
+                progress=args.JsonSave({"samples_seen": samples_seen}),
+            ),
+        )
+
+    def restore(self, abstract_state: TrainState) -> TrainState:
+        """The newest state, laid out as `abstract_state`'s shardings say.
+
+        Raises:
+          UserError: it is of another model, or damaged.
+        """
+        step = self.latest()
+        args = self._ocp.args
+        tree = _as_tree(abstract_state)
+        try:
+            restored = self._manager.restore(
+                step, args=args.Composite(state=args.StandardRestore(tree))
+            )["state"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:300]
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} does not fit this config's model "
+                f"or is damaged ({reason})"
+            ) from error
+        for name, wanted in abstract_state.parameters.items():
+            found = restored["parameters"].get(name)
+            if found is None or found.shape != wanted.shape:
+                raise UserError(
+                    f"checkpoint {self.folder / str(step)} is of another model: {name} should be "
+                    f"{wanted.shape} and is {None if found is None else found.shape}"
+                )
+        return TrainState(**restored)
+
+    def wait(self) -> None:
+        """Until all saves are on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish saving and stop the background work."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _as_tree(state: TrainState) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in state.__dataclass_fields__}
+
+
+def load_ema(workdir: str | Path) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
+    """The newest EMA weights of a run, on the host.
+
+    Returns:
+      (config, step, {dotted path: float32 array}).
+
+    Raises:
+      UserError: the folder is no workdir, or has no finished checkpoint.
+    """
+    import orbax.checkpoint as ocp
+
+    config = read_config(workdir)
+    folder = Path(workdir).absolute() / "checkpoints"
+    steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint yet; train further, or name another model")
+    step = max(steps)
+    handler = ocp.PyTreeCheckpointer()
+    path = folder / str(step) / "state"
+    metadata = handler.metadata(path).item_metadata.tree["ema"]
+    wanted = {name: np.empty(m.shape, m.dtype) for name, m in metadata.items()}
+    restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
+    restored = handler.restore(
+        path,
+        args=ocp.args.PyTreeRestore(
+            item={"ema": wanted}, restore_args={"ema": restore_args}, partial_restore=True
+        ),
+    )
+    return config, step, restored["ema"]
+
+
+def load_ema_export(workdir: str | Path, **options) -> tuple[dict[str, Any], LightningDiT]:
+    """The newest EMA of a run as a network.
+
+    Args:
+      workdir: of train.py.
+      **options: `dtype` and `remat` of `LightningDiT`.
+
+    Returns:
+      (config, network in float32).
+
+    Raises:
+      UserError: as `load_ema`, or the checkpoint is not the config's network's.
+    """
+    from vosr_jax.config import validate
+    from vosr_jax.weights.export import build_denoiser
+
+    config, step, ema = load_ema(workdir)
+    source = f"{workdir}/checkpoints/{step}"
+    return config, build_denoiser(validate(config).model_settings(), ema, source, **options)

@@ -1,0 +1,122 @@
+"""The training loop: one page, read from top to bottom."""
+
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vosr_jax.config import Config
+from vosr_jax.data.pipeline import batches
+from vosr_jax.diffusion.randomness import index_words
+from vosr_jax.training.checkpoints import Checkpoints, open_workdir
+from vosr_jax.training.log import RunLog, say
+from vosr_jax.training.preview import Preview
+from vosr_jax.training.run import Run, pipeline_settings, start_run
+from vosr_jax.training.sharding import batch_shard, put_batch
+from vosr_jax.training.step import compile_step
+
+
+class StopRequest:
+    """Notes SIGTERM, so that the loop saves and leaves at the end of a step."""
+
+    def __init__(self):
+        self.seen = False
+        self._before = signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_) -> None:
+        self.seen = True
+
+    def restore(self) -> None:
+        """Give the signal back to whom it belonged."""
+        signal.signal(signal.SIGTERM, self._before)
+
+
+def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = False) -> Run:
+    """Train until `train.total_steps`, or until SIGTERM; resume where the workdir stands.
+
+    Args:
+      config: the validated experiment.
+      workdir: folder of the run.
+      allow_config_changes: go on although config.json there differs.
+
+    Returns:
+      The run at its last step, which is saved.
+
+    Raises:
+      UserError: workdir, data or weights can't be used.
+    """
+    folder = open_workdir(workdir, config.to_dict(), allow_changes=allow_config_changes)
+    checkpoints = Checkpoints(folder, keep=config.train.keep_checkpoints)
+    stop = StopRequest()
+    try:
+        run = start_run(config, checkpoints)
+        _steps(run, folder, checkpoints, stop)
+        checkpoints.save(run.state, samples_seen=run.step * config.train.batch_size)
+    finally:
+        checkpoints.close()
+        stop.restore()
+    if stop.seen and run.step < config.train.total_steps:
+        say(f"stopped at step {run.step} and saved; run the same command to go on")
+    return run
+
+
+def _steps(run: Run, folder: Path, checkpoints: Checkpoints, stop: StopRequest) -> None:
+    config, t = run.config, run.config.train
+    first = run.step
+    if first >= t.total_steps:
+        say(f"already at step {first} of {t.total_steps}; raise train.total_steps to go on")
+        return
+    log = RunLog(folder, t.total_steps)
+    preview = Preview(config, folder)
+    step_fn = compile_step(run.method, run.abstract_state, run.mesh)
+    shard, shards = batch_shard(run.mesh)
+    data = batches(
+        pipeline_settings(config),
+        samples_seen=first * t.batch_size,
+        shard=shard,
+        shards=shards,
+        bad_records_path=folder / "bad_records.jsonl",
+    )
+    log.start(first)
+    with data:
+        since, waited, counted = time.monotonic(), 0.0, 0
+        for step in range(first + 1, t.total_steps + 1):
+            asked = time.monotonic()
+            batch = _device_batch(next(data), run)
+            waited += time.monotonic() - asked
+            run.state, metrics = step_fn(run.state, run.weights, batch)
+            counted += 1
+            if _due(step, t.log_every) or step == first + 1 or step == t.total_steps:
+                values = {k: float(v) for k, v in metrics.items() if v.ndim == 0}
+                seconds = time.monotonic() - since
+                values |= {
+                    "samples_seen": step * t.batch_size,
+                    "pairs_per_second": counted * t.batch_size / seconds,
+                    "step_seconds": seconds / counted,
+                    "data_wait_seconds": waited / counted,
+                    "replaced": int(data.log.replaced),
+                }
+                log.write(step, values)
+                log.progress(step, values)
+                since, waited, counted = time.monotonic(), 0.0, 0
+            if _due(step, t.sample_every):
+                preview.save_samples(run, step)
+            if _due(step, t.eval_every):
+                log.write(step, preview.evaluate(run))
+            if _due(step, t.checkpoint_every):
+                checkpoints.save(run.state, samples_seen=step * t.batch_size)
+            if stop.seen:
+                break
+    log.close()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _device_batch(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
+    """This process's rows on its devices: uint8 pictures and the samples' indices."""
+    rows = {"hr": batch["hr"], "lq": batch["lq"], "index": index_words(batch["index"])}
+    return put_batch(rows, run.mesh)

@@ -1,0 +1,96 @@
+"""AdamW as the official loop runs it, or Muon on the blocks' matrices; schedules; clipping."""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import optax
+
+if TYPE_CHECKING:
+    from vosr_jax.config import OptimizerConfig
+
+
+def learning_rate_schedule(
+    kind: str, peak: float, warmup_steps: int, total_steps: int
+) -> optax.Schedule:
+    """Learning rate by step: linear warm-up from 0, then constant, cosine or linear to 0.
+
+    Args:
+      kind: "constant", "cosine" or "linear".
+      peak: the rate after the warm-up.
+      warmup_steps: steps of the warm-up.
+      total_steps: the step at which cosine and linear reach 0.
+    """
+    rest = max(total_steps - warmup_steps, 1)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+    }[kind]
+    if not warmup_steps:
+        return after
+    # The first step of a warm-up already moves: (k + 1) / warmup_steps of the peak.
+    warmup = optax.linear_schedule(peak / warmup_steps, peak, warmup_steps - 1 or 1)
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def _muon_axes(parameters: dict) -> dict:
+    """Which axes of each parameter Muon orthogonalizes; None for those that AdamW updates."""
+    from optax.contrib import MuonDimensionNumbers
+
+    def axes(name: str, value):
+        # Optax also asks with the masked tree of AdamW's share, whose nodes have no axes.
+        if not (name.startswith("blocks.") and name.endswith(".kernel") and hasattr(value, "ndim")):
+            return None
+        # [depth, inputs, *outputs]: depth is a batch axis, several output axes are one.
+        return MuonDimensionNumbers((1,), tuple(range(2, value.ndim)))
+
+    return {name: axes(name, value) for name, value in parameters.items()}
+
+
+def make_optimizer(config: "OptimizerConfig", total_steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then the update; weight decay acts on every parameter.
+
+    Args:
+      config: names, rates and schedule.
+      total_steps: the length that the schedule spans.
+
+    Returns:
+      A transformation over a flat dictionary of parameters.
+    """
+
+    def schedule(peak: float) -> optax.Schedule:
+        return learning_rate_schedule(config.schedule, peak, config.warmup_steps, total_steps)
+
+    if config.name == "adamw":
+        update = optax.adamw(
+            schedule(config.learning_rate),
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+        )
+    else:
+        update = optax.contrib.muon(
+            schedule(config.muon_learning_rate),
+            adam_learning_rate=schedule(config.learning_rate),
+            adam_b1=config.beta1,
+            adam_b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_muon_axes,
+        )
+    return optax.chain(_clip_by_global_norm(config.max_grad_norm), update)
+
+
+def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Scale by limit / (norm + 1e-6) where that is below 1, as torch's clip_grad_norm_ does."""
+
+    def update(gradients, state, parameters=None):
+        del parameters
+        factor = optax.global_norm(gradients) + 1e-6
+        scale = jnp.minimum(1.0, limit / factor)
+        return jax.tree.map(lambda g: g * scale, gradients), state
+
+    return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)

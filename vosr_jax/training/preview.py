@@ -1,0 +1,118 @@
+"""What a run shows of itself: sample pictures and the EMA's figures on fixed pairs."""
+
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vosr_jax.config import Config
+from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
+from vosr_jax.data.validation import Pair, validation_pairs
+from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.models import autoencoders
+from vosr_jax.training.run import Run, degradation_settings
+
+_SEED = 0
+
+
+class Preview:
+    """Restores fixed pairs with the current EMA.
+
+    Args:
+      config: of the run; `eval.hr` names a folder of pictures to crop, else scikit-image's
+        held-out photographs serve.
+      folder: the workdir.
+    """
+
+    def __init__(self, config: Config, folder: Path):
+        self._config = config
+        self._folder = folder / "samples"
+        self._sampler = SamplerSettings.from_guidance(
+            config.guidance,
+            steps=config.sampling.steps,
+            schedule=config.sampling.schedule,
+            r_input=config.model.r_embedding,
+        )
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """The fixed pairs, all of one size."""
+        config = self._config
+        if config.eval.hr:
+            files = sorted(p for p in Path(config.eval.hr).iterdir() if p.suffix != ".json")
+            files = [p for p in files if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
+        else:
+            files = scikit_image_photographs(HELD_OUT)
+        per_picture = max(config.eval.pictures // len(files), 1)
+        pairs = validation_pairs(
+            files,
+            crop_size=config.eval.crop_size,
+            scale=config.data.scale,
+            seed=_SEED,
+            degradation=degradation_settings(config),
+            crops_per_picture=per_picture,
+        )
+        return pairs[: config.eval.pictures]
+
+    def restore(self, run: Run) -> np.ndarray:
+        """The pairs' lq through the EMA: [B, H, W, 3] uint8."""
+        form, frozen = run.method.objective.parameterization, run.method.frozen
+
+        @jax.jit
+        def restore(ema: dict, weights: dict, lq: jax.Array) -> jax.Array:
+            autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
+            lq_latent = autoencoders.encode(autoencoder, lq)
+            noise = jax.random.normal(jax.random.key(_SEED), lq_latent.shape)
+            latent = sample(
+                run.method.network.merge(ema),
+                lq_latent,
+                noise,
+                self._sampler,
+                visual_tokens=frozen.tokens(weights, lq),
+                parameterization=form,
+            )
+            return autoencoders.decode(autoencoder, latent)
+
+        lq = jnp.asarray(np.stack([pair.lq for pair in self.pairs]), jnp.float32) / 127.5 - 1
+        image = np.asarray(restore(run.state.ema, run.weights, lq))
+        return np.round(np.clip(image * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
+
+    def save_samples(self, run: Run, step: int) -> None:
+        """Write samples/<step>.png: a row a pair, input, ours and truth."""
+        from PIL import Image
+
+        restored = self.restore(run)
+        if jax.process_index():
+            return
+        self._folder.mkdir(exist_ok=True)
+        rows = [
+            np.concatenate([pair.lq, ours, pair.hr], axis=1)
+            for pair, ours in zip(self.pairs, restored, strict=True)
+        ]
+        temporary = self._folder / f".{step}.png"
+        Image.fromarray(np.concatenate(rows)).save(temporary)
+        temporary.replace(self._folder / f"{step}.png")
+
+    def evaluate(self, run: Run) -> dict[str, float]:
+        """PSNR and LPIPS of the EMA's pictures, and LPIPS over that of the input."""
+        from vosr_jax.evaluation.lpips import load_lpips, lpips
+        from vosr_jax.evaluation.metrics import psnr
+
+        restored = self.restore(run)
+        truth = np.stack([pair.hr for pair in self.pairs])
+        lq = np.stack([pair.lq for pair in self.pairs])
+        weights = load_lpips("alex")
+        distance = jax.jit(lpips)
+
+        def as_float(image: np.ndarray) -> jax.Array:
+            return jnp.asarray(image, jnp.float32) / 127.5 - 1
+
+        ours = float(distance(weights, as_float(restored), as_float(truth)).mean())
+        theirs = float(distance(weights, as_float(lq), as_float(truth)).mean())
+        return {
+            "eval_psnr": float(np.mean([psnr(a, b) for a, b in zip(restored, truth, strict=True)])),
+            "eval_lpips": ours,
+            "eval_lpips_over_input": ours / theirs,
+        }

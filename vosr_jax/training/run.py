@@ -1,0 +1,163 @@
+"""Setting a run up: mesh, networks, state and its restoration. The loop itself is in loop.py."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vosr_jax.config import Config
+from vosr_jax.data.degradation import RealESRGANSettings
+from vosr_jax.data.pipeline import PipelineSettings
+from vosr_jax.errors import UserError
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.checkpoints import Checkpoints
+from vosr_jax.training.frozen import FrozenNets, load_frozen
+from vosr_jax.training.log import say
+from vosr_jax.training.perceptual import perceptual_weights
+from vosr_jax.training.sharding import describe, make_mesh, state_shardings
+from vosr_jax.training.state import TrainState, new_state
+from vosr_jax.training.step import Method
+
+
+@dataclasses.dataclass
+class Run:
+    """Everything that the loop works with.
+
+    Attributes:
+      config: the experiment.
+      mesh: devices.
+      method: what a step does.
+      weights: the frozen nets' weights, on the devices.
+      state: of the last finished step.
+      abstract_state: shapes and shardings of the state.
+    """
+
+    config: Config
+    mesh: Mesh
+    method: Method
+    weights: dict
+    state: TrainState
+    abstract_state: TrainState
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return int(self.state.step)
+
+
+def compute_dtype(config: Config) -> jnp.dtype:
+    """bfloat16 where the backend gains from it, unless the config says otherwise."""
+    if config.model.dtype != "auto":
+        return jnp.dtype(config.model.dtype)
+    return jnp.dtype(jnp.bfloat16 if jax.default_backend() in ("gpu", "tpu") else jnp.float32)
+
+
+def denoiser_blueprint(config: Config) -> Blueprint:
+    """The denoiser that a config describes."""
+    settings, dtype = config.model_settings(), compute_dtype(config)
+    remat, seed = config.model.remat, config.seed
+    return Blueprint(
+        lambda: LightningDiT(settings, rngs=nnx.Rngs(params=seed), dtype=dtype, remat=remat)
+    )
+
+
+def pipeline_settings(config: Config) -> PipelineSettings:
+    """The data pipeline of a config."""
+    data = config.data
+    return PipelineSettings(
+        sources=data.sources,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        crop_size=data.crop_size,
+        scale=data.scale,
+        flip=data.flip,
+        workers=data.workers,
+        degradation=degradation_settings(config),
+        max_bad_fraction=data.max_bad_fraction,
+        cache_bytes=data.cache_bytes,
+    )
+
+
+def degradation_settings(config: Config) -> RealESRGANSettings:
+    """The official degradation, with the JPEG variant that the config names."""
+    return RealESRGANSettings(jpeg=config.data.degradation)
+
+
+def build_method(config: Config) -> tuple[Method, FrozenNets, dict]:
+    """The method of a config with its frozen nets; weights on the host."""
+    frozen, weights = load_frozen(config, compute_dtype(config))
+    method = Method.from_config(config, denoiser_blueprint(config), frozen)
+    return method, frozen, weights | perceptual_weights(config)
+
+
+def start_run(config: Config, checkpoints: Checkpoints) -> Run:
+    """A new run, or the continuation of the one whose checkpoints these are.
+
+    Raises:
+      UserError: mesh, weights or checkpoint do not fit the config.
+    """
+    m = config.mesh
+    mesh = make_mesh(m.data, m.fsdp, m.tensor)
+    rows = config.train.batch_size // config.train.microbatches
+    if rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        raise UserError(
+            f"train.batch_size / train.microbatches is {rows}; it must be a multiple of "
+            f"mesh.data * mesh.fsdp = {mesh.shape['data'] * mesh.shape['fsdp']}"
+        )
+    method, _, weights = build_method(config)
+    say(describe(method.network.shapes, mesh))
+
+    def initialize() -> TrainState:
+        return new_state(method.network.initialize(), method.optimizer)
+
+    shapes = jax.eval_shape(initialize)
+    shardings = state_shardings(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    if checkpoints.latest() is not None:
+        state = checkpoints.restore(abstract)
+        say(f"resumed at step {int(state.step)}")
+    else:
+        state = jax.jit(initialize, out_shardings=shardings)()
+        if config.train.init_from:
+            state = _initialized_from(config.train.init_from, state, abstract)
+    weights = jax.device_put(weights, NamedSharding(mesh, P()))
+    return Run(config, mesh, method, weights, state, abstract)
+
+
+def _initialized_from(path: str, state: TrainState, abstract: TrainState) -> TrainState:
+    """Parameters and EMA from another run or release; optimizer and step stay new."""
+    from vosr_jax.models.parameters import flatten
+    from vosr_jax.training.checkpoints import load_ema_export
+    from vosr_jax.weights import load_denoiser
+    from vosr_jax.weights.export import is_export, load_export
+
+    if is_export(path):
+        _, model = load_export(path)
+    elif (Path(path) / "config.json").exists():
+        _, model = load_ema_export(path)
+    else:
+        model, _ = load_denoiser(path)
+    given = flatten(model)
+    for name, wanted in abstract.parameters.items():
+        if name not in given or given[name].shape != wanted.shape:
+            raise UserError(
+                f"train.init_from={path}: {name} should be {wanted.shape} and is "
+                f"{given[name].shape if name in given else 'missing'}; it is of another model"
+            )
+    extra = given.keys() - abstract.parameters.keys()
+    if extra:
+        raise UserError(f"train.init_from={path} has {sorted(extra)[0]}, which this model has not")
+
+    def place() -> dict:
+        return {k: jax.device_put(given[k], v.sharding) for k, v in abstract.parameters.items()}
+
+    return dataclasses.replace(state, parameters=place(), ema=place())

@@ -1,0 +1,122 @@
+"""Mesh and sharding: a table of parameter-path patterns, and nothing in the networks.
+
+Axes: `data` (replicas), `fsdp` (parameters and batch) and `tensor` (heads and hidden widths).
+Rows of a batch lie over (data, fsdp).
+"""
+
+import re
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vosr_jax.errors import UserError
+
+BATCH_AXES = ("data", "fsdp")
+
+# (pattern of the dotted path, axes), first match wins; blocks carry a leading depth axis.
+PARAMETER_RULES: tuple[tuple[str, P], ...] = (
+    (r"blocks\.attn\.qkv\.kernel", P(None, "fsdp", None, "tensor", None)),
+    (r"blocks\.attn\.qkv\.bias", P(None, None, "tensor", None)),
+    (r"blocks\.cross_attn\.(query|key|value)\.kernel", P(None, "fsdp", "tensor", None)),
+    (r"blocks\.cross_attn\.(query|key|value)\.bias", P(None, "tensor", None)),
+    (r"blocks\.(cross_)?attn\.proj\.kernel", P(None, "tensor", "fsdp")),
+    (r"blocks\.mlp\.gate_up\.kernel", P(None, "fsdp", None, "tensor")),
+    (r"blocks\.mlp\.gate_up\.bias", P(None, None, "tensor")),
+    (r"blocks\.mlp\.hidden\.kernel", P(None, "fsdp", "tensor")),
+    (r"blocks\.mlp\.out\.kernel", P(None, "tensor", "fsdp")),
+    (r"(patch_embed|token_mlp\.\w+|t_embedding\.\w+|r_embedding\.\w+)\.kernel", P(None, "fsdp")),
+    (r"(final\.)?modulation\.kernel", P("fsdp", None, None)),
+    (r"final\.linear\.kernel", P("fsdp", None)),
+    (r".*", P()),
+)
+
+
+def make_mesh(data: int, fsdp: int, tensor: int, devices: list | None = None) -> Mesh:
+    """A mesh over all devices; one axis may be -1, all that is left.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    if sizes.count(-1) > 1:
+        raise UserError(f"mesh {tuple(sizes)}: only one of data, fsdp and tensor may be -1")
+    known = int(np.prod([size for size in sizes if size != -1]))
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    if int(np.prod(sizes)) != len(devices):
+        raise UserError(
+            f"mesh.data * mesh.fsdp * mesh.tensor must be the {len(devices)} devices, "
+            f"not {' * '.join(map(str, (data, fsdp, tensor)))}"
+        )
+    auto = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), auto, devices=devices)
+
+
+def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The first rule that matches, without the axes that do not divide their dimension."""
+    spec = next(spec for pattern, spec in PARAMETER_RULES if re.fullmatch(pattern, name))
+    fitting = [
+        axis if axis is None or shape[i] % mesh.shape[axis] == 0 else None
+        for i, axis in enumerate(spec)
+    ]
+    return P(*fitting)
+
+
+def state_shardings(abstract_state, mesh: Mesh):
+    """Shardings of a train state: optimizer slots and EMA lie where their parameters lie.
+
+    Args:
+      abstract_state: pytree of shapes whose leaves' last path key is a parameter's name for
+        everything parameter-like; the rest is replicated.
+      mesh: from `make_mesh`.
+
+    Returns:
+      The same pytree of NamedShardings.
+    """
+    shapes = abstract_state.parameters
+
+    def sharding(path, leaf) -> NamedSharding:
+        name = str(getattr(path[-1], "key", "")) if path else ""
+        if name in shapes and shapes[name].shape == leaf.shape:
+            return NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh))
+        return NamedSharding(mesh, P())
+
+    return jax.tree_util.tree_map_with_path(sharding, abstract_state)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over the batch axes."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def batch_shard(mesh: Mesh) -> tuple[int, int]:
+    """(shard, shards) of the batch that this process loads, from the mesh's batch axes."""
+    own = jax.process_index()
+    replica_of = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    rows = [i for i, group in enumerate(replica_of) if any(d.process_index == own for d in group)]
+    shards = len(replica_of) // len(rows)
+    return rows[0] // len(rows), shards
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows as global arrays, sharded over the batch axes."""
+    sharding = batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def describe(parameters: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh) -> str:
+    """A table of every parameter: name, shape, sharding and bytes on one device."""
+    lines, total = [], 0
+    width = max(map(len, parameters))
+    for name, value in parameters.items():
+        spec = parameter_spec(name, value.shape, mesh)
+        shape = NamedSharding(mesh, spec).shard_shape(value.shape)
+        size = int(np.prod(shape)) * value.dtype.itemsize
+        total += size
+        lines.append(f"{name:{width}} {str(value.shape):24} {str(spec):48} {size:>12,}")
+    count = sum(value.size for value in parameters.values())
+    lines.append(f"{count:,} parameters, {total:,} bytes on a device; mesh {dict(mesh.shape)}")
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""One update: frozen nets, objective, gradient, optimizer and EMA in a single jitted program."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vosr_jax.diffusion.objectives import flow_matching
+from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.frozen import FrozenNets
+from vosr_jax.training.sharding import batch_sharding, state_shardings
+from vosr_jax.training.state import TrainState
+
+if TYPE_CHECKING:
+    from vosr_jax.config import Config
+
+Metrics = dict[str, Array]
+StepFn = Callable[[TrainState, dict, dict[str, Array]], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What is trained and how; all that the step's program depends on, but for the mesh.
+
+    Attributes:
+      network: blueprint of the denoiser.
+      frozen: the frozen nets.
+      objective: settings of flow matching.
+      optimizer: optax transformation.
+      schedule: learning rate by step, for the log.
+      ema_decay: of the moving average.
+      ema_ramp: start the average faster: decay = min(decay, (1 + k) / (10 + k)).
+      microbatches: the batch's gradient is summed over so many parts.
+      seed: of all draws.
+      endpoint_distance: (weights, latent, inputs) -> [B], or None.
+    """
+
+    network: Blueprint
+    frozen: FrozenNets
+    objective: flow_matching.FlowMatchingSettings
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    ema_decay: float
+    ema_ramp: bool
+    microbatches: int
+    seed: int
+    endpoint_distance: Callable[[dict, Array, dict], Array] | None = None
+
+    @classmethod
+    def from_config(cls, config: "Config", network: Blueprint, frozen: FrozenNets) -> "Method":
+        """The method that a config describes."""
+        from vosr_jax.training.optimizer import learning_rate_schedule, make_optimizer
+        from vosr_jax.training.perceptual import make_endpoint_distance
+
+        o = config.optimizer
+        total = config.train.total_steps
+        return cls(
+            network=network,
+            frozen=frozen,
+            objective=config.flow_matching(),
+            optimizer=make_optimizer(o, total),
+            schedule=learning_rate_schedule(o.schedule, o.learning_rate, o.warmup_steps, total),
+            ema_decay=config.ema.decay,
+            ema_ramp=config.ema.ramp,
+            microbatches=config.train.microbatches,
+            seed=config.seed,
+            endpoint_distance=make_endpoint_distance(config, frozen),
+        )
+
+    def loss(
+        self, parameters: dict, weights: dict, batch: dict[str, Array], step: Array
+    ) -> tuple[Array, Metrics]:
+        """The objective of uint8 pairs."""
+        key = jax.random.key(self.seed)
+        inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
+        velocity_fn = self.objective.parameterization.velocity_fn(self.network.merge(parameters))
+        distance = None
+        if self.endpoint_distance is not None:
+            distance_of = self.endpoint_distance
+
+            def distance(latent: Array, inputs: dict) -> Array:
+                return distance_of(weights, latent, inputs)
+
+        return flow_matching.loss(
+            velocity_fn, inputs, key, self.objective, endpoint_distance=distance
+        )
+
+    def gradient(self, parameters, weights, batch, step) -> tuple[dict, Array, Metrics]:
+        """(gradient, loss, metrics), accumulated over the microbatches."""
+        value_and_grad = jax.value_and_grad(self.loss, has_aux=True)
+        if self.microbatches == 1:
+            (loss, metrics), gradients = value_and_grad(parameters, weights, batch, step)
+            return gradients, loss, metrics
+
+        def part(total, rows):
+            (loss, metrics), gradients = value_and_grad(parameters, weights, rows, step)
+            return jax.tree.map(jnp.add, total, (gradients, loss)), metrics
+
+        # Row i goes to part i % microbatches, so that every part lies over all devices.
+        n = self.microbatches
+        parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+        zeros = (jax.tree.map(jnp.zeros_like, parameters), jnp.zeros(()))
+        (gradients, loss), metrics = jax.lax.scan(part, zeros, parts)
+        metrics = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), metrics)
+        return jax.tree.map(lambda x: x / n, gradients), loss / n, metrics
+
+    def update(self, state: TrainState, gradients: dict) -> TrainState:
+        """The optimizer's step, then the EMA's."""
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        decay = jnp.float32(self.ema_decay)
+        if self.ema_ramp:
+            decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, parameters)
+        return TrainState(state.step + 1, parameters, ema, optimizer)
+
+    def step(
+        self, state: TrainState, weights: dict, batch: dict[str, Array]
+    ) -> tuple[TrainState, Metrics]:
+        """One finished update and its metrics (scalars, and "loss_rows" [B])."""
+        gradients, loss, metrics = self.gradient(state.parameters, weights, batch, state.step)
+        logged = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(gradients),
+            "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
+            "loss_rows": metrics["loss_rows"],
+        }
+        if "perceptual_rows" in metrics:
+            logged["perceptual"] = jnp.mean(metrics["perceptual_rows"])
+        return self.update(state, gradients), logged
+
+
+def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> StepFn:
+    """The jitted step: state donated and sharded, batch rows over the batch axes.
+
+    Args:
+      method: what to run.
+      abstract_state: shapes of the state.
+      mesh: from `make_mesh`.
+
+    Returns:
+      (state, frozen weights, batch) -> (state, metrics), metrics replicated.
+    """
+    states, everywhere = state_shardings(abstract_state, mesh), NamedSharding(mesh, P())
+    return jax.jit(
+        method.step,
+        in_shardings=(states, everywhere, batch_sharding(mesh)),
+        out_shardings=(states, everywhere),
+        donate_argnums=0,
+    )
