@@ -1,29 +1,37 @@
-"""Evaluate a model: python eval.py --config configs/nano.py --workdir DIR."""
+"""Evaluate a model: python eval.py --config configs/nano.py --workdir DIR [--config.key=value]."""
 
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vosr_jax.errors import run_main
+from vosr_jax.errors import UserError, run_main
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file in configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Results go to its folder eval.", required=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File with the experiment's settings.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, or any other: gets eval/.")
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Run the evaluation and print its table."""
+    if len(argv) > 1:
+        raise UserError(f"unknown argument {argv[1]!r}; settings are given as --config.key=value")
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise UserError("give --config FILE and --workdir DIR")
+    logging.set_verbosity(logging.WARNING)
+    from vosr_jax.config import validate
+    from vosr_jax.evaluation.run import run_evaluation
 
-    def evaluate() -> None:
-        from vosr_jax.config import validate
-        from vosr_jax.evaluation.run import run_evaluation
+    print(run_evaluation(validate(_CONFIG.value), Path(_WORKDIR.value)))
 
-        print(run_evaluation(validate(_CONFIG.value), Path(_WORKDIR.value)))
 
-    sys.exit(run_main(evaluate))
+def parse(argv: list[str]) -> list[str]:
+    """Command-line flags; a misspelt key of the config becomes one sentence."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{str(error).strip()}") from error
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    sys.exit(run_main(lambda: app.run(main, flags_parser=parse)))

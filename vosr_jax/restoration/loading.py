@@ -86,7 +86,7 @@ def _from_export(folder: Path, name: str) -> RestorationModel:
     if not folder.is_dir():
         raise UserError(f"model '{name}' is not in this installation: {folder} is missing")
     config, denoiser = load_export(folder)
-    return from_config(_validated(config), denoiser, name)
+    return from_config(validate(config), denoiser, name)
 
 
 def _from_workdir(workdir: Path) -> RestorationModel:
@@ -94,13 +94,9 @@ def _from_workdir(workdir: Path) -> RestorationModel:
     from vosr_jax.weights.export import build_denoiser
 
     values, step, parameters = load_ema(workdir)
-    config, source = _validated(values), f"checkpoint {step} of {workdir}"
+    config, source = validate(values), f"checkpoint {step} of {workdir}"
     denoiser = build_denoiser(config.model_settings(), parameters, source)
     return from_config(config, denoiser, f"{workdir.resolve().name}, step {step}")
-
-
-def _validated(values: dict[str, Any]) -> Config:
-    return validate({key: value for key, value in values.items() if key != "provenance"})
 
 
 def _autoencoder(config: Config):

@@ -1,11 +1,11 @@
 """The official layout: a checkpoint's args.json, its weights, and the networks around it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.weights.json_file import read_json_object
 
 _ARGS = "args.json"
 _LEVELS = 5
@@ -39,13 +39,7 @@ def read_args(path: str | Path) -> tuple[dict[str, Any], Path]:
     file = find_args(path)
     if file is None:
         raise UserError(f"{path} has no {_ARGS}, neither in it nor up to five folders above")
-    try:
-        args = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is no readable json file ({error})") from error
-    if not isinstance(args, dict):
-        raise UserError(f"{file} must hold a json object")
-    return args, file
+    return read_json_object(file), file
 
 
 def find_weights(path: str | Path) -> Path:
