@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ _COLUMNS = {
 }
 
 
-def summary_of(runs: dict[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+def summary_of(runs: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, float]]:
     """Means of every run, with LPIPS over that of the run named "bicubic"."""
     means = {name: summarize(rows) for name, rows in runs.items()}
     for values in means.values():
@@ -37,7 +37,7 @@ def summary_of(runs: dict[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str,
 
 
 def write_results(
-    folder: Path, runs: dict[str, Sequence[dict[str, Any]]], about: dict[str, Any]
+    folder: Path, runs: Mapping[str, Sequence[dict[str, Any]]], about: dict[str, Any]
 ) -> str:
     """Write results.json and table.md.
 

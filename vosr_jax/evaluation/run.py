@@ -63,8 +63,15 @@ def restorer(
 
     def restore(pair: Pair, seed: int) -> np.ndarray:
         scale = pair.hr.shape[0] / pair.lr.shape[0]
-        settings = {"steps": steps, "guidance_scale": guidance_scale, "tile_size": tile_size}
-        return np.asarray(upscaler(pair.lr, scale=scale, seed=seed, **settings))
+        result = upscaler(
+            pair.lr,
+            scale=scale,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            tile_size=tile_size,
+            seed=seed,
+        )
+        return np.asarray(result)
 
     return restore
 

@@ -107,7 +107,7 @@ def _autoencoder(config: Config):
         return SpaceToDepth(SpaceToDepthSettings(a.downscale, a.scaling_factor))
     from vosr_jax.weights import load_autoencoder
 
-    return load_autoencoder(a.path)[0]
+    return load_autoencoder(_path(a.path, "autoencoder"))[0]
 
 
 def _encoder(config: Config):
@@ -115,4 +115,11 @@ def _encoder(config: Config):
         return None
     from vosr_jax.weights import load_encoder
 
-    return load_encoder(config.encoder.path, block=config.encoder.block)[0]
+    path = _path(config.encoder.path, "encoder")
+    return load_encoder(path, block=config.encoder.block)[0]
+
+
+def _path(path: str | None, section: str) -> str:
+    if path is None:
+        raise UserError(f"the model's config does not say where its {section} lies: {section}.path")
+    return path

@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
 from vosr_jax.diffusion.sampling import SamplerSettings, sample
-from vosr_jax.models.autoencoders import decode, encode
+from vosr_jax.models.autoencoders import Autoencoder, decode, encode
+from vosr_jax.models.dinov2 import DINOv2, visual_tokens
+from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.restoration.tiled_network import tiled_network
 from vosr_jax.restoration.tiling import TileGrid
 
@@ -37,9 +40,9 @@ class RestorationModel:
     """
 
     name: str
-    denoiser: nnx.Module
-    autoencoder: nnx.Module
-    encoder: nnx.Module | None
+    denoiser: LightningDiT
+    autoencoder: Autoencoder
+    encoder: DINOv2 | None
     token_size: int = 448
     token_block: int | None = None
     sampler: SamplerSettings = SamplerSettings()
@@ -54,15 +57,15 @@ class RestorationModel:
         """Sides of pictures must be multiples of this many pixels."""
         return self.autoencoder.downscale * self.denoiser.settings.patch_size
 
-    def encode(self, image: Array, noise: Array | None) -> Array:
+    def encode(self, image: ArrayLike, noise: ArrayLike | None) -> Array:
         """[B, H, W, 3] in [-1, 1] to its latent; noise is the posterior's draw or None."""
         return _encode(*nnx.split(self.autoencoder), image, noise)
 
-    def decode(self, latent: Array) -> Array:
+    def decode(self, latent: ArrayLike) -> Array:
         """A latent to [B, H, W, 3] in [-1, 1], clipped."""
         return _decode(*nnx.split(self.autoencoder), latent)
 
-    def visual_tokens(self, image: Array) -> Array | None:
+    def visual_tokens(self, image: ArrayLike) -> Array | None:
         """[B, H, W, 3] in [-1, 1] to [B, N, D]; None where the model has no encoder."""
         if self.encoder is None:
             return None
@@ -70,9 +73,9 @@ class RestorationModel:
 
     def sample(
         self,
-        lq_latent: Array,
-        noise: Array,
-        visual_tokens: Array | None,
+        lq_latent: ArrayLike,
+        noise: ArrayLike,
+        visual_tokens: ArrayLike | None,
         sampler: SamplerSettings,
         grid: TileGrid | None = None,
         tile_batch: int = 1,
@@ -105,30 +108,29 @@ def _decode(graph, state, latent: Array) -> Array:
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
 def _tokens(graph, state, image: Array, size: int, block: int | None) -> Array:
-    from vosr_jax.models.dinov2 import visual_tokens
-
     return visual_tokens(nnx.merge(graph, state), image, size, block)
 
 
 @partial(jax.jit, static_argnums=(0, 5))
-def _sample(graph, state, lq_latent, noise, visual_tokens, options) -> Array:
+def _sample(graph, state, lq_latent, noise, tokens, options) -> Array:
     sampler, parameterization, grid, tile_batch, on_evaluation = options
     denoiser = nnx.merge(graph, state)
 
-    def network(condition, noisy, t, tokens, r) -> Array:
-        output = denoiser(condition, noisy, t, tokens, r)
+    def whole(condition, noisy, t, visual, r) -> Array:
+        output = denoiser(condition, noisy, t, visual, r)
         if on_evaluation is not None and grid is None:
             jax.debug.callback(on_evaluation)
         return output
 
+    network: VelocityFn = whole
     if grid is not None:
-        network = tiled_network(network, grid, tile_batch, on_evaluation)
+        network = tiled_network(whole, grid, tile_batch, on_evaluation)
     return sample(
         network,
         lq_latent,
         noise,
         sampler,
-        visual_tokens=visual_tokens,
+        visual_tokens=tokens,
         parameterization=parameterization,
     )
 

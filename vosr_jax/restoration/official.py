@@ -62,7 +62,7 @@ def _sampler(args: dict[str, Any], r_input: bool, file: Path) -> SamplerSettings
 def _autoencoder(args: dict[str, Any], file: Path):
     from vosr_jax.weights import load_autoencoder
 
-    kind = args.get("ae_type")
+    kind = args["ae_type"]
     path = find_part(args.get("ae_path") or _AUTOENCODERS[kind], file)
     if kind != "sd2":
         return load_autoencoder(path)[0]

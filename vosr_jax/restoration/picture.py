@@ -111,9 +111,8 @@ def prepare(image: Image.Image, name: str = "the picture") -> Photograph:
         grey = image.mode in ("1", "L", "LA", "La")
         full = image.convert("RGBA")
         alpha = full.getchannel("A")
-        if alpha.getextrema() == (255, 255):
-            alpha = None
-        return Photograph(full.convert("RGB"), alpha, grey, profile)
+        opaque = alpha.getextrema() == (255, 255)
+        return Photograph(full.convert("RGB"), None if opaque else alpha, grey, profile)
     return Photograph(image.convert("RGB"), icc_profile=profile)
 
 

@@ -1,6 +1,7 @@
 """What a model is, in a few lines for people."""
 
 import math
+from typing import Any
 
 import jax
 from flax import nnx
@@ -46,7 +47,7 @@ def describe(model: RestorationModel) -> str:
     return "\n".join(f"{title + ':':<16}{text}" for title, text in lines)
 
 
-def _millions(network: nnx.Module) -> str:
+def _millions(network: Any) -> str:
     shapes = jax.tree.leaves(nnx.state(network, nnx.Param))
     count = sum(math.prod(leaf.shape) for leaf in shapes)
     return f"{count / 1e6:.1f}M parameters" if count else "no parameters"

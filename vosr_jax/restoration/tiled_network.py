@@ -41,14 +41,15 @@ def tiled_network(
     def tiled(condition, noisy, t, visual_tokens=None, r=None) -> Array:
         rows = condition.shape[0]
         weights = jnp.asarray(gaussian_weights(grid.side, grid.side))[None, :, :, None]
-        repeat = lambda x: None if x is None else jnp.tile(x, tile_batch)  # noqa: E731
+        times = jnp.tile(t, tile_batch)
+        ends = None if r is None else jnp.tile(r, tile_batch)
         tokens = _tokens_of_batches(visual_tokens, len(starts) * tile_batch)
 
         def body(total: tuple[Array, Array], inputs) -> tuple[tuple[Array, Array], None]:
             batch_starts, batch_live, batch_tokens = inputs
             conditions = _gather(condition, batch_starts, grid.side)
             noisies = _gather(noisy, batch_starts, grid.side)
-            output = network(conditions, noisies, repeat(t), batch_tokens, repeat(r))
+            output = network(conditions, noisies, times, batch_tokens, ends)
             values, mass = total
             for i in range(tile_batch):
                 weight = weights * batch_live[i]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -67,7 +67,7 @@ class Upscaler:
         posterior_noise: np.ndarray | None = None,
         output: Literal["pil", "numpy"] = "pil",
         progress: Callable[[float], None] | None = None,
-    ) -> Image.Image | np.ndarray:
+    ) -> Any:
         """Restore one picture. None for a setting means the checkpoint's own value.
 
         Args:
@@ -88,7 +88,7 @@ class Upscaler:
           progress: called with the finished share, 0 to 1.
 
         Returns:
-          A picture with the source's kind (grey, transparency, colour profile).
+          The picture with the source's kind (grey, transparency, colour profile), or an array.
 
         Raises:
           UserError: a setting or a file that cannot be used.
@@ -135,7 +135,7 @@ class Upscaler:
 
         autoencoder = self.model.autoencoder
         shape = (1, *(side // autoencoder.downscale for side in size), autoencoder.latent_channels)
-        drawn = []
+        drawn: list[Any] = []
         for number, given in enumerate((posterior_noise, noise)):
             if given is None:
                 key = jax.random.fold_in(jax.random.key(seed), number)
@@ -146,10 +146,9 @@ class Upscaler:
                 expected = [1, shape[3], shape[1], shape[2]]
                 raise UserError(f"noise must have the shape {expected}, not {np.shape(given)}")
             drawn.append(draw)
-        posterior = drawn[0]
         if not self.model.sample_posterior and posterior_noise is None:
-            posterior = None
-        return posterior, drawn[1]
+            drawn[0] = None
+        return tuple(drawn)
 
     def _restore(self, lq: np.ndarray, draws, sampler, tile_size: int, tile_overlap: int):
         """lq [H, W, 3] in [-1, 1] to the restored picture, the same shape and range."""
@@ -175,22 +174,18 @@ class Upscaler:
 
     def _tokens(self, lq: np.ndarray, grid: TileGrid | None, tile_batch: int):
         """[1, N, D] of the picture, or [1, tiles, N, D] of its tiles; None without encoder."""
-        if self.model.encoder is None:
-            return None
-        if grid is None:
+        if self.model.encoder is None or grid is None:
             return self.model.visual_tokens(lq[None])
-        import jax.numpy as jnp
-
         downscale = self.model.autoencoder.downscale
         side = grid.side * downscale
         corners = grid.starts * downscale
         crops = [lq[row : row + side, column : column + side] for row, column in corners]
         crops += crops[-1:] * (-len(crops) % tile_batch)
         tokens = [
-            self.model.visual_tokens(np.stack(crops[i : i + tile_batch]))
+            np.asarray(self.model.visual_tokens(np.stack(crops[i : i + tile_batch])))
             for i in range(0, len(crops), tile_batch)
         ]
-        return jnp.concatenate(tokens)[None, : len(corners)]
+        return np.concatenate(tokens)[None, : len(corners)]
 
     def _tick(self) -> None:
         self._done += 1
@@ -246,7 +241,7 @@ def _as_float(restored: np.ndarray, finished: Image.Image) -> np.ndarray:
     bands = finished.getbands()
     values = restored
     if bands[0] == "L":
-        values = restored @ np.float32([0.299, 0.587, 0.114])[:, None]
+        values = restored @ np.array([[0.299], [0.587], [0.114]])
     if "A" in bands:
         alpha = np.asarray(finished.getchannel("A"), np.float32)[..., None] / 255
         values = np.concatenate([values, alpha], axis=-1)
