@@ -88,6 +88,6 @@ def training_condition(
     weak, weak_tokens = weak_condition(lq_latent, visual_tokens, seen)
     dropped = draws["condition_dropout_uniform"] < settings.drop_rate
     condition = jnp.where(dropped[:, None, None, None], weak, full)
-    if visual_tokens is None:
+    if visual_tokens is None or weak_tokens is None:
         return condition, None
     return condition, jnp.where(dropped[:, None, None], weak_tokens, visual_tokens)

@@ -88,7 +88,9 @@ def sample(
     velocity_fn = form.velocity_fn(network)
     times = settings.times()
     z = noise
-    groups = itertools.groupby(range(settings.steps), key=lambda i: settings.guided(times[i]))
+    groups = itertools.groupby(
+        range(settings.steps), key=lambda i: settings.guided(float(times[i]))
+    )
     for guided, indices in groups:
         steps = np.array(list(indices))
 

@@ -7,7 +7,7 @@ depth axis and the blocks run in one scan, so compile time does not grow with de
 import dataclasses
 import math
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +107,7 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Array, table, dtype: DTypeLike) -> Array:
         query, key, value = jnp.moveaxis(self.qkv(x, dtype), 2, 0)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
@@ -130,7 +130,7 @@ class CrossAttention(nnx.Module):
     def __call__(self, x: Array, context: Array, dtype: DTypeLike) -> Array:
         query, key = self.query(x, dtype), self.key(context, dtype)
         value = self.value(context, dtype)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
         y = attention(query, key, value)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
@@ -191,7 +191,7 @@ class Block(nnx.Module):
         parts = self.scale_shift_table[...] + modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, table, dtype)
-        if self.cross_attn is not None:
+        if self.cross_attn is not None and context is not None:
             x = x + self.cross_attn(x, context, dtype)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2, dtype)
 
@@ -282,10 +282,10 @@ class LightningDiT(nnx.Module):
         x = self.patch_embed(patchify(features, s.patch_size), self.dtype).astype(jnp.float32)
 
         time = self.t_embedding(t)
-        if self.r_embedding is not None:
+        if self.r_embedding is not None and r is not None:
             time = time + (t - r)[:, None] * self.r_embedding(r)
         context = None
-        if self.token_mlp is not None:
+        if self.token_norm is not None and self.token_mlp is not None and visual_tokens is not None:
             context = self.token_mlp(self.token_norm(visual_tokens), self.dtype)
         x = self._run_blocks(x, self.modulation(jax.nn.silu(time)), context, grid)
 
@@ -315,7 +315,7 @@ def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs) -> Block:
     def make(rngs: nnx.Rngs) -> Block:
         return Block(settings, rngs=rngs)
 
-    return make(rngs)
+    return cast(Block, make(rngs))
 
 
 def _rematerialized(body, remat: Remat):

@@ -5,9 +5,12 @@ stays here, and nothing of it is traced.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import jax
 from flax import nnx
+
+Net = TypeVar("Net", bound=nnx.Module)
 
 
 def flatten(module: nnx.Module) -> dict[str, jax.Array]:
@@ -19,20 +22,20 @@ def _name(path: tuple) -> str:
     return ".".join(str(part) for part in path)
 
 
-class Blueprint:
+class Blueprint(Generic[Net]):
     """A network without its arrays: shapes by name, and how to put arrays in.
 
     Args:
       build: makes the network; it is only evaluated for shapes here.
     """
 
-    def __init__(self, build: Callable[[], nnx.Module]):
+    def __init__(self, build: Callable[[], Net]):
         self._build = build
         self._graph, state = nnx.split(nnx.eval_shape(build))
         self._variables = dict(nnx.to_flat_state(state))
         self.shapes = {_name(path): v.get_value() for path, v in self._variables.items()}
 
-    def merge(self, parameters: Mapping[str, jax.Array]) -> nnx.Module:
+    def merge(self, parameters: Mapping[str, Any]) -> Net:
         """The network with these arrays; usable inside jit.
 
         Raises:

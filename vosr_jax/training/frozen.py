@@ -1,18 +1,17 @@
 """The frozen nets inside the step: pictures in, latents and visual tokens out, no gradient."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
 from vosr_jax.diffusion.randomness import normal_rows, row_keys
-from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders
-from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
+from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
 if TYPE_CHECKING:
     from vosr_jax.config import Config
@@ -34,14 +33,14 @@ class FrozenNets:
       sample_posterior: draw from the posterior, or take its mode.
     """
 
-    autoencoder: Blueprint
-    encoder: Blueprint | None
+    autoencoder: Blueprint[Any]
+    encoder: Blueprint[DINOv2] | None
     encoder_size: int
     encoder_block: int
     encoder_dtype: jnp.dtype
     sample_posterior: bool
 
-    def inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict[str, Array]:
+    def inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
         """What the objective works on.
 
         Args:
@@ -67,7 +66,7 @@ class FrozenNets:
                 noise = normal_rows(row_keys(key, batch["index"]), purpose, shape)
             return autoencoders.encode(autoencoder, image, noise)
 
-        inputs = {
+        inputs: dict[str, Array | None] = {
             "hr_latent": latent(hr, _HR_POSTERIOR),
             "lq_latent": latent(lq, _LQ_POSTERIOR),
             "hr_image": hr,
@@ -81,8 +80,6 @@ class FrozenNets:
         """Visual tokens [B, N, D] of a picture [B, H, W, 3] in [-1, 1]; None without encoder."""
         if self.encoder is None:
             return None
-        from vosr_jax.models.dinov2 import visual_tokens
-
         encoder = self.encoder.merge(weights["encoder"])
         size, block = self.encoder_size, self.encoder_block
         return visual_tokens(encoder, image, size, block, dtype=self.encoder_dtype)
@@ -94,51 +91,14 @@ def load_frozen(config: "Config", encoder_dtype: jnp.dtype) -> tuple[FrozenNets,
     Raises:
       UserError: a file is missing or damaged, or does not fit the config.
     """
-    autoencoder = _load_autoencoder(config)
-    weights = {"autoencoder": flatten(autoencoder), "encoder": {}}
-    encoder = None
-    if config.encoder.kind != "none":
-        encoder = _load_encoder(config)
-        weights["encoder"] = flatten(encoder)
+    autoencoder, encoder = config_autoencoder(config), config_encoder(config)
     nets = FrozenNets(
-        autoencoder=_blueprint(autoencoder),
-        encoder=_blueprint(encoder) if encoder is not None else None,
+        autoencoder=Blueprint(lambda: autoencoder),
+        encoder=Blueprint(lambda: encoder) if encoder is not None else None,
         encoder_size=config.encoder.size,
         encoder_block=config.encoder.block,
         encoder_dtype=jnp.dtype(encoder_dtype),
         sample_posterior=config.autoencoder.sample_posterior,
     )
-    return nets, weights
-
-
-def _blueprint(module: nnx.Module) -> Blueprint:
-    return Blueprint(lambda: module)
-
-
-def _load_autoencoder(config: "Config"):
-    own = config.autoencoder
-    if own.kind == "space_to_depth":
-        return SpaceToDepth(SpaceToDepthSettings(own.downscale, own.scaling_factor))
-    from vosr_jax.weights import load_autoencoder
-
-    autoencoder, _ = load_autoencoder(own.path)
-    if autoencoder.latent_channels != config.latent_channels:
-        raise UserError(
-            f"{own.path} has {autoencoder.latent_channels} latent channels, but "
-            f"autoencoder.kind={own.kind} has {config.latent_channels}"
-        )
-    return autoencoder
-
-
-def _load_encoder(config: "Config"):
-    from vosr_jax.weights import load_encoder
-
-    own = config.encoder
-    encoder, settings = load_encoder(own.path, block=own.block)
-    expected = config.model_settings().token_width
-    if settings.width != expected:
-        raise UserError(
-            f"{own.path} gives tokens of width {settings.width}, but encoder.kind={own.kind} "
-            f"and encoder.token_width ask for {expected}"
-        )
-    return encoder
+    tokens = flatten(encoder) if encoder is not None else {}
+    return nets, {"autoencoder": flatten(autoencoder), "encoder": tokens}

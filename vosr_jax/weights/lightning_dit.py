@@ -59,8 +59,8 @@ def _block(s: LightningDiTSettings, layer: int) -> Iterator[Entry]:
     for norm in norms:
         has_bias = norm.startswith("attn.") and not s.rms_norm
         for leaf in ("weight", "bias") if has_bias else ("weight",):
-            ours = ("blocks", *norm.split("."), leaf)
-            yield Entry(f"{official}.{norm}.{leaf}", ours, SAME, layer)
+            path = ("blocks", *norm.split("."), leaf)
+            yield Entry(f"{official}.{norm}.{leaf}", path, SAME, layer)
     if s.swiglu:
         yield from _swiglu(s, f"{official}.mlp", layer)
     else:

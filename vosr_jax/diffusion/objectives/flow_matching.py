@@ -86,7 +86,9 @@ def loss(
     Returns:
       (loss [], metrics): "loss_rows" [B] and "t" [B]; "perceptual_rows" where weighted.
     """
-    draws = draw(key, batch, settings) if draws is None else draws
+    if draws is None:
+        assert key is not None, "the run's key is needed where no draws are given"
+        draws = draw(key, batch, settings)
     form = settings.parameterization
     lq_latent = batch["lq_latent"]
     endpoint = form.to_endpoint(batch["hr_latent"], lq_latent)

@@ -32,6 +32,6 @@ class SpaceToDepth(nnx.Module):
 
     def decode(self, latent: Array) -> Array:
         """The inverse of `moments`."""
-        grid = latent.shape[1:3]
+        grid = (latent.shape[1], latent.shape[2])
         tokens = latent.reshape(latent.shape[0], -1, self.latent_channels)
         return unpatchify(tokens, grid, self.downscale)
