@@ -59,8 +59,9 @@ class SamplerSettings:
     def guided(self, t: float) -> bool:
         """Whether the step that starts at t needs the weak branch."""
         # In float32, as the times are: 0.8 must count as inside an interval that ends at 0.8.
-        start, end = np.float32(self.guidance_interval)
-        return not self.r_input and self.guidance_scale != 1.0 and bool(start <= np.float32(t) <= end)
+        start, end = (np.float32(limit) for limit in self.guidance_interval)
+        inside = bool(start <= np.float32(t) <= end)
+        return not self.r_input and self.guidance_scale != 1.0 and inside
 
 
 def sample(

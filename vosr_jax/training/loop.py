@@ -84,7 +84,7 @@ def _steps(run: Run, folder: Path, checkpoints: Checkpoints, stop: StopRequest) 
         since, waited, counted = time.monotonic(), 0.0, 0
         for step in range(first + 1, t.total_steps + 1):
             asked = time.monotonic()
-            batch = _device_batch(next(data), run)
+            batch = device_batch(next(data), run)
             waited += time.monotonic() - asked
             run.state, metrics = step_fn(run.state, run.weights, batch)
             counted += 1
@@ -116,7 +116,7 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _device_batch(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
+def device_batch(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
     """This process's rows on its devices: uint8 pictures and the samples' indices."""
     rows = {"hr": batch["hr"], "lq": batch["lq"], "index": index_words(batch["index"])}
     return put_batch(rows, run.mesh)
