@@ -28,6 +28,16 @@ def test_every_side_becomes_the_rounded_product(upscaler, size, scale):
     assert result.size == (round(size[1] * scale), round(size[0] * scale))
 
 
+@pytest.mark.parametrize("tile_size", [0, 32])
+def test_a_model_that_predicts_no_change_returns_the_enlarged_picture(tile_size):
+    model = tiny_model()
+    kernel = model.denoiser.final.linear.kernel
+    kernel[...] = 0 * kernel[...]
+    ours = Upscaler(model)(_picture(), scale=3.3, tile_size=tile_size)
+    enlarged = _picture().resize(ours.size, Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(ours, enlarged)
+
+
 def test_the_same_seed_gives_the_same_picture_and_another_does_not(upscaler):
     first, again, other = (np.asarray(upscaler(_picture(), seed=seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
