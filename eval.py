@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unknown argument {argv[1]!r}; settings are given as --config.key=value")
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise UserError("give --config FILE and --workdir DIR")
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
     from vosr_jax.config import validate
     from vosr_jax.evaluation.run import run_evaluation
 
