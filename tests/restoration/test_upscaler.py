@@ -73,6 +73,12 @@ def test_tiles_cover_the_picture_and_one_tile_changes_nothing(upscaler):
     assert 0 < np.abs(tiled - whole).mean() < 0.1
 
 
+def test_a_thin_strip_needs_few_tiles(upscaler):
+    shares: list[float] = []
+    result = upscaler(_picture(2, 200), tile_size=64, tile_overlap=16, progress=shares.append)
+    assert result.size == (800, 8) and len(shares) < 2 * 60
+
+
 def test_progress_ends_at_one(upscaler):
     shares: list[float] = []
     upscaler(_picture(20, 30), tile_size=32, progress=shares.append)

@@ -78,7 +78,8 @@ def laplacian_ratio(image: np.ndarray, truth: np.ndarray) -> float:
 def patch_grid(image: np.ndarray, period: int = 8) -> float:
     """Squared luma steps across the borders of period x period patches over those elsewhere.
 
-    About 1 for a photograph; above it the patches show.
+    About 1 for a photograph; above it the patches show. A picture enlarged by a divisor of
+    the period, bicubically say, is above 1 by its own interpolation.
     """
     y = np.asarray(image, np.float64) @ _FULL_LUMA
     borders, inside = [], []

@@ -7,6 +7,7 @@ from vosr_jax.config import Config, validate
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
 _NAMES = ("nano",)
@@ -69,8 +70,8 @@ def from_config(config: Config, denoiser: Any, name: str) -> RestorationModel:
     return RestorationModel(
         name=name,
         denoiser=denoiser,
-        autoencoder=_autoencoder(config),
-        encoder=_encoder(config),
+        autoencoder=config_autoencoder(config),
+        encoder=config_encoder(config),
         token_size=config.encoder.size,
         token_block=config.encoder.block,
         sampler=sampler,
@@ -97,29 +98,3 @@ def _from_workdir(workdir: Path) -> RestorationModel:
     config, source = validate(values), f"checkpoint {step} of {workdir}"
     denoiser = build_denoiser(config.model_settings(), parameters, source)
     return from_config(config, denoiser, f"{workdir.resolve().name}, step {step}")
-
-
-def _autoencoder(config: Config):
-    from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
-
-    a = config.autoencoder
-    if a.kind == "space_to_depth":
-        return SpaceToDepth(SpaceToDepthSettings(a.downscale, a.scaling_factor))
-    from vosr_jax.weights import load_autoencoder
-
-    return load_autoencoder(_path(a.path, "autoencoder"))[0]
-
-
-def _encoder(config: Config):
-    if config.encoder.kind == "none":
-        return None
-    from vosr_jax.weights import load_encoder
-
-    path = _path(config.encoder.path, "encoder")
-    return load_encoder(path, block=config.encoder.block)[0]
-
-
-def _path(path: str | None, section: str) -> str:
-    if path is None:
-        raise UserError(f"the model's config does not say where its {section} lies: {section}.path")
-    return path

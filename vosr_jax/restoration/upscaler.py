@@ -100,7 +100,9 @@ class Upscaler:
         lq = photograph.rgb.resize((width, height), Image.Resampling.BICUBIC)
         lq_pixels = np.asarray(lq, np.float32) / 255
 
-        padded = _pad(lq_pixels, self.model.multiple)
+        # A thin strip would need a tile at every pixel of its length: its overlap is its width.
+        shortest = 2 * tile_overlap if 0 < tile_size < max(width, height) else 1
+        padded = _pad(lq_pixels, self.model.multiple, shortest)
         draws = self._draws(padded.shape[:2], seed, noise, posterior_noise)
         self._progress = progress
         restored = self._restore(padded * 2 - 1, draws, sampler, tile_size, tile_overlap)
@@ -226,12 +228,13 @@ def _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output) ->
         raise UserError(f"output '{output}' is unknown; choose pil or numpy")
 
 
-def _pad(pixels: np.ndarray, multiple: int) -> np.ndarray:
-    """Grow to the right and below to multiples, mirrored at the edge."""
+def _pad(pixels: np.ndarray, multiple: int, shortest: int) -> np.ndarray:
+    """Grow to the right and below to multiples and a shortest side, mirrored at the edge."""
     height, width = pixels.shape[:2]
     for axis, side in enumerate((height, width)):
         padding = [(0, 0)] * 3
-        padding[axis] = (0, -side % multiple)
+        grown = -(-max(side, shortest) // multiple) * multiple
+        padding[axis] = (0, grown - side)
         pixels = np.pad(pixels, padding, mode="reflect" if side > 1 else "edge")
     return pixels
 
