@@ -4,58 +4,101 @@ What differs from VOSR at this size, each a setting: the latent is the picture i
 space-to-depth), the flow's endpoint is the scaled residual hr - lq and the network predicts it
 (velocity prediction fails on wide pixel patches), convolutions surround the transformer (no
 patch grid), a perceptual term replaces what a learned autoencoder brings, Muon, and a short EMA.
+
+configs/nano.py:VARIANT picks one of
+
+    (none)  stage one of the shipped model: 96 px
+    wide    stage two, 192 px from stage one's weights; set train.init_from
+    vosr    VOSR's own settings at this size: velocity of hr, AdamW, no detailer, no perceptual
+            term; to compare with
 """
+
+import dataclasses
 
 from vosr_jax import config as c
 from vosr_jax.diffusion.conditions import GuidanceSettings
 
 
-def get_config():
-    """The whole experiment."""
-    return c.get_config_dict(
-        c.Config(
-            seed=1,
-            model=c.ModelConfig(
-                patch_size=4,
-                width=256,
-                depth=6,
-                heads=4,
-                rescale_positions=False,
-                detail_width=32,
-                remat="none",
-            ),
-            autoencoder=c.AutoencoderConfig(kind="space_to_depth", downscale=2),
-            encoder=c.EncoderConfig(kind="none"),
-            objective=c.ObjectiveConfig(
-                time_distribution="lognorm",
-                time_mu=0.5,
-                endpoint="residual",
-                prediction="endpoint",
-                residual_scale=0.15,
-                perceptual_weight=10.0,
-                perceptual_rows=4,
-                perceptual_crop=64,
-            ),
-            guidance=GuidanceSettings(condition_strength=(9.0, 1.0), scale=1.0),
-            data=c.DataConfig(crop_size=96, flip=True, workers=1),
-            optimizer=c.OptimizerConfig(
-                name="muon",
-                learning_rate=1e-3,
-                muon_learning_rate=0.015,
-                schedule="cosine",
-                warmup_steps=50,
-                beta2=0.99,
-            ),
-            ema=c.EmaConfig(decay=0.999, ramp=True),
-            train=c.TrainConfig(
-                total_steps=3600,
-                batch_size=16,
-                log_every=20,
-                checkpoint_every=200,
-                sample_every=400,
-                eval_every=400,
-            ),
-            sampling=c.SamplingConfig(steps=4, colour_fix="none"),
-            eval=c.EvalConfig(crop_size=256, pictures=9),
-        )
+def nano() -> c.Config:
+    """Stage one."""
+    return c.Config(
+        seed=1,
+        model=c.ModelConfig(
+            patch_size=4,
+            width=256,
+            depth=6,
+            heads=4,
+            rescale_positions=False,
+            detail_width=32,
+            remat="none",
+        ),
+        autoencoder=c.AutoencoderConfig(kind="space_to_depth", downscale=2),
+        encoder=c.EncoderConfig(kind="none"),
+        objective=c.ObjectiveConfig(
+            time_distribution="lognorm",
+            time_mu=0.5,
+            endpoint="residual",
+            prediction="endpoint",
+            residual_scale=0.15,
+            perceptual_weight=10.0,
+            perceptual_rows=4,
+            perceptual_crop=64,
+        ),
+        guidance=GuidanceSettings(condition_strength=(9.0, 1.0), scale=1.0),
+        data=c.DataConfig(crop_size=96, flip=True, workers=1),
+        optimizer=c.OptimizerConfig(
+            name="muon",
+            learning_rate=1e-3,
+            muon_learning_rate=0.015,
+            schedule="cosine",
+            warmup_steps=50,
+            beta2=0.99,
+        ),
+        ema=c.EmaConfig(decay=0.999, ramp=True),
+        train=c.TrainConfig(
+            total_steps=2800,
+            batch_size=16,
+            log_every=20,
+            checkpoint_every=200,
+            sample_every=400,
+            eval_every=400,
+        ),
+        sampling=c.SamplingConfig(steps=4, colour_fix="none"),
+        eval=c.EvalConfig(crop_size=256, pictures=9),
     )
+
+
+def wide(config: c.Config) -> c.Config:
+    """Larger crops teach the longer distances; four of them hold as many tokens as sixteen."""
+    replace = dataclasses.replace
+    return replace(
+        config,
+        seed=2,
+        data=replace(config.data, crop_size=192),
+        objective=replace(config.objective, perceptual_rows=2, perceptual_crop=96),
+        optimizer=replace(
+            config.optimizer, learning_rate=2e-4, muon_learning_rate=3e-3, warmup_steps=20
+        ),
+        train=replace(config.train, total_steps=400, batch_size=4),
+    )
+
+
+def vosr(config: c.Config) -> c.Config:
+    """What the large models are trained with, on the nano's pixels."""
+    replace = dataclasses.replace
+    return replace(
+        config,
+        model=replace(config.model, detail_width=0, rescale_positions=True),
+        objective=c.ObjectiveConfig(),
+        guidance=GuidanceSettings(),
+        optimizer=c.OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=50),
+        sampling=c.SamplingConfig(steps=25, colour_fix="none"),
+    )
+
+
+def get_config(variant: str = ""):
+    """The whole experiment."""
+    variants = {"": lambda config: config, "wide": wide, "vosr": vosr}
+    if variant not in variants:
+        raise ValueError(f"configs/nano.py has the variants wide and vosr, not {variant!r}")
+    return c.get_config_dict(variants[variant](nano()))
