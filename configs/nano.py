@@ -1,9 +1,10 @@
 """A VOSR small enough for two CPU cores, on pixels, without visual tokens.
 
 What differs from VOSR at this size, each a setting: the latent is the picture itself (exact
-space-to-depth), the flow's endpoint is the scaled residual hr - lq and the network predicts it
-(velocity prediction fails on wide pixel patches), convolutions surround the transformer (no
-patch grid), a perceptual term replaces what a learned autoencoder brings, Muon, and a short EMA.
+space-to-depth), the flow's endpoint is the scaled residual hr - lq and the network predicts what
+the best linear guess leaves over (velocity prediction fails on wide pixel patches), convolutions
+surround the transformer (no patch grid), a perceptual term replaces what a learned autoencoder
+brings, Muon, and a short EMA.
 
 configs/nano.py:VARIANT picks one of
 
@@ -36,9 +37,10 @@ def nano() -> c.Config:
         encoder=c.EncoderConfig(kind="none"),
         objective=c.ObjectiveConfig(
             time_distribution="lognorm",
-            time_mu=0.5,
+            time_mu=0.8,
+            time_sigma=1.2,
             endpoint="residual",
-            prediction="endpoint",
+            prediction="preconditioned",
             residual_scale=0.15,
             perceptual_weight=10.0,
             perceptual_rows=4,
@@ -56,7 +58,7 @@ def nano() -> c.Config:
         ),
         ema=c.EmaConfig(decay=0.999, ramp=True),
         train=c.TrainConfig(
-            total_steps=2800,
+            total_steps=2400,
             batch_size=16,
             log_every=20,
             checkpoint_every=200,

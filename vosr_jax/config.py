@@ -84,7 +84,7 @@ class ObjectiveConfig:
     time_mu: float = 0.0
     time_sigma: float = 1.0
     endpoint: Literal["hr", "residual"] = "hr"
-    prediction: Literal["velocity", "endpoint"] = "velocity"
+    prediction: Literal["velocity", "endpoint", "preconditioned"] = "velocity"
     residual_scale: float = 0.15
     smallest_t: float = 0.05
     perceptual_weight: float = 0.0

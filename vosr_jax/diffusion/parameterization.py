@@ -1,9 +1,14 @@
 """What the flow transports, and what the network's output stands for.
 
 VOSR: the endpoint of the flow is the hr latent and the network predicts the velocity. A small
-network on pixels learns better from the other settings: the endpoint is the scaled residual
-(hr - lq) / residual_scale, and the network predicts the endpoint, from which the velocity
-follows (a low-dimensional target, against noise in all of a patch's channels; arXiv 2511.13720).
+network on pixels learns better from other settings. The endpoint is the scaled residual
+(hr - lq) / residual_scale. The network predicts the endpoint, from which the velocity follows
+(a low-dimensional target, against noise in all of a patch's channels; arXiv 2511.13720); or it
+predicts what the best linear guess from z_t alone leaves over, at unit variance (the
+preconditioning of arXiv 2206.00364, for z_t = (1 - t) x + t eps and x of unit variance):
+
+    endpoint = (1 - t) / d z_t + t / sqrt(d) F,    velocity = (2 t - 1) / d z_t - F / sqrt(d),
+    d = (1 - t)^2 + t^2.
 """
 
 import dataclasses
@@ -23,13 +28,13 @@ class Parameterization:
 
     Attributes:
       endpoint: "hr", the latent itself, or "residual", (hr - lq) / residual_scale.
-      prediction: "velocity" (eps - endpoint), or "endpoint".
+      prediction: "velocity" (eps - endpoint), "endpoint", or "preconditioned" (F above).
       residual_scale: about the deviation of hr - lq in latent units.
       smallest_t: with prediction "endpoint" the velocity is (z_t - endpoint) / max(t, this).
     """
 
     endpoint: Literal["hr", "residual"] = "hr"
-    prediction: Literal["velocity", "endpoint"] = "velocity"
+    prediction: Literal["velocity", "endpoint", "preconditioned"] = "velocity"
     residual_scale: float = 0.15
     smallest_t: float = 0.05
 
@@ -51,7 +56,7 @@ class Parameterization:
 
     def velocity_target(self, endpoint: Array, noise: Array, z_t: Array, t: Array) -> Array:
         """eps - endpoint; with prediction "endpoint", the velocity that the true one gives."""
-        if self.prediction == "velocity":
+        if self.prediction != "endpoint":
             return noise - endpoint
         return (z_t - endpoint) / self._divisor(t)
 
@@ -65,7 +70,11 @@ class Parameterization:
             return network
 
         def velocity(condition, z_t, t, visual_tokens=None, r=None) -> Array:
-            endpoint = network(condition, z_t, t, visual_tokens, r)
-            return (z_t - endpoint) / self._divisor(t)
+            output = network(condition, z_t, t, visual_tokens, r)
+            if self.prediction == "endpoint":
+                return (z_t - output) / self._divisor(t)
+            time = t[:, None, None, None]
+            d = (1 - time) ** 2 + time**2
+            return (2 * time - 1) / d * z_t - output / jnp.sqrt(d)
 
         return velocity

@@ -248,7 +248,9 @@ class LightningDiT(nnx.Module):
         self.blocks = _stacked_blocks(settings, rngs)
         self.final = FinalLayer(settings, patch_area * (detail or single), rngs=rngs)
         self.detailer = (
-            Detailer(pair, single, detail, settings.detail_blocks, rngs=rngs) if detail else None
+            Detailer(pair, single, detail, settings.detail_blocks, width, rngs=rngs)
+            if detail
+            else None
         )
 
     def __call__(
@@ -277,13 +279,15 @@ class LightningDiT(nnx.Module):
         s = self.settings
         _check_inputs(s, condition, noisy, visual_tokens, r)
         pair = jnp.concatenate([condition, noisy], -1)
-        features = self.detailer.stem(pair, self.dtype) if self.detailer is not None else pair
-        grid = (pair.shape[1] // s.patch_size, pair.shape[2] // s.patch_size)
-        x = self.patch_embed(patchify(features, s.patch_size), self.dtype).astype(jnp.float32)
-
         time = self.t_embedding(t)
         if self.r_embedding is not None and r is not None:
             time = time + (t - r)[:, None] * self.r_embedding(r)
+        features = pair
+        if self.detailer is not None:
+            features = self.detailer.stem(pair, time, self.dtype)
+        grid = (pair.shape[1] // s.patch_size, pair.shape[2] // s.patch_size)
+        x = self.patch_embed(patchify(features, s.patch_size), self.dtype).astype(jnp.float32)
+
         context = None
         if self.token_norm is not None and self.token_mlp is not None and visual_tokens is not None:
             context = self.token_mlp(self.token_norm(visual_tokens), self.dtype)
@@ -291,7 +295,7 @@ class LightningDiT(nnx.Module):
 
         y = unpatchify(self.final(x, time, self.dtype), grid, s.patch_size)
         if self.detailer is not None:
-            y = self.detailer.head(features, y, self.dtype)
+            y = self.detailer.head(features, y, time, self.dtype)
         return y.astype(jnp.float32)
 
     def _run_blocks(self, x: Array, modulation: Array, context: Array | None, grid) -> Array:
