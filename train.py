@@ -5,6 +5,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from vosr_jax.command_line import parse_flags
 from vosr_jax.config import validate
 from vosr_jax.errors import UserError, run_main
 
@@ -28,13 +29,5 @@ def main(argv: list[str]) -> None:
     train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Command-line flags; a misspelt key of the config becomes one sentence."""
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{str(error).strip()}") from error
-
-
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: app.run(main, flags_parser=parse)))
+    sys.exit(run_main(lambda: app.run(main, flags_parser=parse_flags)))

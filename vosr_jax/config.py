@@ -280,11 +280,8 @@ def get_config_dict(config: Config):
 
 def _build(cls: type, values: Mapping[str, Any], prefix: str):
     hints = typing.get_type_hints(cls)
-    unknown = [key for key in values if key not in hints]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], hints, 1)
-        hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(hints)}"
-        raise UserError(f"config has no key {prefix}{unknown[0]}; {hint}")
+    for key in values:
+        _require_known(key, hints, prefix)
     built = {}
     for key, value in values.items():
         if dataclasses.is_dataclass(hints[key]):
@@ -294,6 +291,30 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str):
         else:
             built[key] = _typed(hints[key], value, prefix + key)
     return cls(**built)
+
+
+def _require_known(key: str, hints: Mapping[str, Any], prefix: str) -> None:
+    if key not in hints:
+        close = difflib.get_close_matches(key, hints, 1)
+        hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(hints)}"
+        raise UserError(f"config has no key {prefix}{key}; {hint}")
+
+
+def require_key(dotted: str) -> None:
+    """Refuse a key that no config has.
+
+    Args:
+      dotted: as on the command line, e.g. "train.batch_size".
+
+    Raises:
+      UserError: there is no such key; the nearest known one is suggested.
+    """
+    section: Any = Config
+    prefix = ""
+    for key in dotted.split("."):
+        hints = typing.get_type_hints(section) if dataclasses.is_dataclass(section) else {}
+        _require_known(key, hints, prefix)
+        section, prefix = hints[key], f"{prefix}{key}."
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:

@@ -1,0 +1,49 @@
+"""Flags of train.py and eval.py: mistakes on the command line become one sentence."""
+
+import re
+
+from absl import flags
+from ml_collections import config_flags
+
+from vosr_jax.config import require_key
+from vosr_jax.errors import UserError
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse absl's flags, among them --config FILE and --config.key=value.
+
+    Args:
+      argv: the program and its arguments.
+
+    Returns:
+      What is left over, the program first.
+
+    Raises:
+      UserError: an unknown flag or key, a value of the wrong type, an unusable config file.
+    """
+    for argument in argv[1:]:
+        override = _OVERRIDE.match(argument)
+        if override:
+            require_key(override[1])
+    try:
+        rest = flags.FLAGS(argv)
+        _require_config_file()
+    # A config file is a program and ml_collections passes on whatever it raises.
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
+        # Of a traceback inside the message the last line says what was wrong.
+        raise UserError(str(error).strip().splitlines()[-1]) from error
+    return rest
+
+
+def _require_config_file() -> None:
+    """ml_collections reports a config file that it could not read only when it is used."""
+    config = flags.FLAGS["config"]
+    if config.value is None:
+        return
+    try:
+        config.value.to_dict()
+    except OSError as error:
+        path = config_flags.get_config_filename(config).split(":")[0]
+        raise UserError(f"config file {path} cannot be read; name one of configs/") from error
