@@ -28,6 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_upscale(commands)
+    convert = commands.add_parser("convert", help="write a training run's weights as an export")
+    convert.add_argument("model", type=Path, metavar="WORKDIR", help="of train.py")
+    convert.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+    convert.add_argument("--dtype", choices=("float16", "float32"), default="float16")
+    convert.set_defaults(run=_convert)
     info = commands.add_parser("info", help="show what a model is")
     info.add_argument("model", nargs="?", default="nano", metavar="MODEL")
     info.set_defaults(run=_info)
@@ -89,6 +94,15 @@ def _upscale(options: argparse.Namespace) -> int:
     print(f"{len(jobs) - len(failed)} restored into {options.out}", end="")
     print(f", {len(failed)} failed: {', '.join(map(str, failed))}" if failed else "")
     return 1 if failed else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from vosr_jax.weights.export import export_workdir
+
+    folder = export_workdir(options.model, options.out, options.dtype)
+    size = (folder / "model.safetensors").stat().st_size / 1e6
+    print(f"wrote {folder} ({size:.1f} MB)")
+    return 0
 
 
 def _sources(paths: Sequence[Path], out: Path) -> Iterator[Path]:

@@ -51,6 +51,39 @@ def save_export(
     return folder
 
 
+def export_workdir(workdir: str | Path, folder: str | Path, dtype: str = "float16") -> Path:
+    """Write the newest averaged weights of a training run as an export.
+
+    Args:
+      workdir: of train.py.
+      folder: of the export.
+      dtype: of the stored tensors.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: the workdir has no checkpoint, or the folder can't be written.
+    """
+    from vosr_jax import __version__
+    from vosr_jax.training.checkpoints import load_ema
+
+    config, step, ema = load_ema(workdir)
+    # Where the run found its files says nothing to whoever gets the weights.
+    config["data"]["sources"] = config["eval"]["hr"] = config["train"]["init_from"] = None
+    provenance = {
+        "vosr_jax": __version__,
+        "step": step,
+        "samples_seen": step * config["train"]["batch_size"],
+        "parameters": int(sum(array.size for array in ema.values())),
+        "dtype": dtype,
+    }
+    try:
+        return save_export(folder, config, ema, dtype, provenance)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error}); choose another folder") from error
+
+
 def is_export(folder: str | Path) -> bool:
     """Whether a folder holds an export."""
     return all((Path(folder) / name).is_file() for name in ("config.json", "model.safetensors"))
