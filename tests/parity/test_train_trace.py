@@ -1,0 +1,91 @@
+"""Four optimizer steps as the official training loop makes them, from recorded draws."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests.parity import goldens
+from tests.parity.test_objectives import flow_matching_settings, network, replay
+from vosr_jax.config import OptimizerConfig
+from vosr_jax.diffusion.objectives import flow_matching
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.training.optimizer import make_optimizer
+from vosr_jax.training.state import TrainState, new_state
+from vosr_jax.training.step import Method
+from vosr_jax.weights.lightning_dit import entries
+from vosr_jax.weights.tensors import to_official
+
+# Recorded kind: (name of the objective's settings and loss, whether the network has r).
+KINDS = {"multistep": (flow_matching_settings, flow_matching.loss, False)}
+
+
+def steps_of(arrays: dict) -> list[str]:
+    return sorted({name.split("/")[0] for name in arrays})
+
+
+def method_of(hyper: dict, model: LightningDiT, settings, steps: int) -> Method:
+    optimizer = OptimizerConfig(
+        learning_rate=hyper["learning_rate"],
+        beta1=hyper["adam_beta1"],
+        beta2=hyper["adam_beta2"],
+        epsilon=hyper["adam_epsilon"],
+        weight_decay=hyper["weight_decay"],
+        max_grad_norm=hyper["max_grad_norm"],
+    )
+    return Method(
+        network=Blueprint(lambda: model),
+        frozen=None,
+        objective=settings,
+        optimizer=make_optimizer(optimizer, steps),
+        schedule=optax.constant_schedule(hyper["learning_rate"]),
+        ema_decay=hyper["ema_decay"],
+        ema_ramp=False,
+        microbatches=1,
+        seed=0,
+    )
+
+
+def change_error(ours: np.ndarray, after: np.ndarray, before: np.ndarray) -> float:
+    """Root mean square of the difference over that of the change.
+
+    Not the largest: AdamW divides a gradient by its own size, so where one nearly vanishes its
+    rounding moves that single element by a visible part of a step.
+    """
+    return float(np.linalg.norm(ours - after) / np.linalg.norm(after - before))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_four_optimizer_steps_are_the_official_ones(kind: str):
+    folder = goldens.folder("train_trace")
+    hyper = goldens.read_json(folder / "hyperparameters.json")
+    arrays = goldens.arrays(folder / f"{kind}.npz")
+    settings_of_case, objective, r_embedding = KINDS[kind]
+    initial = goldens.ROOT / hyper["initial"][kind].split(" ")[0]
+    model = network(initial.stem, r_embedding=r_embedding)
+    method = method_of(hyper, model, settings_of_case(hyper), len(steps_of(arrays)))
+
+    @jax.jit
+    def update(state: TrainState, batch: dict, draws: dict):
+        def loss(parameters):
+            velocity_fn = method.network.merge(parameters)
+            return objective(velocity_fn, batch, None, method.objective, draws=draws)[0]
+
+        value, gradients = jax.value_and_grad(loss)(state.parameters)
+        return method.update(state, gradients), value, optax.global_norm(gradients)
+
+    state = new_state(flatten(model), method.optimizer)
+    for step in steps_of(arrays):
+        state, loss, norm = update(state, *replay(arrays, f"{step}/"))
+        goldens.check(f"train_trace/{kind}/{step}/loss", loss, arrays[f"{step}/loss"], 2e-5)
+        goldens.check(f"train_trace/{kind}/{step}/norm", norm, arrays[f"{step}/grad_norm"], 1e-4)
+
+    before = to_official(model, entries(model.settings))
+    for part, ours in (("params", state.parameters), ("ema", state.ema)):
+        after = goldens.arrays(folder / f"{kind}_{part}_after.safetensors")
+        official = to_official(method.network.merge(ours), entries(model.settings))
+        assert official.keys() <= after.keys()
+        for name, array in official.items():
+            error = change_error(array, after[name], before[name])
+            goldens.record(f"train_trace/{kind}/{part}/{name}", error, 1e-3)
