@@ -4,8 +4,6 @@ After the official models/lightningdit.py. Parameters of the blocks are stacked 
 depth axis and the blocks run in one scan, so compile time does not grow with depth.
 """
 
-import dataclasses
-import math
 from functools import partial
 from typing import Literal, cast
 
@@ -15,192 +13,23 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import attention
 from vosr_jax.models.detailer import Detailer
-from vosr_jax.models.layers import LayerNorm, Linear, RMSNorm, TimeEmbedding
-from vosr_jax.models.rotary import rotary_table, rotate
+from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
+from vosr_jax.models.lightning_dit_block import Block, Mlp, token_norm
+from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
+from vosr_jax.models.patches import patchify, unpatchify
+from vosr_jax.models.rotary import rotary_table
+
+__all__ = ["LightningDiT", "LightningDiTSettings", "Remat"]
 
 Remat = Literal["none", "full", "dots"]
-
-
-@dataclasses.dataclass(frozen=True)
-class LightningDiTSettings:
-    """Everything that fixes the network's function and its parameters' shapes.
-
-    Attributes:
-      latent_channels: channels of one latent; the network reads a pair of them.
-      latent_size: side of the training grid in latent pixels; rotary positions span it.
-      patch_size: latent pixels on a token's side.
-      width: channels of a token.
-      depth: number of blocks.
-      heads: attention heads; width / heads channels each.
-      mlp_ratio: hidden width over width, before SwiGLU's factor 2/3.
-      token_width: channels of the visual tokens, or None for a network without them.
-      token_hidden_ratio: hidden width of the tokens' MLP over width.
-      r_embedding: whether the interval's end r is a second time input.
-      qk_norm, swiglu, rotary, rms_norm: parts that the official ablations switch off.
-      rescale_positions: rotary positions of another grid are rescaled to the training grid's
-        span (official); False keeps integer positions.
-      swiglu_multiple: the SwiGLU hidden width is padded with zeros to a multiple of this;
-        the padding changes nothing and is dropped on export.
-      detail_width: channels of the convolutional detailer around the transformer; 0, as in
-        the official network, has none.
-      detail_blocks: residual blocks of the detailer's head.
-    """
-
-    latent_channels: int = 4
-    latent_size: int = 64
-    patch_size: int = 2
-    width: int = 1024
-    depth: int = 28
-    heads: int = 16
-    mlp_ratio: float = 4.0
-    token_width: int | None = 768
-    token_hidden_ratio: int = 3
-    r_embedding: bool = False
-    qk_norm: bool = True
-    swiglu: bool = True
-    rotary: bool = True
-    rms_norm: bool = True
-    rescale_positions: bool = True
-    swiglu_multiple: int = 1
-    detail_width: int = 0
-    detail_blocks: int = 2
-
-    @classmethod
-    def vosr_0_5b(cls, **changes) -> "LightningDiTSettings":
-        """The released 0.5B network: SD 2.1 latents, DINOv2 ViT-B tokens, 512 px."""
-        return cls(**changes)
-
-    @classmethod
-    def vosr_1_4b(cls, **changes) -> "LightningDiTSettings":
-        """The released 1.4B network: Qwen-Image latents, DINOv2 ViT-L tokens, 512 px."""
-        sizes = dict(latent_channels=16, width=1536, depth=36, heads=24, token_width=1024)
-        return cls(**(sizes | changes))
-
-    @property
-    def head_width(self) -> int:
-        """Channels of one head."""
-        return self.width // self.heads
-
-    @property
-    def swiglu_width(self) -> int:
-        """Hidden width of the SwiGLU before padding."""
-        return int(2 / 3 * int(self.width * self.mlp_ratio))
-
-    @property
-    def padded_swiglu_width(self) -> int:
-        """Hidden width of the SwiGLU as stored."""
-        return math.ceil(self.swiglu_width / self.swiglu_multiple) * self.swiglu_multiple
-
-
-class SelfAttention(nnx.Module):
-    """Attention among the picture's tokens; qkv is one matrix [width, 3, heads, head_width]."""
-
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
-        heads, head_width = settings.heads, settings.head_width
-        norm = RMSNorm if settings.rms_norm else LayerNorm
-        self.qkv = Linear(settings.width, (3, heads, head_width), rngs=rngs)
-        self.q_norm = norm(head_width) if settings.qk_norm else None
-        self.k_norm = norm(head_width) if settings.qk_norm else None
-        self.proj = Linear(settings.width, settings.width, rngs=rngs)
-
-    def __call__(self, x: Array, table, dtype: DTypeLike) -> Array:
-        query, key, value = jnp.moveaxis(self.qkv(x, dtype), 2, 0)
-        if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
-        if table is not None:
-            query, key = rotate(query, table), rotate(key, table)
-        y = attention(query, key, value)
-        return self.proj(y.reshape(*x.shape[:2], -1), dtype)
-
-
-class CrossAttention(nnx.Module):
-    """Attention of the picture's tokens to the visual tokens."""
-
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
-        heads = (settings.heads, settings.head_width)
-        self.query = Linear(settings.width, heads, rngs=rngs)
-        self.key = Linear(settings.width, heads, rngs=rngs)
-        self.value = Linear(settings.width, heads, rngs=rngs)
-        self.q_norm = RMSNorm(settings.head_width) if settings.qk_norm else None
-        self.k_norm = RMSNorm(settings.head_width) if settings.qk_norm else None
-        self.proj = Linear(settings.width, settings.width, rngs=rngs)
-
-    def __call__(self, x: Array, context: Array, dtype: DTypeLike) -> Array:
-        query, key = self.query(x, dtype), self.key(context, dtype)
-        value = self.value(context, dtype)
-        if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
-        y = attention(query, key, value)
-        return self.proj(y.reshape(*x.shape[:2], -1), dtype)
-
-
-class SwiGLU(nnx.Module):
-    """out(silu(a) * b) with (a, b) = gate_up(x); the hidden axis may carry zero padding."""
-
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
-        live, padded = settings.swiglu_width, settings.padded_swiglu_width
-        self.gate_up = Linear(settings.width, (2, padded), rngs=rngs, live=live)
-        self.out = Linear(live, settings.width, rngs=rngs)
-        if padded > live:
-            kernel = jnp.pad(self.out.kernel[...], ((0, padded - live), (0, 0)))
-            self.out.kernel = nnx.Param(kernel)
-
-    def __call__(self, x: Array, dtype: DTypeLike) -> Array:
-        gate, up = jnp.moveaxis(self.gate_up(x, dtype), -2, 0)
-        return self.out(jax.nn.silu(gate) * up, dtype)
-
-
-class Mlp(nnx.Module):
-    """Two linear maps with the tanh form of GELU between them."""
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, *, rngs: nnx.Rngs):
-        self.hidden = Linear(inputs, hidden, rngs=rngs)
-        self.out = Linear(hidden, outputs, rngs=rngs)
-
-    def __call__(self, x: Array, dtype: DTypeLike) -> Array:
-        return self.out(jax.nn.gelu(self.hidden(x, dtype), approximate=True), dtype)
-
-
-def _token_norm(settings: LightningDiTSettings) -> RMSNorm | LayerNorm:
-    if settings.rms_norm:
-        return RMSNorm(settings.width)
-    return LayerNorm(settings.width, affine=False, epsilon=1e-6)
-
-
-class Block(nnx.Module):
-    """Modulated attention, plain cross-attention, modulated MLP; the residual stays float32."""
-
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
-        width = settings.width
-        self.norm1 = _token_norm(settings)
-        self.attn = SelfAttention(settings, rngs=rngs)
-        self.norm2 = _token_norm(settings)
-        if settings.swiglu:
-            self.mlp: SwiGLU | Mlp = SwiGLU(settings, rngs=rngs)
-        else:
-            self.mlp = Mlp(width, int(width * settings.mlp_ratio), width, rngs=rngs)
-        table = jax.random.normal(rngs.params(), (6, width)) / math.sqrt(width)
-        self.scale_shift_table = nnx.Param(table)
-        has_tokens = settings.token_width is not None
-        self.cross_attn = CrossAttention(settings, rngs=rngs) if has_tokens else None
-
-    def __call__(self, x: Array, modulation: Array, context: Array | None, table, dtype) -> Array:
-        # modulation: [B, 6, width], one for all blocks; each block adds its own table.
-        parts = self.scale_shift_table[...] + modulation
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, table, dtype)
-        if self.cross_attn is not None and context is not None:
-            x = x + self.cross_attn(x, context, dtype)
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2, dtype)
 
 
 class FinalLayer(nnx.Module):
     """Modulated norm and a linear map to patches; it starts at zero unless a detailer follows."""
 
     def __init__(self, settings: LightningDiTSettings, outputs: int, *, rngs: nnx.Rngs):
-        self.norm = _token_norm(settings)
+        self.norm = token_norm(settings)
         init = "xavier" if settings.detail_width else "zeros"
         self.linear = Linear(settings.width, outputs, rngs=rngs, init=init)
         self.modulation = Linear(settings.width, (2, settings.width), rngs=rngs, init="zeros")
@@ -343,19 +172,3 @@ def _check_inputs(s: LightningDiTSettings, condition, noisy, visual_tokens, r) -
         raise ValueError(f"visual_tokens must be given exactly if token_width={s.token_width}")
     if r is None and s.r_embedding:
         raise ValueError("this network has an r input; give the interval's end r")
-
-
-def patchify(x: Array, patch_size: int) -> Array:
-    """[B, H, W, C] to tokens [B, H/p * W/p, p * p * C], row by row."""
-    batch, height, width, channels = x.shape
-    p = patch_size
-    x = x.reshape(batch, height // p, p, width // p, p, channels)
-    return jnp.moveaxis(x, 3, 2).reshape(batch, height * width // p**2, p * p * channels)
-
-
-def unpatchify(x: Array, grid: tuple[int, int], patch_size: int) -> Array:
-    """The inverse of `patchify` for a grid of (rows, columns) tokens."""
-    rows, columns = grid
-    p = patch_size
-    x = x.reshape(x.shape[0], rows, columns, p, p, -1)
-    return jnp.moveaxis(x, 2, 3).reshape(x.shape[0], rows * p, columns * p, -1)

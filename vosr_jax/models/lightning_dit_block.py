@@ -1,0 +1,117 @@
+"""LightningDiT's block: attention, cross-attention and MLP, modulated by time."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+
+from vosr_jax.models.attention import attention
+from vosr_jax.models.layers import LayerNorm, Linear, RMSNorm
+from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
+from vosr_jax.models.rotary import rotate
+
+
+class SelfAttention(nnx.Module):
+    """Attention among the picture's tokens; qkv is one matrix [width, 3, heads, head_width]."""
+
+    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
+        heads, head_width = settings.heads, settings.head_width
+        norm = RMSNorm if settings.rms_norm else LayerNorm
+        self.qkv = Linear(settings.width, (3, heads, head_width), rngs=rngs)
+        self.q_norm = norm(head_width) if settings.qk_norm else None
+        self.k_norm = norm(head_width) if settings.qk_norm else None
+        self.proj = Linear(settings.width, settings.width, rngs=rngs)
+
+    def __call__(self, x: Array, table, dtype: DTypeLike) -> Array:
+        query, key, value = jnp.moveaxis(self.qkv(x, dtype), 2, 0)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
+        if table is not None:
+            query, key = rotate(query, table), rotate(key, table)
+        y = attention(query, key, value)
+        return self.proj(y.reshape(*x.shape[:2], -1), dtype)
+
+
+class CrossAttention(nnx.Module):
+    """Attention of the picture's tokens to the visual tokens."""
+
+    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
+        heads = (settings.heads, settings.head_width)
+        self.query = Linear(settings.width, heads, rngs=rngs)
+        self.key = Linear(settings.width, heads, rngs=rngs)
+        self.value = Linear(settings.width, heads, rngs=rngs)
+        self.q_norm = RMSNorm(settings.head_width) if settings.qk_norm else None
+        self.k_norm = RMSNorm(settings.head_width) if settings.qk_norm else None
+        self.proj = Linear(settings.width, settings.width, rngs=rngs)
+
+    def __call__(self, x: Array, context: Array, dtype: DTypeLike) -> Array:
+        query, key = self.query(x, dtype), self.key(context, dtype)
+        value = self.value(context, dtype)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
+        y = attention(query, key, value)
+        return self.proj(y.reshape(*x.shape[:2], -1), dtype)
+
+
+class SwiGLU(nnx.Module):
+    """out(silu(a) * b) with (a, b) = gate_up(x); the hidden axis may carry zero padding."""
+
+    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
+        live, padded = settings.swiglu_width, settings.padded_swiglu_width
+        self.gate_up = Linear(settings.width, (2, padded), rngs=rngs, live=live)
+        self.out = Linear(live, settings.width, rngs=rngs)
+        if padded > live:
+            kernel = jnp.pad(self.out.kernel[...], ((0, padded - live), (0, 0)))
+            self.out.kernel = nnx.Param(kernel)
+
+    def __call__(self, x: Array, dtype: DTypeLike) -> Array:
+        gate, up = jnp.moveaxis(self.gate_up(x, dtype), -2, 0)
+        return self.out(jax.nn.silu(gate) * up, dtype)
+
+
+class Mlp(nnx.Module):
+    """Two linear maps with the tanh form of GELU between them."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, *, rngs: nnx.Rngs):
+        self.hidden = Linear(inputs, hidden, rngs=rngs)
+        self.out = Linear(hidden, outputs, rngs=rngs)
+
+    def __call__(self, x: Array, dtype: DTypeLike) -> Array:
+        return self.out(jax.nn.gelu(self.hidden(x, dtype), approximate=True), dtype)
+
+
+def token_norm(settings: LightningDiTSettings) -> RMSNorm | LayerNorm:
+    """The norm over a token's channels that the settings name."""
+    if settings.rms_norm:
+        return RMSNorm(settings.width)
+    return LayerNorm(settings.width, affine=False, epsilon=1e-6)
+
+
+class Block(nnx.Module):
+    """Modulated attention, plain cross-attention, modulated MLP; the residual stays float32."""
+
+    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
+        width = settings.width
+        self.norm1 = token_norm(settings)
+        self.attn = SelfAttention(settings, rngs=rngs)
+        self.norm2 = token_norm(settings)
+        if settings.swiglu:
+            self.mlp: SwiGLU | Mlp = SwiGLU(settings, rngs=rngs)
+        else:
+            self.mlp = Mlp(width, int(width * settings.mlp_ratio), width, rngs=rngs)
+        table = jax.random.normal(rngs.params(), (6, width)) / math.sqrt(width)
+        self.scale_shift_table = nnx.Param(table)
+        has_tokens = settings.token_width is not None
+        self.cross_attn = CrossAttention(settings, rngs=rngs) if has_tokens else None
+
+    def __call__(self, x: Array, modulation: Array, context: Array | None, table, dtype) -> Array:
+        # modulation: [B, 6, width], one for all blocks; each block adds its own table.
+        parts = self.scale_shift_table[...] + modulation
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=1)
+        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, table, dtype)
+        if self.cross_attn is not None and context is not None:
+            x = x + self.cross_attn(x, context, dtype)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2, dtype)
