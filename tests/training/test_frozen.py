@@ -1,0 +1,105 @@
+"""Frozen nets inside the step: Stable Diffusion's autoencoder and DINOv2 from official files."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.parity import goldens
+from tests.training.tiny import tiny_batch, tiny_config
+from vosr_jax.diffusion.randomness import normal_rows, row_keys
+from vosr_jax.errors import UserError
+from vosr_jax.models.dinov2 import visual_tokens
+from vosr_jax.training.run import build_method
+from vosr_jax.training.sharding import make_mesh
+from vosr_jax.training.state import new_state
+from vosr_jax.training.step import compile_step
+from vosr_jax.weights import load_autoencoder, load_encoder
+
+
+@functools.cache
+def official_nets():
+    """(config, method, frozen nets, weights) with the nets of the pipeline's goldens."""
+    preset = goldens.folder("pipeline") / "preset" / "ckpts"
+    encoder_file = next((preset / "torch_cache" / "checkpoints").glob("dinov2*"))
+    _, settings = load_encoder(encoder_file)
+    config = tiny_config(
+        model={"patch_size": 2},
+        autoencoder={"kind": "sd2", "path": str(preset / "stable-diffusion-2-1-base")},
+        encoder={
+            "kind": "dinov2",
+            "path": str(encoder_file),
+            "size": 4 * settings.patch_size,
+            "block": settings.depth - 2,
+            "token_width": settings.width,
+        },
+    )
+    return config, *build_method(config)
+
+
+@functools.cache
+def compiled_inputs():
+    return jax.jit(official_nets()[2].inputs)
+
+
+def test_three_steps_train_the_denoiser_and_leave_the_frozen_weights():
+    _, method, _, weights = official_nets()
+
+    def initialize():
+        return new_state(method.network.initialize(), method.optimizer)
+
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
+    step_fn = compile_step(method, jax.eval_shape(initialize), mesh)
+    state = jax.jit(initialize)()
+    before = {name: np.array(value) for name, value in state.parameters.items()}
+    frozen_before = jax.tree.map(np.array, weights)
+    losses = []
+    for step in range(3):
+        state, metrics = step_fn(state, weights, tiny_batch(step))
+        losses.append(float(metrics["loss"]))
+        assert np.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0
+    assert np.isfinite(losses).all() and len(set(losses)) == 3
+    assert int(state.step) == 3
+    moved = [name for name, value in before.items() if (value != state.parameters[name]).any()]
+    assert set(moved) == set(before), f"{set(before) - set(moved)} did not move"
+    jax.tree.map(np.testing.assert_array_equal, frozen_before, weights)
+
+
+def test_latents_and_tokens_are_those_of_the_nets_themselves():
+    config, _, _, weights = official_nets()
+    batch, key = tiny_batch(0), jax.random.key(5)
+    inputs = compiled_inputs()(weights, batch, key)
+    autoencoder, _ = load_autoencoder(config.autoencoder.path)
+    encoder, _ = load_encoder(config.encoder.path)
+    rows = row_keys(key, batch["index"])
+    for purpose, name in enumerate(("hr", "lq")):
+        image = batch[name].astype(np.float32) / 127.5 - 1
+        mean, std = autoencoder.moments(jnp.asarray(image))
+        noise = normal_rows(rows, purpose, mean.shape[1:])
+        latent = (mean + std * noise) * autoencoder.scaling_factor
+        np.testing.assert_allclose(inputs[f"{name}_latent"], latent, atol=2e-5)
+    # The network read whole gives the same tokens as the one read up to the block.
+    tokens = visual_tokens(encoder, jnp.asarray(image), config.encoder.size, config.encoder.block)
+    np.testing.assert_allclose(inputs["visual_tokens"], tokens, atol=2e-4)
+    assert inputs["visual_tokens"].shape == (4, 16, config.encoder.token_width)
+
+
+def test_a_samples_posterior_draw_follows_its_index():
+    _, _, _, weights = official_nets()
+    batch, key = tiny_batch(0), jax.random.key(5)
+    inputs = compiled_inputs()
+    all_rows = inputs(weights, batch, key)["lq_latent"]
+    order = np.array([2, 0, 3, 1])
+    moved = inputs(weights, {k: v[order] for k, v in batch.items()}, key)["lq_latent"]
+    np.testing.assert_allclose(moved, all_rows[order], atol=1e-5)
+    others = inputs(weights, batch | {"index": tiny_batch(1)["index"]}, key)["lq_latent"]
+    assert np.abs(others - all_rows).max() > 1e-3
+
+
+def test_an_encoder_of_another_width_is_refused():
+    config = official_nets()[0].to_dict()
+    config["encoder"]["token_width"] += 1
+    with pytest.raises(UserError, match="encoder.token_width"):
+        build_method(tiny_config(**{k: config[k] for k in ("autoencoder", "encoder")}))

@@ -1,0 +1,44 @@
+"""Experiments small enough for a test."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from vosr_jax import config as c
+from vosr_jax.diffusion.randomness import index_words
+
+
+def tiny_config(**sections: dict) -> c.Config:
+    """A VOSR of some thousand parameters on 32-pixel crops; sections override, key by key."""
+    base = c.Config(
+        seed=3,
+        model=c.ModelConfig(patch_size=4, width=32, depth=2, heads=4, remat="none"),
+        autoencoder=c.AutoencoderConfig(kind="space_to_depth", downscale=2),
+        encoder=c.EncoderConfig(kind="none"),
+        data=c.DataConfig(crop_size=32, workers=0),
+        optimizer=c.OptimizerConfig(learning_rate=1e-3),
+        ema=c.EmaConfig(decay=0.9),
+        train=c.TrainConfig(
+            total_steps=3,
+            batch_size=4,
+            log_every=1,
+            checkpoint_every=2,
+            sample_every=0,
+            eval_every=0,
+        ),
+        sampling=c.SamplingConfig(steps=2, colour_fix="none"),
+        eval=c.EvalConfig(crop_size=32, pictures=3),
+    )
+    changed = {
+        name: dataclasses.replace(getattr(base, name), **changes)
+        for name, changes in sections.items()
+    }
+    return c.validate(dataclasses.asdict(dataclasses.replace(base, **changed)))
+
+
+def tiny_batch(step: int, size: int = 4, side: int = 32) -> dict[str, jax.Array]:
+    """A batch of noise pictures, as a step gets it; positions of their own for every step."""
+    rng = np.random.default_rng(step)
+    hr, lq = rng.integers(0, 256, (2, size, side, side, 3), np.uint8)
+    return {"hr": hr, "lq": lq, "index": index_words(np.arange(size) + step * size)}
