@@ -1,10 +1,9 @@
 """A VOSR small enough for two CPU cores, on pixels, without visual tokens.
 
 What differs from VOSR at this size, each a setting: the latent is the picture itself (exact
-space-to-depth), the flow's endpoint is the scaled residual hr - lq and the network predicts what
-the best linear guess leaves over (velocity prediction fails on wide pixel patches), convolutions
-surround the transformer (no patch grid), a perceptual term replaces what a learned autoencoder
-brings, Muon, and a short EMA.
+space-to-depth), the flow's endpoint is the scaled residual hr - lq and the network predicts it
+(velocity prediction fails on wide pixel patches), convolutions surround the transformer (no
+patch grid), a perceptual term replaces what a learned autoencoder brings, Muon, and a short EMA.
 
 configs/nano.py:VARIANT picks one of
 
@@ -26,9 +25,9 @@ def nano() -> c.Config:
         seed=1,
         model=c.ModelConfig(
             patch_size=4,
-            width=256,
-            depth=6,
-            heads=4,
+            width=192,
+            depth=4,
+            heads=3,
             rescale_positions=False,
             detail_width=32,
             remat="none",
@@ -40,7 +39,8 @@ def nano() -> c.Config:
             time_mu=0.8,
             time_sigma=1.2,
             endpoint="residual",
-            prediction="preconditioned",
+            prediction="endpoint",
+            smallest_t=0.2,
             residual_scale=0.15,
             perceptual_weight=10.0,
             perceptual_rows=4,
@@ -51,14 +51,14 @@ def nano() -> c.Config:
         optimizer=c.OptimizerConfig(
             name="muon",
             learning_rate=1e-3,
-            muon_learning_rate=0.015,
+            muon_learning_rate=0.01,
             schedule="cosine",
             warmup_steps=50,
             beta2=0.99,
         ),
         ema=c.EmaConfig(decay=0.999, ramp=True),
         train=c.TrainConfig(
-            total_steps=2400,
+            total_steps=3600,
             batch_size=16,
             log_every=20,
             checkpoint_every=200,

@@ -88,6 +88,7 @@ class ObjectiveConfig:
     residual_scale: float = 0.15
     smallest_t: float = 0.05
     perceptual_weight: float = 0.0
+    perceptual_power: float = 0.0
     perceptual_rows: int = 0
     perceptual_crop: int = 64
 
@@ -231,7 +232,7 @@ class Config:
         o = self.objective
         time = TimeSettings(o.time_distribution, o.time_mu, o.time_sigma)
         return FlowMatchingSettings(
-            time, self.guidance, self.parameterization(), o.perceptual_weight
+            time, self.guidance, self.parameterization(), o.perceptual_weight, o.perceptual_power
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,17 +22,23 @@ _TIME, _STRENGTH, _NOISE, _DROPOUT, _CONDITION_NOISE = 2, 3, 4, 5, 6
 
 @dataclasses.dataclass(frozen=True)
 class FlowMatchingSettings:
-    """Attributes: time, guidance, parameterization; perceptual_weight of the endpoint's distance.
+    """Settings of the objective.
 
-    perceptual_weight is 0 in VOSR. Above it, `endpoint_distance` of the endpoint that the
-    velocity points at is added, weighted by (1 - t): near t = 1 the endpoint is a mean of
-    many pictures, and no picture should be expected to look sharp.
+    Attributes:
+      time: how t is drawn.
+      guidance: how the conditions are made.
+      parameterization: what the flow transports and the network predicts.
+      perceptual_weight: 0 in VOSR; above it, `endpoint_distance` of the endpoint that the
+        velocity points at is added, times (1 - t)^perceptual_power.
+      perceptual_power: 0 asks for a good-looking endpoint at every t, which few steps need;
+        above it, less near t = 1, where the endpoint is a mean of many pictures.
     """
 
     time: TimeSettings = TimeSettings()
     guidance: GuidanceSettings = GuidanceSettings()
     parameterization: Parameterization = Parameterization()
     perceptual_weight: float = 0.0
+    perceptual_power: float = 0.0
 
 
 def draw(key: Array, batch: dict[str, Array], settings: FlowMatchingSettings) -> dict[str, Array]:
@@ -106,5 +112,6 @@ def loss(
     if endpoint_distance is not None and settings.perceptual_weight:
         predicted = form.to_latent(form.predicted_endpoint(velocity, z_t, t), lq_latent)
         metrics["perceptual_rows"] = endpoint_distance(predicted, batch)
-        total += settings.perceptual_weight * jnp.mean((1 - t) * metrics["perceptual_rows"])
+        weights = settings.perceptual_weight * (1 - t) ** settings.perceptual_power
+        total += jnp.mean(weights * metrics["perceptual_rows"])
     return total, metrics
