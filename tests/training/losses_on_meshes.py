@@ -1,0 +1,93 @@
+"""Run by test_sharding.py in a process with 8 simulated devices; prints JSON.
+
+For each mesh: the losses of some steps, and the shapes of one device's shard of parameters,
+EMA and optimizer slots.
+"""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tests.training.tiny import tiny_batch, tiny_config
+from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
+from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.frozen import FrozenNets
+from vosr_jax.training.run import denoiser_blueprint
+from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings
+from vosr_jax.training.state import new_state
+from vosr_jax.training.step import Method, compile_step
+
+STEPS, ROWS = 4, 16
+WATCHED = ("blocks.attn.qkv.kernel", "blocks.mlp.gate_up.kernel", "blocks.cross_attn.key.kernel")
+
+
+def tiny_method() -> tuple[Method, dict]:
+    """A denoiser with every kind of parameter, visual tokens of a random encoder included."""
+    config = tiny_config(
+        model={"remat": "full", "swiglu_multiple": 8},
+        encoder={"kind": "dinov2", "path": "none", "token_width": 16},
+        train={"batch_size": ROWS},
+        optimizer={"schedule": "cosine", "warmup_steps": 2},
+    )
+    settings = DINOv2Settings(width=16, depth=1, heads=2, ffn_width=16, grid=2)
+    encoder = Blueprint(lambda: DINOv2(settings, rngs=nnx.Rngs(0)))
+    frozen = FrozenNets(
+        autoencoder=Blueprint(lambda: SpaceToDepth(SpaceToDepthSettings(2, 1.0))),
+        encoder=encoder,
+        encoder_size=28,
+        encoder_block=0,
+        encoder_dtype=jnp.dtype(jnp.float32),
+        sample_posterior=False,
+    )
+    weights = {"autoencoder": {}, "encoder": encoder.initialize()}
+    return Method.from_config(config, denoiser_blueprint(config), frozen), weights
+
+
+def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int) -> dict:
+    """Losses and shard shapes of one mesh."""
+    mesh = make_mesh(*axes, devices=jax.devices()[:devices])
+
+    def initialize():
+        return new_state(method.network.initialize(), method.optimizer)
+
+    abstract = jax.eval_shape(initialize)
+    state = jax.device_put(initialize(), state_shardings(abstract, mesh))
+    step_fn = compile_step(method, abstract, mesh)
+    losses, norms = [], []
+    for step in range(STEPS):
+        batch = {k: np.asarray(v) for k, v in tiny_batch(step, ROWS).items()}
+        state, metrics = step_fn(state, weights, put_batch(batch, mesh))
+        losses.append(float(metrics["loss"]))
+        norms.append(float(metrics["grad_norm"]))
+    shards = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = str(getattr(path[-1], "key", ""))
+        if name in WATCHED:
+            shape = leaf.addressable_shards[0].data.shape
+            shards.setdefault(name, []).append([list(leaf.shape), list(shape)])
+    rows = [float(x) for x in metrics["loss_rows"]]
+    return {"losses": losses, "norms": norms, "rows": rows, "shards": shards}
+
+
+def main() -> None:
+    assert jax.device_count() == 8, jax.device_count()
+    method, weights = tiny_method()
+    halved = dataclasses.replace(method, microbatches=2)
+    results = {
+        "single": run(method, weights, (1, 1, 1), 1),
+        "fsdp 8": run(method, weights, (1, 8, 1), 8),
+        "data 8": run(method, weights, (8, -1, 1), 8),
+        "data 2 fsdp 2 tensor 2": run(method, weights, (2, 2, 2), 8),
+        "microbatches": run(halved, weights, (2, 2, 2), 8),
+    }
+    json.dump(results, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Sharding: the same losses on every mesh, parameters really split, rows where they belong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.training.tiny import tiny_config
+from vosr_jax.errors import UserError
+from vosr_jax.training.run import denoiser_blueprint
+from vosr_jax.training.sharding import batch_shard, describe, make_mesh, parameter_spec
+
+ROOT = Path(__file__).parents[2]
+MESHES = ["fsdp 8", "data 8", "data 2 fsdp 2 tensor 2", "microbatches"]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict:
+    """What losses_on_meshes.py printed, in a process with 8 simulated devices."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.losses_on_meshes"],
+        cwd=ROOT,
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_losses_are_the_single_devices_on_every_mesh(results: dict, mesh: str):
+    single, sharded = results["single"], results[mesh]
+    assert len(set(single["losses"])) == len(single["losses"]) >= 3
+    np.testing.assert_allclose(sharded["losses"], single["losses"], rtol=1e-5)
+    np.testing.assert_allclose(sharded["norms"], single["norms"], rtol=1e-4)
+    np.testing.assert_allclose(sharded["rows"], single["rows"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("mesh", "parts"), [("fsdp 8", 8), ("data 2 fsdp 2 tensor 2", 4)])
+def test_parameters_ema_and_optimizer_are_split(results: dict, mesh: str, parts: int):
+    shards = results[mesh]["shards"]
+    assert len(shards) == 3
+    for name, leaves in shards.items():
+        assert len(leaves) == 4, f"{name}: parameter, EMA and AdamW's two slots"
+        for whole, shard in leaves:
+            assert np.prod(whole) == parts * np.prod(shard), (name, whole, shard)
+
+
+def test_the_replicas_of_a_data_mesh_hold_everything(results: dict):
+    for leaves in results["data 8"]["shards"].values():
+        assert all(whole == shard for whole, shard in leaves)
+
+
+def fake_mesh(data: int, fsdp: int, tensor: int, processes: int) -> SimpleNamespace:
+    """Devices of several processes in a row, as the functions under test see a mesh."""
+    count = data * fsdp * tensor
+    devices = [SimpleNamespace(process_index=i * processes // count) for i in range(count)]
+    array = np.array(devices, object).reshape(data, fsdp, tensor)
+    return SimpleNamespace(devices=array, shape={"data": data, "fsdp": fsdp, "tensor": tensor})
+
+
+@pytest.mark.parametrize(
+    ("axes", "processes", "expected"),
+    [
+        ((1, 8, 1), 1, [(0, 1)]),
+        ((1, 8, 1), 4, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+        ((2, 2, 2), 2, [(0, 2), (1, 2)]),
+        # A tensor group over two processes: both load the same rows.
+        ((2, 1, 4), 4, [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ],
+)
+def test_each_process_loads_the_rows_of_its_devices(monkeypatch, axes, processes, expected):
+    mesh, got = fake_mesh(*axes, processes), []
+    for process in range(processes):
+        monkeypatch.setattr("jax.process_index", lambda process=process: process)
+        got.append(batch_shard(mesh))
+    assert got == expected
+
+
+def test_an_axis_that_does_not_divide_is_left_out():
+    mesh = fake_mesh(1, 8, 1, 1)
+    assert parameter_spec("blocks.attn.proj.kernel", (2, 16, 20), mesh)[2] is None
+    assert parameter_spec("blocks.attn.proj.kernel", (2, 16, 24), mesh)[2] == "fsdp"
+
+
+def test_every_large_parameter_has_a_rule():
+    mesh = fake_mesh(1, 8, 1, 1)
+    config = tiny_config(
+        model={"r_embedding": True, "width": 64, "swiglu_multiple": 8},
+        encoder={"kind": "dinov2", "path": "none", "token_width": 64},
+    )
+    for name, value in denoiser_blueprint(config).shapes.items():
+        if value.size >= 64 * 64:
+            assert "fsdp" in parameter_spec(name, value.shape, mesh), name
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_refused():
+    devices = [object()] * 8
+    with pytest.raises(UserError, match="must be the 8 devices, not 3 \\* 1 \\* 1"):
+        make_mesh(3, 1, 1, devices)
+    with pytest.raises(UserError, match="may be -1"):
+        make_mesh(-1, -1, 1, devices)
+
+
+def test_the_description_names_every_parameter_and_counts_them():
+    shapes = denoiser_blueprint(tiny_config()).shapes
+    text = describe(shapes, make_mesh(1, 1, 1))
+    assert all(name in text for name in shapes)
+    assert f"{sum(s.size for s in shapes.values()):,} parameters" in text
