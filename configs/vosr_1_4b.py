@@ -17,7 +17,9 @@ STAGES = {"256": (256, 1024), "512": (512, 256), "released": (512, 8)}
 def get_config(variant: str = "256"):
     """The whole experiment; every hyperparameter that is not named has its official default."""
     if variant not in STAGES:
-        raise ValueError(f"configs/vosr_1_4b.py has the variants {', '.join(STAGES)}, not {variant!r}")
+        raise ValueError(
+            f"configs/vosr_1_4b.py has the variants {', '.join(STAGES)}, not {variant!r}"
+        )
     crop_size, batch_size = STAGES[variant]
     return c.get_config_dict(
         c.Config(
