@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import operator
 import types
 import typing
 from collections.abc import Mapping
