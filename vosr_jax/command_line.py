@@ -33,7 +33,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     # A config file is a program and ml_collections passes on whatever it raises.
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
         # Of a traceback inside the message the last line says what was wrong.
-        raise UserError(str(error).strip().splitlines()[-1]) from error
+        sentence = str(error).strip().splitlines()[-1]
+        raise UserError(sentence.removeprefix("ValueError: ")) from error
     return rest
 
 
