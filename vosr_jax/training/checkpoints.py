@@ -38,7 +38,9 @@ def open_workdir(workdir: str | Path, config: dict[str, Any], *, allow_changes: 
         raise UserError(f"workdir {path} cannot be written ({error}); choose another") from error
     file = path / "config.json"
     if file.exists():
-        _compare(file, config, allow_changes)
+        # Until there is a checkpoint there is nothing to protect, and a wrong path to correct.
+        if _finished_steps(path):
+            _compare(file, config, allow_changes)
     elif any(path.iterdir()):
         raise UserError(
             f"workdir {path} is not empty and holds no config.json of a run; choose another folder"
@@ -66,6 +68,12 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
         return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}); is {workdir} a workdir?") from error
+
+
+def _finished_steps(workdir: str | Path) -> list[int]:
+    """Steps whose checkpoints are whole; orbax gives a name of digits to those alone."""
+    folder = Path(workdir).absolute() / "checkpoints"
+    return [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -190,13 +198,12 @@ def load_ema(workdir: str | Path) -> tuple[dict[str, Any], int, dict[str, np.nda
     import orbax.checkpoint as ocp
 
     config = read_config(workdir)
-    folder = Path(workdir).absolute() / "checkpoints"
-    steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
+    steps = _finished_steps(workdir)
     if not steps:
         raise UserError(f"{workdir} has no checkpoint yet; train further, or name another model")
     step = max(steps)
     handler = ocp.PyTreeCheckpointer()
-    path = folder / str(step) / "state"
+    path = Path(workdir).absolute() / "checkpoints" / str(step) / "state"
     metadata = handler.metadata(path).item_metadata.tree["ema"]
     wanted = {name: np.empty(m.shape, m.dtype) for name, m in metadata.items()}
     restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}

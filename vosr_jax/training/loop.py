@@ -10,6 +10,7 @@ import numpy as np
 from vosr_jax.config import Config
 from vosr_jax.data.pipeline import batches
 from vosr_jax.diffusion.randomness import index_words
+from vosr_jax.errors import UserError
 from vosr_jax.training.checkpoints import Checkpoints, open_workdir
 from vosr_jax.training.log import RunLog, say
 from vosr_jax.training.preview import Preview
@@ -52,7 +53,13 @@ def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = F
     stop = StopRequest()
     try:
         run = start_run(config, checkpoints)
-        _steps(run, folder, checkpoints, stop)
+        try:
+            _steps(run, folder, checkpoints, stop)
+        except UserError:
+            # It comes between two steps, say from the data: what was trained is not lost.
+            if run.step:
+                checkpoints.save(run.state, samples_seen=run.step * config.train.batch_size)
+            raise
         checkpoints.save(run.state, samples_seen=run.step * config.train.batch_size)
     finally:
         checkpoints.close()

@@ -51,6 +51,8 @@ def _muon_axes(parameters: dict) -> dict:
 def make_optimizer(config: "OptimizerConfig", total_steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, then the update; weight decay acts on every parameter.
 
+    With Muon, its Nesterov momentum is AdamW's too on the parameters that are left to AdamW.
+
     Args:
       config: names, rates and schedule.
       total_steps: the length that the schedule spans.

@@ -9,12 +9,26 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
+from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.validation import Pair, validation_pairs
 from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders
 from vosr_jax.training.run import Run, degradation_settings
 
 _SEED = 0
+
+
+def _picture_files(config: Config) -> list[Path]:
+    if not config.eval.hr:
+        return scikit_image_photographs(HELD_OUT)
+    folder = Path(config.eval.hr)
+    if not folder.is_dir():
+        raise UserError(f"eval.hr: there is no folder {folder}; correct the path")
+    files = sorted(path for path in folder.iterdir() if is_picture_path(path.name))
+    if not files:
+        raise UserError(f"eval.hr: no pictures in {folder}; name a folder that holds some")
+    return files
 
 
 class Preview:
@@ -24,11 +38,17 @@ class Preview:
       config: of the run; `eval.hr` names a folder of pictures to crop, else scikit-image's
         held-out photographs serve.
       folder: the workdir.
+
+    Raises:
+      UserError: `eval.hr` names no folder of pictures.
     """
 
     def __init__(self, config: Config, folder: Path):
         self._config = config
         self._folder = folder / "samples"
+        # Looked for now, since the first preview may be hours away.
+        wanted = config.train.sample_every or config.train.eval_every
+        self._files = _picture_files(config) if wanted else []
         self._sampler = SamplerSettings.from_guidance(
             config.guidance,
             steps=config.sampling.steps,
@@ -39,12 +59,7 @@ class Preview:
     @cached_property
     def pairs(self) -> list[Pair]:
         """The fixed pairs, all of one size."""
-        config = self._config
-        if config.eval.hr:
-            files = sorted(p for p in Path(config.eval.hr).iterdir() if p.suffix != ".json")
-            files = [p for p in files if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
-        else:
-            files = scikit_image_photographs(HELD_OUT)
+        config, files = self._config, self._files
         per_picture = max(config.eval.pictures // len(files), 1)
         pairs = validation_pairs(
             files,

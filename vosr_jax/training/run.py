@@ -157,7 +157,7 @@ def _initialized_from(path: str, state: TrainState, abstract: TrainState) -> Tra
     if extra:
         raise UserError(f"train.init_from={path} has {sorted(extra)[0]}, which this model has not")
 
-    def place() -> dict:
-        return {k: jax.device_put(given[k], v.sharding) for k, v in abstract.parameters.items()}
-
-    return dataclasses.replace(state, parameters=place(), ema=place())
+    placed = {k: jax.device_put(given[k], v.sharding) for k, v in abstract.parameters.items()}
+    # Two copies: the step is given both to write into, and device_put may not copy at all.
+    parameters, ema = (jax.tree.map(jnp.copy, placed) for _ in range(2))
+    return dataclasses.replace(state, parameters=parameters, ema=ema)
