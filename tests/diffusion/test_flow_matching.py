@@ -67,14 +67,15 @@ def test_the_network_sees_the_point_between_endpoint_and_noise():
     assert seen["r"] is None and not seen["tokens"].any()
 
 
-def test_the_distance_of_the_endpoint_counts_by_one_minus_t():
-    settings = FlowMatchingSettings(perceptual_weight=3.0)
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_the_distance_of_the_endpoint_counts_by_its_weight(power: float):
+    settings = FlowMatchingSettings(perceptual_weight=3.0, perceptual_power=power)
     plain, _ = loss(network, BATCH, KEY, settings)
     distances = jnp.arange(6.0)
     value, metrics = loss(
         network, BATCH, KEY, settings, endpoint_distance=lambda latent, batch: distances
     )
-    expected = plain + 3.0 * jnp.mean((1 - metrics["t"]) * distances)
+    expected = plain + 3.0 * jnp.mean((1 - metrics["t"]) ** power * distances)
     assert value == pytest.approx(float(expected), rel=1e-6)
 
 
