@@ -56,7 +56,7 @@ def nano() -> c.Config:
         ),
         ema=c.EmaConfig(decay=0.999, ramp=True),
         train=c.TrainConfig(
-            total_steps=2800,
+            total_steps=2000,
             batch_size=16,
             log_every=20,
             checkpoint_every=200,
@@ -80,7 +80,7 @@ def sharp(config: c.Config) -> c.Config:
         optimizer=replace(
             config.optimizer, learning_rate=5e-4, muon_learning_rate=5e-3, warmup_steps=20
         ),
-        train=replace(config.train, total_steps=1200),
+        train=replace(config.train, total_steps=1500),
     )
 
 
