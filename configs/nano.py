@@ -69,13 +69,13 @@ def nano() -> c.Config:
 
 
 def sharp(config: c.Config) -> c.Config:
-    """LPIPS's gradient is noisy and, at this weight, about as long as flow matching's."""
+    """LPIPS's gradient is noisy, and at this weight somewhat longer than flow matching's."""
     replace = dataclasses.replace
     return replace(
         config,
         seed=2,
         objective=replace(
-            config.objective, perceptual_weight=1.0, perceptual_rows=8, perceptual_crop=64
+            config.objective, perceptual_weight=2.0, perceptual_rows=8, perceptual_crop=64
         ),
         optimizer=replace(
             config.optimizer, learning_rate=5e-4, muon_learning_rate=5e-3, warmup_steps=20
