@@ -25,7 +25,7 @@ demo: setup
 	$(TRAIN) --config.train.total_steps=24
 	@echo "== upscale a photograph with the shipped nano weights"
 	$(BIN)/vosr upscale assets/demo/coffee.png -o demo --compare
-	@echo "== look at demo/coffee_compare.png: input, bicubic, ours"
+	@echo "== look at demo/coffee-compare.png: input, bicubic, ours"
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from vosr_jax.restoration.upscaler import Upscaler
 
 _FORMATS = ("png", "jpg", "webp", "tif")
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +57,7 @@ def _add_upscale(commands) -> None:
     add("--tile-overlap", type=int, default=64, help="in result pixels")
     add("--colour-fix", choices=("adain", "wavelet", "none"), help="the model's own if not given")
     add("--seed", type=int, default=0, help="of the noise")
-    add("--compare", action="store_true", help="also write input and result side by side")
+    add("--compare", action="store_true", help="also write input, bicubic and result side by side")
     add("--overwrite", action="store_true", help="replace results that exist; else skip them")
     add("--suffix", default="", help="added to the results' names")
     add("--format", choices=_FORMATS, default="png", help="of the results")
@@ -107,6 +106,8 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _sources(paths: Sequence[Path], out: Path) -> Iterator[Path]:
     """Files as given, folders' pictures by name; OUT itself is not searched."""
+    from vosr_jax.restoration.picture import SUFFIXES
+
     for path in paths:
         if not path.is_dir():
             yield path
@@ -114,10 +115,10 @@ def _sources(paths: Sequence[Path], out: Path) -> Iterator[Path]:
         found = sorted(
             file
             for file in path.iterdir()
-            if file.suffix.lower() in _PICTURES and not file.name.startswith(".")
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
         )
         if not found:
-            raise UserError(f"{path} holds no pictures ({', '.join(_PICTURES)})")
+            raise UserError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
         if path.resolve() == out.resolve():
             raise UserError(f"{path} is both input and output folder; choose another for -o")
         yield from found
@@ -160,20 +161,21 @@ def _restore(
     )
     write_picture(result, target)
     if options.compare:
-        both = _side_by_side(photograph.rgb, result)
-        write_picture(both, target.with_name(f"{target.stem}-compare.png"))
+        row = _side_by_side(photograph.rgb, result)
+        write_picture(row, target.with_name(f"{target.stem}-compare.png"))
     progress.clear()
     print(f"{target} ({result.width}x{result.height})")
 
 
 def _side_by_side(source, result):
-    """The input, enlarged bicubically, left of the result."""
+    """From left to right: the input with its pixels repeated, bicubic, the result."""
     from PIL import Image
 
-    both = Image.new("RGB", (2 * result.width, result.height))
-    both.paste(source.resize(result.size, Image.Resampling.BICUBIC), (0, 0))
-    both.paste(result.convert("RGB"), (result.width, 0))
-    return both
+    row = Image.new("RGB", (3 * result.width, result.height))
+    row.paste(source.resize(result.size, Image.Resampling.NEAREST), (0, 0))
+    row.paste(source.resize(result.size, Image.Resampling.BICUBIC), (result.width, 0))
+    row.paste(result.convert("RGB"), (2 * result.width, 0))
+    return row
 
 
 class _Progress:
