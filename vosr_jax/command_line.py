@@ -31,10 +31,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         _require_config_file()
     # A config file is a program and ml_collections passes on whatever it raises.
-    except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
+    except Exception as error:
         # Of a traceback inside the message the last line says what was wrong.
-        sentence = str(error).strip().splitlines()[-1]
-        raise UserError(sentence.removeprefix("ValueError: ")) from error
+        lines = str(error).strip().splitlines() or [f"config file: {type(error).__name__}"]
+        raise UserError(lines[-1].removeprefix("ValueError: ")) from error
     return rest
 
 
