@@ -37,6 +37,9 @@ def open_workdir(workdir: str | Path, config: dict[str, Any], *, allow_changes: 
     except OSError as error:
         raise UserError(f"workdir {path} cannot be written ({error}); choose another") from error
     file = path / "config.json"
+    # One process judges and writes; the others would meet the folder half made.
+    if jax.process_index():
+        return path
     if file.exists():
         # Until there is a checkpoint there is nothing to protect, and a wrong path to correct.
         if _finished_steps(path):
@@ -45,8 +48,7 @@ def open_workdir(workdir: str | Path, config: dict[str, Any], *, allow_changes: 
         raise UserError(
             f"workdir {path} is not empty and holds no config.json of a run; choose another folder"
         )
-    if jax.process_index() == 0:
-        write_json(file, config)
+    write_json(file, config)
     return path
 
 
@@ -158,7 +160,7 @@ class Checkpoints:
                 step, args=args.Composite(state=args.StandardRestore(tree))
             )["state"]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:300]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise UserError(
                 f"checkpoint {self.folder / str(step)} does not fit this config's model "
                 f"or is damaged ({reason})"
@@ -193,7 +195,7 @@ def load_ema(workdir: str | Path) -> tuple[dict[str, Any], int, dict[str, np.nda
       (config, step, {dotted path: float32 array}).
 
     Raises:
-      UserError: the folder is no workdir, or has no finished checkpoint.
+      UserError: the folder is no workdir, has no finished checkpoint, or a damaged one.
     """
     import orbax.checkpoint as ocp
 
@@ -204,15 +206,19 @@ def load_ema(workdir: str | Path) -> tuple[dict[str, Any], int, dict[str, np.nda
     step = max(steps)
     handler = ocp.PyTreeCheckpointer()
     path = Path(workdir).absolute() / "checkpoints" / str(step) / "state"
-    metadata = handler.metadata(path).item_metadata.tree["ema"]
-    wanted = {name: np.empty(m.shape, m.dtype) for name, m in metadata.items()}
-    restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
-    restored = handler.restore(
-        path,
-        args=ocp.args.PyTreeRestore(
-            item={"ema": wanted}, restore_args={"ema": restore_args}, partial_restore=True
-        ),
-    )
+    try:
+        metadata = handler.metadata(path).item_metadata.tree["ema"]
+        wanted = {name: np.empty(m.shape, m.dtype) for name, m in metadata.items()}
+        restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
+        restored = handler.restore(
+            path,
+            args=ocp.args.PyTreeRestore(
+                item={"ema": wanted}, restore_args={"ema": restore_args}, partial_restore=True
+            ),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise UserError(f"checkpoint {path.parent} is damaged ({reason})") from error
     return config, step, restored["ema"]
 
 

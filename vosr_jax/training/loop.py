@@ -103,20 +103,31 @@ def _steps(run: Run, folder: Path, checkpoints: Checkpoints, stop: StopRequest) 
                     "pairs_per_second": counted * t.batch_size / seconds,
                     "step_seconds": seconds / counted,
                     "data_wait_seconds": waited / counted,
-                    "replaced": int(data.log.replaced),
+                    "replaced": data.log.replaced,
+                    "enlarged": data.log.enlarged,
                 }
                 log.write(step, values)
                 log.progress(step, values)
                 since, waited, counted = time.monotonic(), 0.0, 0
-            if _due(step, t.sample_every):
-                preview.save_samples(run, step)
-            if _due(step, t.eval_every):
-                log.write(step, preview.evaluate(run))
+            if _due(step, t.sample_every) or _due(step, t.eval_every):
+                # Not training, so the rates leave its time out.
+                since += _show(run, preview, log, step)
             if _due(step, t.checkpoint_every):
                 checkpoints.save(run.state, samples_seen=step * t.batch_size)
             if stop.seen:
                 break
     log.close()
+
+
+def _show(run: Run, preview: Preview, log: RunLog, step: int) -> float:
+    """Sample pictures and validation where they are due; the seconds that they took."""
+    jax.block_until_ready(run.state)
+    started = time.monotonic()
+    if _due(step, run.config.train.sample_every):
+        preview.save_samples(run, step)
+    if _due(step, run.config.train.eval_every):
+        log.write(step, preview.evaluate(run))
+    return time.monotonic() - started
 
 
 def _due(step: int, every: int) -> bool:
