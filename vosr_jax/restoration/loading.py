@@ -91,10 +91,17 @@ def _from_export(folder: Path, name: str) -> RestorationModel:
 
 
 def _from_workdir(workdir: Path) -> RestorationModel:
-    from vosr_jax.training.checkpoints import load_ema
     from vosr_jax.weights.export import build_denoiser
 
-    values, step, parameters = load_ema(workdir)
+    try:
+        from vosr_jax.training.checkpoints import load_ema
+
+        values, step, parameters = load_ema(workdir)
+    except ImportError as error:
+        raise UserError(
+            f"{workdir} is a workdir, whose checkpoints need the training packages: "
+            f"pip install 'vosr_jax[train]', or write an export with `vosr convert` ({error})"
+        ) from error
     config, source = validate(values), f"checkpoint {step} of {workdir}"
     denoiser = build_denoiser(config.model_settings(), parameters, source)
     return from_config(config, denoiser, f"{workdir.resolve().name}, step {step}")

@@ -71,7 +71,11 @@ def export_workdir(workdir: str | Path, folder: str | Path, dtype: str = "float1
 
     config, step, ema = load_ema(workdir)
     # Where the run found its files says nothing to whoever gets the weights.
-    config["data"]["sources"] = config["eval"]["hr"] = config["train"]["init_from"] = None
+    for section, key in (
+        *(("data", "sources"), ("train", "init_from")),
+        *(("eval", "model"), ("eval", "hr"), ("eval", "lr")),
+    ):
+        config[section][key] = None
     provenance = {
         "vosr_jax": __version__,
         "step": step,
@@ -132,13 +136,11 @@ def load_export(folder: str | Path, **options) -> tuple[dict[str, Any], Lightnin
       UserError: a file is missing or damaged, or the tensors are not the config's network's.
     """
     from vosr_jax.config import validate
+    from vosr_jax.weights.json_file import read_json_object
     from vosr_jax.weights.tensors import read_tensors
 
     folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'} cannot be read ({error})") from error
+    config = read_json_object(folder / "config.json")
     source = folder / "model.safetensors"
     settings = validate(config).model_settings()
     return config, build_denoiser(settings, read_tensors(source), str(source), **options)
