@@ -53,6 +53,8 @@ class BadRecordLog:
           enlarged: how many pictures were smaller than the crop.
           rows: for each replaced sample the records that failed.
         """
+        if enlarged and not self.enlarged:
+            _LOG.warning("pictures smaller than data.crop_size are enlarged to it and counted")
         self.samples += samples
         self.enlarged += enlarged
         self.replaced += len(rows)

@@ -44,7 +44,7 @@ def folder_source(folder: str, weight: float = 1.0) -> FileSource:
     """Every picture below a folder, links followed, sorted by path.
 
     Raises:
-      UserError: there is no such folder, it may not be read, or it holds no picture.
+      UserError: there is no such folder, it or one below may not be read, or there is no picture.
     """
     if not os.path.exists(folder):
         raise UserError(f"data.sources: there is no folder {folder}; correct the path")
@@ -53,7 +53,14 @@ def folder_source(folder: str, weight: float = 1.0) -> FileSource:
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"data.sources: {folder} may not be read; change its permissions")
     files = []
-    for parent, _, names in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"data.sources: {error.filename} may not be read ({error.strerror}); change its "
+            "permissions, or name another folder"
+        ) from error
+
+    for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True):
         inside = os.path.relpath(parent, folder)
         prefix = "" if inside == "." else inside + os.sep
         files += [prefix + name for name in names if is_picture_path(name)]
