@@ -79,7 +79,7 @@ class Upscaler:
             away from it; 1 is the plain model.
           weak_strength: how much the guidance's weak branch sees of the picture.
           tile_size: side of the denoiser's tiles in pixels of the result; 0 means no tiles.
-          tile_overlap: in pixels.
+          tile_overlap: in pixels; half a tile where it is a tile or more.
           vae_tile_size: tiles of the autoencoder; None or 0, the whole picture at once.
           colour_fix: how the source's colours are kept.
           seed: of the noise, whatever else is restored beside it.
@@ -96,6 +96,9 @@ class Upscaler:
         photograph = _photograph(image)
         _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output)
         sampler = self._sampler(steps, guidance_scale, weak_strength)
+        if 0 < tile_size <= tile_overlap:
+            # Otherwise small tiles with the default overlap would begin at every pixel.
+            tile_overlap = tile_size // 2
         width, height = (max(round(scale * side), 1) for side in photograph.rgb.size)
         lq = photograph.rgb.resize((width, height), Image.Resampling.BICUBIC)
         lq_pixels = np.asarray(lq, np.float32) / 255
@@ -209,6 +212,8 @@ def _photograph(image: Picture) -> Photograph:
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"an array must be [H, W, 3], not {list(image.shape)}")
+        if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+            raise UserError(f"an array must be uint8, or float in [0, 1], not {image.dtype}")
         if image.dtype != np.uint8:
             image = colour.to_uint8(image)
         image = Image.fromarray(image)
