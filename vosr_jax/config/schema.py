@@ -156,7 +156,11 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What eval.py and the loop's validation look at."""
+    """What eval.py and the loop's validation look at.
+
+    hr and crop_size serve both; pictures, their number, is the loop's; the rest is eval.py's,
+    which judges every picture under three draws of the degradation.
+    """
 
     model: str | None = None
     hr: str | None = None

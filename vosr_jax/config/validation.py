@@ -124,7 +124,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     *("seed", "model.detail_width", "model.detail_blocks", "optimizer.warmup_steps"),
     *("data.workers", "data.cache_bytes", "train.log_every", "train.checkpoint_every"),
-    *("train.sample_every", "train.eval_every", "encoder.block"),
+    *("train.sample_every", "train.eval_every", "encoder.block", "eval.tile_size"),
 )
 
 
@@ -147,7 +147,10 @@ def _check(config: Config) -> None:
             c.data.crop_size % token == 0 and c.data.crop_size % c.data.scale == 0,
             f"data.crop_size must be a multiple of {token} (a token's side) and of data.scale",
         ),
-        (c.eval.crop_size % token == 0, f"eval.crop_size must be a multiple of {token}"),
+        (
+            c.eval.crop_size % token == 0 and c.eval.crop_size % c.data.scale == 0,
+            f"eval.crop_size must be a multiple of {token} (a token's side) and of data.scale",
+        ),
         (
             c.autoencoder.kind == "space_to_depth" or c.autoencoder.path is not None,
             f"autoencoder.path must name the weights of the {c.autoencoder.kind} autoencoder",
