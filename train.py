@@ -24,7 +24,10 @@ def main(argv: list[str]) -> None:
         raise UserError("give --config FILE and --workdir DIR")
     logging.set_verbosity(logging.WARNING)
     config = validate(_CONFIG.value)
-    from vosr_jax.training.loop import train
+    try:
+        from vosr_jax.training.loop import train
+    except ImportError as error:
+        raise UserError(f"training needs pip install '.[train]' ({error})") from error
 
     train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/curve.py OUT.png WORKDIR [WORKDIR ...]
 
-Several workdirs, the stages of one training, are put one after another.
+Several workdirs, the stages of one training, are put one after another. Needs matplotlib.
 """
 
 import json
