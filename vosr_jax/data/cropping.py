@@ -33,8 +33,3 @@ def random_crop(picture: np.ndarray, side: int, rng: np.random.Generator, flip: 
     left = int(rng.integers(picture.shape[1] - side + 1))
     square = crop(picture, top, left, side)
     return np.ascontiguousarray(square[:, ::-1]) if flip and rng.random() < 0.5 else square
-
-
-def centre_crop(picture: np.ndarray, side: int) -> np.ndarray:
-    """The square in the middle: [side, side, 3] uint8."""
-    return crop(picture, (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2, side)

@@ -174,10 +174,6 @@ class Checkpoints:
                 )
         return TrainState(**restored)
 
-    def wait(self) -> None:
-        """Until all saves are on disk."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
         """Finish saving and stop the background work."""
         self._manager.wait_until_finished()
