@@ -31,8 +31,10 @@ def read(workdirs: list[Path]) -> tuple[list[dict], list[int]]:
 def main(out: Path, workdirs: list[Path]) -> None:
     """Write the picture."""
     rows, ends = read(workdirs)
-    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    ratios = [(r["step"], r["eval_lpips_over_input"]) for r in rows if "eval_lpips" in r]
+    # A run that was killed wrote the steps after its checkpoint twice; the later row counts.
+    losses = sorted({row["step"]: row["loss"] for row in rows if "loss" in row}.items())
+    key = "eval_lpips_over_input"
+    ratios = sorted({row["step"]: row[key] for row in rows if key in row}.items())
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     steps, values = np.array(losses).T
     smooth = np.convolve(np.pad(values, 4, mode="edge"), np.ones(9) / 9, mode="valid")

@@ -80,7 +80,7 @@ def sharp(config: c.Config) -> c.Config:
         optimizer=replace(
             config.optimizer, learning_rate=5e-4, muon_learning_rate=5e-3, warmup_steps=20
         ),
-        train=replace(config.train, total_steps=1500),
+        train=replace(config.train, total_steps=1000),
     )
 
 

@@ -95,7 +95,8 @@ def _steps(run: Run, folder: Path, checkpoints: Checkpoints, stop: StopRequest) 
             waited += time.monotonic() - asked
             run.state, metrics = step_fn(run.state, run.weights, batch)
             counted += 1
-            if _due(step, t.log_every) or step == first + 1 or step == t.total_steps:
+            at_an_end = step in (first + 1, t.total_steps)
+            if _due(step, t.log_every) or (at_an_end and t.log_every):
                 values = {k: float(v) for k, v in metrics.items() if v.ndim == 0}
                 seconds = time.monotonic() - since
                 values |= {
