@@ -10,6 +10,7 @@ configs/nano.py:VARIANT picks one of
 
     (none)  stage one of the shipped model: flow matching alone
     sharp   stage two, from stage one's weights: with the perceptual term; set train.init_from
+    texture stage three, from stage two's: with more of it, for a moment
     vosr    VOSR's own settings at this size: velocity of hr, AdamW, no detailer, no perceptual
             term; to compare with
 """
@@ -84,6 +85,19 @@ def sharp(config: c.Config) -> c.Config:
     )
 
 
+def texture(config: c.Config) -> c.Config:
+    """As stage two ends the pictures are smooth; a larger weight brings the grain back."""
+    replace = dataclasses.replace
+    config = sharp(config)
+    return replace(
+        config,
+        seed=3,
+        objective=replace(config.objective, perceptual_weight=6.0),
+        optimizer=replace(config.optimizer, muon_learning_rate=4e-3),
+        train=replace(config.train, total_steps=300),
+    )
+
+
 def vosr(config: c.Config) -> c.Config:
     """What the large models are trained with, on the nano's pixels."""
     replace = dataclasses.replace
@@ -99,7 +113,9 @@ def vosr(config: c.Config) -> c.Config:
 
 def get_config(variant: str = ""):
     """The whole experiment."""
-    variants = {"": lambda config: config, "sharp": sharp, "vosr": vosr}
+    variants = {"": lambda config: config, "sharp": sharp, "texture": texture, "vosr": vosr}
     if variant not in variants:
-        raise ValueError(f"configs/nano.py has the variants sharp and vosr, not {variant!r}")
+        raise ValueError(
+            f"configs/nano.py has the variants sharp, texture and vosr, not {variant!r}"
+        )
     return c.get_config_dict(variants[variant](nano()))
