@@ -64,7 +64,7 @@ def nano() -> c.Config:
             sample_every=400,
             eval_every=400,
         ),
-        sampling=c.SamplingConfig(steps=4, colour_fix="none"),
+        sampling=c.SamplingConfig(steps=3, colour_fix="none"),
         eval=c.EvalConfig(crop_size=256, pictures=9),
     )
 
