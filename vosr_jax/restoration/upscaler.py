@@ -37,19 +37,24 @@ class Upscaler:
         self._done = self._expected = 0
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "nano") -> Upscaler:
+    def from_pretrained(
+        cls, name_or_path: str | Path = "nano", precision: str = "float32"
+    ) -> Upscaler:
         """Load a model.
 
         Args:
           name_or_path: "nano" (shipped with the package), a folder in the official layout, one
             of our exports, or a workdir of train.py (its newest checkpoint's averaged weights).
+          precision: of the denoiser: "float32", "mixed" or "bfloat16" (docs/sampling.md).
 
         Raises:
-          UserError: no such model, or its files are damaged.
+          UserError: no such model or precision, or its files are damaged.
         """
+        from vosr_jax.restoration.compilation_cache import use_compilation_cache
         from vosr_jax.restoration.loading import load_model
 
-        return cls(load_model(name_or_path))
+        use_compilation_cache()
+        return cls(load_model(name_or_path, precision))
 
     def __call__(
         self,
