@@ -129,9 +129,7 @@ class _Walk:
         streamed_attention(flat, attended.reshape(-1, channels))
         self.maps.free(projected)
         # x is both input and result: no pixel looks at its neighbours here.
-        found = run_stage(
-            _JOIN, attention, attended, x, self.area, others=(x,), groups=self.groups
-        )
+        found = run_stage(_JOIN, attention, attended, x, self.area, others=(x,), groups=self.groups)
         self.maps.free(attended)
         return x, found
 

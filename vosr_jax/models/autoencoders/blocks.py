@@ -8,7 +8,7 @@ from jax import Array
 from vosr_jax.models.attention import attention
 from vosr_jax.models.layers import Conv, Linear, matmul_precision
 
-_QUERY_CHUNK = 2048
+QUERY_CHUNK = 2048
 
 
 class GroupNorm(nnx.Module):
@@ -56,7 +56,7 @@ class ResidualBlock(nnx.Module):
         return hidden + (x if self.shortcut is None else self.shortcut(x))
 
 
-def spatial_attention(query: Array, key: Array, value: Array, chunk: int = _QUERY_CHUNK) -> Array:
+def spatial_attention(query: Array, key: Array, value: Array, chunk: int = QUERY_CHUNK) -> Array:
     """One-head attention over all positions of a picture, the queries taken in chunks.
 
     Args:
