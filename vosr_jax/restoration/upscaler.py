@@ -113,7 +113,8 @@ class Upscaler:
         padded = _pad(lq_pixels, self.model.multiple, shortest)
         draws = self._draws(padded.shape[:2], seed, noise, posterior_noise)
         self._progress = progress
-        restored = self._restore(padded * 2 - 1, draws, sampler, tile_size, tile_overlap)
+        sizes = tile_size, tile_overlap, vae_tile_size or 0
+        restored = self._restore(padded * 2 - 1, draws, sampler, *sizes)
         restored = restored[:height, :width] * 0.5 + 0.5
 
         if self.model.truncate:
@@ -160,7 +161,9 @@ class Upscaler:
             drawn[0] = None
         return tuple(drawn)
 
-    def _restore(self, lq: np.ndarray, draws, sampler, tile_size: int, tile_overlap: int):
+    def _restore(
+        self, lq: np.ndarray, draws, sampler, tile_size: int, tile_overlap: int, vae_tile_size: int
+    ):
         """lq [H, W, 3] in [-1, 1] to the restored picture, the same shape and range."""
         import jax
 
@@ -168,16 +171,16 @@ class Upscaler:
         posterior_noise, noise = draws
         # Accelerators round float32 products to less by default.
         with jax.default_matmul_precision("highest"):
-            lq_latent = model.encode(lq[None], posterior_noise)
+            lq_latent = model.encode(lq[None], posterior_noise, vae_tile_size)
             downscale, patch = model.autoencoder.downscale, model.denoiser.settings.patch_size
-            latent_hw = (lq_latent.shape[1], lq_latent.shape[2])
+            latent_hw = np.shape(lq_latent)[1:3]
             grid = plan_tiles(latent_hw, tile_size, tile_overlap, downscale, patch)
             tile_batch = 1 if jax.default_backend() == "cpu" else 8
             tokens = self._tokens(lq, grid, tile_batch)
             self._done, self._expected = 0, _evaluations(sampler, grid, tile_batch)
             tick = None if self._progress is None else self._tick
             latent = model.sample(lq_latent, noise, tokens, sampler, grid, tile_batch, tick)
-            restored = np.asarray(model.decode(latent))[0]
+            restored = np.asarray(model.decode(latent, vae_tile_size))[0]
         if tick is not None:
             jax.effects_barrier()
         return restored
@@ -230,8 +233,8 @@ def _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output) ->
         raise UserError(f"scale must be between 1 and {_LARGEST_SCALE}, not {scale}")
     if tile_size < 0 or tile_overlap < 0:
         raise UserError("tile_size and tile_overlap must not be negative; 0 means no tiles")
-    if vae_tile_size:
-        raise UserError("the autoencoder runs on the whole picture; leave vae_tile_size out")
+    if vae_tile_size is not None and vae_tile_size < 0:
+        raise UserError("vae_tile_size must not be negative; 0 means no tiles")
     if colour_fix is not None and colour_fix not in colour.FIXES:
         raise UserError(f"colour_fix '{colour_fix}' is unknown; choose {', '.join(colour.FIXES)}")
     if output not in ("pil", "numpy"):
