@@ -78,6 +78,7 @@ def from_config(config: Config, denoiser: Any, name: str) -> RestorationModel:
         parameterization=config.parameterization(),
         colour_fix=config.sampling.colour_fix,
         sample_posterior=config.autoencoder.sample_posterior,
+        truncate=bool(config.sampling.truncate),
     )
 
 
