@@ -30,7 +30,7 @@ def load(
     if not parts or set(parts) - set(_PARTS):
         raise ValueError(f"parts are of {_PARTS}, not {parts}")
     path = Path(path)
-    config_file, weights = _locate(path)
+    config_file, weights = locate(path)
     if config_file is None:
         return _light(weights)
     config = read_json_object(config_file)
@@ -51,8 +51,18 @@ def load(
     )
 
 
-def _locate(path: Path) -> tuple[Path | None, Path]:
-    """(config file or None for a light decoder, weights' file)."""
+def locate(path: Path) -> tuple[Path | None, Path]:
+    """The files of an autoencoder.
+
+    Args:
+      path: as `load` takes it.
+
+    Returns:
+      (config.json or None for a light decoder's file, the weights' file).
+
+    Raises:
+      UserError: there is no autoencoder.
+    """
     if path.is_file():
         config = path.parent / "config.json"
         if path.suffix in (".pth", ".pt") or not config.is_file():
@@ -109,7 +119,7 @@ def read_light(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
       UserError: it is damaged, or no light decoder.
     """
     if path.is_dir() or path.suffix == ".safetensors":
-        config_file, weights = _locate(path)
+        config_file, weights = locate(path)
         config = {} if config_file is None else read_json_object(config_file)
         if config.pop("_class_name", None) != LIGHT_DECODER:
             raise UserError(f"{path} is no light decoder; {LIGHT_DECODER} is expected")

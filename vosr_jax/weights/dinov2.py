@@ -32,7 +32,7 @@ def load(path: str | Path, *, block: int | None = None) -> tuple[DINOv2, DINOv2S
     Raises:
       UserError: no such file, or its tensors are not those of a DINOv2.
     """
-    path = _file(Path(path))
+    path = find_file(Path(path))
     tensors = read_tensors(path)
     settings = _settings(tensors, path)
     if block is not None:
@@ -53,11 +53,16 @@ def load(path: str | Path, *, block: int | None = None) -> tuple[DINOv2, DINOv2S
 
 def read_settings(path: str | Path) -> DINOv2Settings:
     """The settings alone, of all blocks; raises as `load`."""
-    path = _file(Path(path))
+    path = find_file(Path(path))
     return _settings(read_tensors(path), path)
 
 
-def _file(path: Path) -> Path:
+def find_file(path: Path) -> Path:
+    """A DINOv2's weights' file (or its shards' index) in a folder; a file is taken as it is.
+
+    Raises:
+      UserError: the folder holds none, or several.
+    """
     if not path.is_dir():
         return path
     whole = find_safetensors(path, "model")

@@ -259,6 +259,7 @@ def _pair(values: list[float]) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
+def args_of_config(config: Config) -> dict[str, Any]:
     """Our settings as an args.json that the official commands accept.
 
     Args:
