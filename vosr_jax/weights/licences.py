@@ -1,9 +1,12 @@
 """The licence of each part, as its source states it."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from vosr_jax.config import Config
+from vosr_jax.config import Config, validate
+from vosr_jax.weights import release
+from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.manifest import NAME
+from vosr_jax.weights.official_args import config_of_args
 
 NOT_STATED = "not stated"
 _RELEASE = "Apache-2.0 unless otherwise noted; weights may have separate terms (cswry/VOSR, README)"
@@ -12,10 +15,11 @@ _AUTOENCODERS = {
     "qwen": "Apache-2.0 (model card of Qwen/Qwen-Image); the 2D extract: " + _RELEASE,
     "space_to_depth": "nothing to license, it has no weights",
 }
+_SHIPPED = "Apache-2.0 (LICENSE of this package)"
 _DINOV2 = "Apache-2.0 (README of facebookresearch/dinov2)"
 
 
-def licences(config: "Config", origin: str) -> dict[str, str]:
+def licences(config: Config, origin: str) -> dict[str, str]:
     """What the sources of a model's parts state.
 
     Args:
@@ -34,3 +38,22 @@ def licences(config: "Config", origin: str) -> dict[str, str]:
     if config.encoder.kind != "none":
         stated["visual encoder"] = _DINOV2
     return stated
+
+
+def of_folder(folder: Path) -> dict[str, str]:
+    """The licences of a model's parts: what its manifest.json states, else what its kind tells.
+
+    Raises:
+      UserError: the folder is no model.
+    """
+    manifest = folder / NAME
+    if manifest.is_file():
+        stated = read_json_object(manifest).get("licences")
+        if isinstance(stated, dict):
+            return {str(part): str(licence) for part, licence in stated.items()}
+    if (folder / "config.json").is_file():
+        known = licences(validate(read_json_object(folder / "config.json")), "export")
+        if folder.resolve().is_relative_to(Path(__file__).parents[1]):
+            known["denoiser"] = _SHIPPED
+        return known
+    return licences(config_of_args(*release.read_args(folder))[0], "release")

@@ -31,11 +31,11 @@ def sha256(path: str | Path) -> str:
 
 
 def describe_files(root: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """{path below root, or the name of a file elsewhere: its sha256 and size}."""
+    """{path below root, or folder and name of a file elsewhere: its sha256 and size}."""
     described: dict[str, dict[str, Any]] = {}
     for file in sorted(set(files)):
         inside = file.is_relative_to(root)
-        name = file.relative_to(root).as_posix() if inside else file.name
+        name = file.relative_to(root).as_posix() if inside else f"{file.parent.name}/{file.name}"
         described[name] = {"sha256": sha256(file), "bytes": file.stat().st_size}
     return described
 

@@ -82,9 +82,12 @@ def read_package(path: str | Path, kind: str | None = None) -> Package:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; name a release folder, an export or a workdir")
+    ours = is_export(path) or (path / "config.json").is_file()
+    if kind is not None and ours:
+        raise UserError(f"{path} is no official checkpoint: its config.json says its kind")
     if is_export(path):
         return _read_export(path)
-    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+    if ours and (path / "checkpoints").is_dir():
         return _read_workdir(path)
     if release.find_args(path) is not None:
         return _read_release(path, kind)
