@@ -1,8 +1,9 @@
 """Models from the Hugging Face hub: a name or id becomes a folder on this machine.
 
-Downloads, their resumption, the progress bar and the cache are huggingface_hub's; it is an
-optional package. What is ours: which files a model needs, and that every file's checksum is
-compared with the one that the hub states.
+The protocol, the progress bar and the cache are huggingface_hub's; it is an optional package.
+What is ours: which files a model needs; that a killed download goes on where it stopped, for
+which the library alone has only a process's lifetime; and that a file enters the cache once its
+checksum is the one that the hub states.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from vosr_jax.errors import UserError
 from vosr_jax.weights.official_args import (
@@ -181,7 +183,11 @@ def _get(model: HubModel, commit: str, file: _Remote) -> Path:
     from huggingface_hub import errors, hf_hub_download
 
     try:
+        if file.checksum:
+            _fill_cache(model, commit, file)
         place = Path(hf_hub_download(model.repo, file.path, revision=commit))
+    except UserError:
+        raise
     except errors.EntryNotFoundError as error:
         raise UserError(
             f"{model}: the hub lists {file.path} but does not give it; try again later, or "
@@ -189,29 +195,49 @@ def _get(model: HubModel, commit: str, file: _Remote) -> Path:
         ) from error
     except Exception as error:
         raise UserError(_unreachable(model, error)) from error
-    _check(model, place, file)
     return place
 
 
-def _check(model: HubModel, place: Path, file: _Remote) -> None:
-    """Compare a file with the hub's checksum, once a download; a wrong one is removed."""
-    if not file.checksum:
+def _fill_cache(model: HubModel, commit: str, file: _Remote) -> None:
+    """Put a file's content into the cache of huggingface_hub, which names it by its checksum."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    store = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
+    blob = store / "blobs" / file.checksum
+    mark = store / _VERIFIED / file.checksum
+    if mark.exists() and blob.exists():
         return
-    marks = _snapshot(place, file.path).parents[1] / _VERIFIED
-    if (marks / file.checksum).exists():
-        return
-    if checksum(place, len(file.checksum)) != file.checksum:
-        place.resolve().unlink(missing_ok=True)
-        place.unlink(missing_ok=True)
-        raise UserError(
-            f"{model}: {file.path} arrived with another checksum than the hub states and was "
-            "removed; run the command again to fetch it anew"
-        )
-    try:
-        marks.mkdir(exist_ok=True)
-        (marks / file.checksum).touch()
-    except OSError:
-        pass  # a cache that cannot be written is checked each time
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    mark.parent.mkdir(exist_ok=True)
+    partial = blob.with_name(f"{file.checksum}.partial")
+    with WeakFileLock(mark.with_suffix(".lock")):
+        if not blob.exists():
+            url, headers = hf_hub_url(model.repo, file.path, revision=commit), build_hf_headers()
+            facts = get_hf_file_metadata(url, headers=headers)
+            if urlsplit(facts.location).netloc != urlsplit(url).netloc:
+                headers.pop("authorization", None)  # not for the host that only stores
+            with open(partial, "ab") as target:
+                if facts.size is not None and target.tell() > facts.size:
+                    target.truncate(0)
+                http_get(
+                    facts.location,
+                    target,
+                    resume_size=target.seek(0, os.SEEK_END),
+                    headers=headers,
+                    expected_size=facts.size,
+                    displayed_filename=file.path,
+                )
+        whole = blob if blob.exists() else partial
+        if checksum(whole, len(file.checksum)) != file.checksum:
+            whole.unlink()
+            raise UserError(
+                f"{model}: {file.path} arrived with another checksum than the hub states and was "
+                "removed; run the command again to fetch it anew"
+            )
+        whole.replace(blob)
+        mark.touch()
 
 
 def checksum(path: Path, digits: int) -> str:

@@ -142,7 +142,9 @@ def find_part(named: str, args_file: Path) -> Path:
     relative = Path(named)
     tails = [Path(*relative.parts[-keep:]) for keep in range(len(relative.parts), 0, -1)]
     places = [relative]
-    for folder in args_file.resolve().parents:
+    # A hub's cache keeps files as links to elsewhere, so the folder is resolved and not the file.
+    home = args_file.parent.resolve()
+    for folder in (home, *home.parents):
         places += [folder / tail for tail in tails]
     for place in places:
         if place.exists():
