@@ -20,6 +20,8 @@ class HubServer:
       url: what HF_ENDPOINT must be.
       requests: (method, path, Range header or None) of every request.
       cut: {path: bytes after which its connection breaks}, each once.
+      stall: {path: bytes after which nothing more is sent}, until `close`.
+      stalled: set once that has happened.
       wrong: paths whose bytes are changed on the way.
       withheld: paths that are listed but not given.
     """
@@ -28,6 +30,8 @@ class HubServer:
         self.repo, self.folder = repo, folder
         self.requests: list[tuple[str, str, str | None]] = []
         self.cut: dict[str, int] = {}
+        self.stall: dict[str, int] = {}
+        self.stalled, self._closing = threading.Event(), threading.Event()
         self.wrong: set[str] = set()
         self.withheld: set[str] = set()
         hub = self
@@ -43,6 +47,7 @@ class HubServer:
 
     def close(self) -> None:
         """Stop serving."""
+        self._closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -128,10 +133,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not with_body:
             return
-        limit = hub.cut.pop(path, None)
+        limit = hub.cut.pop(path, hub.stall.get(path))
         if limit is not None:
             self.wfile.write(content[start : start + limit])
             self.wfile.flush()
+            if path in hub.stall:
+                hub.stalled.set()
+                hub._closing.wait(30)
             self.close_connection = True
             return
         self.wfile.write(content[start:])

@@ -104,35 +104,42 @@ def fetch(model: HubModel) -> Path:
             "pip install 'vosr_jax[hub]'; or download it and give the folder"
         ) from error
     if constants.HF_HUB_OFFLINE:
-        return _cached(model, huggingface_hub)
+        return _cached(model)
     commit, remote = _listing(model, huggingface_hub)
     wanted = _wanted(model, remote, lambda path: _get(model, commit, remote[path]))
     places = [_get(model, commit, remote[path]) for path in wanted]
-    folder = _snapshot(places[0], wanted[0]) / model.subfolder
-    return folder
+    reference = _reference(model)
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit)
+    # From the file up to what stands for the repository's top.
+    top = places[0].parents[len(PurePosixPath(wanted[0]).parts) - 1]
+    return top / model.subfolder
 
 
-def _snapshot(place: Path, path: str) -> Path:
-    """The folder that stands for the repository's top."""
-    return place.parents[len(PurePosixPath(path).parts) - 1]
 
 
-def _cached(model: HubModel, library: Any) -> Path:
+def _store(model: HubModel) -> Path:
+    """The folder of a repository in the cache of huggingface_hub."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
+
+
+def _reference(model: HubModel) -> Path:
+    """The cache's file that says which commit a revision was."""
+    return _store(model) / "refs" / (model.revision or "main")
+
+
+def _cached(model: HubModel) -> Path:
     """A model that was fetched before, without asking the hub."""
-    try:
-        snapshot = library.snapshot_download(
-            model.repo, revision=model.revision, local_files_only=True
-        )
-    except Exception as error:
+    reference = _reference(model)
+    commit = reference.read_text().strip() if reference.is_file() else model.revision or "main"
+    folder = _store(model) / "snapshots" / commit / model.subfolder
+    if not folder.is_dir():
         raise UserError(
             f"{model} is not in the local cache and HF_HUB_OFFLINE is set; unset it once to "
             "download the model, or give a folder"
-        ) from error
-    folder = Path(snapshot) / model.subfolder
-    if not folder.is_dir():
-        raise UserError(
-            f"{model}: {model.subfolder} is not in the local cache and HF_HUB_OFFLINE is set; "
-            "unset it once to download it, or give a folder"
         )
     return folder
 
@@ -200,11 +207,11 @@ def _get(model: HubModel, commit: str, file: _Remote) -> Path:
 
 def _fill_cache(model: HubModel, commit: str, file: _Remote) -> None:
     """Put a file's content into the cache of huggingface_hub, which names it by its checksum."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
-    store = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
+    store = _store(model)
     blob = store / "blobs" / file.checksum
     mark = store / _VERIFIED / file.checksum
     if mark.exists() and blob.exists():

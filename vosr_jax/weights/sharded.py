@@ -139,7 +139,7 @@ def _write(file: Path, tensors: Mapping[str, np.ndarray], names: list[str]) -> P
     temporary = file.with_name(file.name + ".tmp")
     # "pt" is what the torch library's own loaders ask for.
     save_file(
-        {name: np.ascontiguousarray(tensors[name]) for name in names},
+        {name: np.asarray(tensors[name], order="C") for name in names},
         temporary,
         metadata={"format": "pt"},
     )
