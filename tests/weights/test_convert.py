@@ -21,9 +21,10 @@ from vosr_jax.restoration.loading import load_model
 from vosr_jax.restoration.summary import describe
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.weights import load_denoiser
-from vosr_jax.weights.convert import write_export, write_official
 from vosr_jax.weights.export import save_export
+from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.manifest import verify
+from vosr_jax.weights.official_folder import write_official
 from vosr_jax.weights.package import Package, read_package
 from vosr_jax.weights.tensors import read_tensors
 
@@ -71,8 +72,9 @@ def test_a_round_trip_keeps_every_bit_and_where_the_official_code_looks(tmp_path
             assert goldens.read_json(checkpoint.parent / file) == goldens.read_json(original)
         else:
             assert _same(read_tensors(checkpoint.parent / file), read_tensors(original))
-    used = {"0.5B": {"sd21_lwdecoder.pth", "stable-diffusion-2-1-base"}, "1.4B": {"Qwen-Image-vae-2d"}}
-    assert {file.parts[0] for file in ours} == {name, "torch_cache"} | used[name[5:9]]
+    small = {"sd21_lwdecoder.pth", "stable-diffusion-2-1-base"}
+    used = small if "0.5B" in name else {"Qwen-Image-vae-2d"}
+    assert {file.parts[0] for file in ours} == {name, "torch_cache"} | used
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vosr_jax.weights.convert.write_manifest", full)
+    monkeypatch.setattr("vosr_jax.weights.export_folder.write_manifest", full)
     with pytest.raises(UserError, match="out cannot be written .*No space left"):
         write_export(package, tmp_path / "out")
     assert not os.listdir(tmp_path)
@@ -221,9 +223,18 @@ def test_a_model_trained_here_gets_an_args_json_and_official_names(tmp_path):
     changes = {"swiglu_multiple": 128}
     package = _trained(tmp_path, model=changes, autoencoder={"decoder": None})
     checkpoint, notes = write_official(package, tmp_path / "official")
-    assert any("--cfg_scale -0.5" in note for note in notes)
-    assert any("also needs preset/ckpts/sd21_lwdecoder.pth" in note for note in notes)
-    shutil.copy(_release("sd21_lwdecoder.pth"), checkpoint.parent)
+    assert len(notes) == 1 and "--cfg_scale -0.5" in notes[0]
+    # The light decoder lay beside the autoencoder and came along.
+    assert (checkpoint.parent / "sd21_lwdecoder.pth").is_file()
+    away = dataclasses.replace(package.config.autoencoder, path=str(tmp_path / "away"))
+    moved = dataclasses.replace(package.config, autoencoder=away)
+    _, notes = write_official(dataclasses.replace(package, config=moved), tmp_path / "second")
+    assert "also needs preset/ckpts/sd21_lwdecoder.pth" in notes[1]
+    official = load_file(_release("VOSR_0.5B_ms") / _WEIGHTS)
+    written = load_file(checkpoint / _WEIGHTS)
+    assert written.keys() == official.keys()
+    for name in ("feat_rope.freqs_cos", "feat_rope.freqs_sin"):
+        np.testing.assert_allclose(written[name], official[name], atol=1e-6)
     denoiser, settings = load_denoiser(checkpoint)
     assert settings == dataclasses.replace(package.config.model_settings(), swiglu_multiple=1)
     # The padding of the hidden width is gone, everything else is there.

@@ -1,4 +1,4 @@
-"""Models from a hub, here one on this machine: whole, checked, resumed, and clear about failures."""
+"""Models from a hub, here one on this machine: whole, checked, resumed, clear about failures."""
 
 import os
 import shutil

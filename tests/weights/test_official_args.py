@@ -129,9 +129,7 @@ def test_the_kind_follows_the_documented_rule(changes, r_embedding, kind):
     assert kind_of_args(ARGS | changes, FILE, r_embedding) == kind
 
 
-@pytest.mark.parametrize(
-    "changes", [{"auxiliary_time_cond": False}, {"vosr_kind": "multi_step"}]
-)
+@pytest.mark.parametrize("changes", [{"auxiliary_time_cond": False}, {"vosr_kind": "multi_step"}])
 def test_a_kind_that_contradicts_the_weights_is_refused(changes):
     with pytest.raises(UserError, match="weights take the interval's end"):
         kind_of_args(ARGS | changes, FILE, True)

@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     """Write the folder."""
     shard_bytes = _bytes(options.shard_size)
     from vosr_jax.restoration.loading import locate_model
-    from vosr_jax.weights.convert import write_export, write_official
+    from vosr_jax.weights.export_folder import write_export
+    from vosr_jax.weights.official_folder import write_official
     from vosr_jax.weights.package import read_package
 
     package = read_package(locate_model(options.model), options.kind)

@@ -40,8 +40,9 @@ class ModelConfig:
 class AutoencoderConfig:
     """The frozen autoencoder.
 
-    Attributes: kind; path of its weights (sd2, qwen); decoder, the light decoder in the place of
-    sd2's own; sample_posterior in training; downscale and scaling_factor of the space_to_depth kind.
+    Attributes: kind; path of its weights (sd2, qwen); decoder, the light decoder in
+    the place of sd2's own; sample_posterior in training; downscale and scaling_factor of the
+    space_to_depth kind.
     """
 
     kind: Literal["sd2", "qwen", "space_to_depth"] = "sd2"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ class Memory:
         return self.parameters + max(self.programs.values(), default=0)
 
 
-def parameter_count(network: nnx.Module | None) -> int:
+def parameter_count(network: Any) -> int:
     """How many numbers a network has learned."""
     if network is None:
         return 0
@@ -91,7 +92,7 @@ def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _compiled(network: nnx.Module, function, *arguments) -> int:
+def _compiled(network: Any, function, *arguments) -> int:
     """Bytes of a program's inputs, outputs and temporaries, without the network's parameters."""
     graph, state = nnx.split(network)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
@@ -100,6 +101,6 @@ def _compiled(network: nnx.Module, function, *arguments) -> int:
         return function(nnx.merge(graph, state), *arguments)
 
     compiled = jax.jit(run).lower(state, *arguments).compile()
-    sizes = compiled.memory_analysis()
+    sizes: Any = compiled.memory_analysis()
     inputs = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(arguments))
     return int(inputs) + sizes.output_size_in_bytes + sizes.temp_size_in_bytes

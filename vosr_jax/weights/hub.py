@@ -116,8 +116,6 @@ def fetch(model: HubModel) -> Path:
     return top / model.subfolder
 
 
-
-
 def _store(model: HubModel) -> Path:
     """The folder of a repository in the cache of huggingface_hub."""
     from huggingface_hub import constants
@@ -293,7 +291,9 @@ def _args_path(model: HubModel, remote: dict[str, _Remote]) -> str:
 
 def _weights(model: HubModel, names: Iterable[str]) -> list[str]:
     """The averaged weights where there are such, else the raw ones."""
-    files = sorted(n for n in names if n.endswith((".safetensors", ".safetensors.index.json", ".pth")))
+    files = sorted(
+        n for n in names if n.endswith((".safetensors", ".safetensors.index.json", ".pth"))
+    )
     for stem in ("ema_model", "model"):
         found = [n for n in files if (m := _CHECKPOINT.fullmatch(n)) and m[1] == stem]
         if found:

@@ -1,4 +1,4 @@
-"""manifest.json: what a converted folder holds, where it came from, and the sha256 of every file."""
+"""manifest.json: what a converted folder holds, whence it came, and the sha256 of every file."""
 
 import hashlib
 import json

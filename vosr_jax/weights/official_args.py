@@ -319,7 +319,10 @@ def unofficial(config: Config) -> str | None:
     """Why the official code cannot run a denoiser of this config; None where it can."""
     c = config
     rules = [
-        (c.model.detail_width == 0, f"it has a detailer (model.detail_width={c.model.detail_width})"),
+        (
+            c.model.detail_width == 0,
+            f"it has a detailer (model.detail_width={c.model.detail_width})",
+        ),
         (c.autoencoder.kind in AUTOENCODERS, f"its autoencoder is {c.autoencoder.kind}"),
         (c.encoder.kind in ENCODERS, f"its visual encoder is {c.encoder.kind}"),
         (

@@ -5,7 +5,7 @@ official ones, in every layout, for nothing is computed from them here.
 """
 
 import dataclasses
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ BUFFERS_FILE = "official/buffers.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A frozen network as its files hold it: tensors under official names, config.json's content."""
+    """A frozen network as its files hold it: tensors by official names, config.json's content."""
 
     tensors: dict[str, np.ndarray]
     config: dict[str, Any] | None = None
@@ -131,16 +131,23 @@ def _read_export(folder: Path) -> Package:
     manifest: dict[str, Any] = {}
     if manifest_file is not None and manifest_file.parent == folder.resolve():
         manifest = read_json_object(manifest_file)
-    args, buffers = folder / ARGS_FILE, folder / BUFFERS_FILE
+    config = validate(values)
+    args_file, buffers = folder / ARGS_FILE, folder / BUFFERS_FILE
+    args = None
+    if args_file.is_file():
+        args = read_json_object(args_file)
+        config_of_args(args, args_file, r_embedding=config.model.r_embedding)
     provenance = folder / "provenance.json"
+    narrow = manifest.get("narrow")
     package = Package(
-        name=str(manifest.get("name", folder.resolve().name)),
+        # A name is to become a folder's: nothing in it may lead elsewhere.
+        name=PurePosixPath(str(manifest.get("name", ""))).name or folder.resolve().name,
         origin="export",
-        config=validate(values),
+        config=config,
         parameters=read_tensors(weights),
-        narrow=manifest.get("narrow", {}),
+        narrow=narrow if isinstance(narrow, dict) else {},
         buffers=read_tensors(buffers) if buffers.is_file() else {},
-        args=read_json_object(args) if args.is_file() else None,
+        args=args,
         sources=(folder / "config.json", *_files(weights)),
         facts=read_json_object(provenance) if provenance.is_file() else None,
     )
@@ -179,8 +186,8 @@ def _with_parts(package: Package) -> Package:
         changes["autoencoder"] = part
         sources += [config_file, *_files(weights)]
     if own.decoder is not None:
-        config, tensors = autoencoders.read_light(Path(own.decoder))
-        changes["light_decoder"] = Part(tensors, config)
+        light_config, tensors = autoencoders.read_light(Path(own.decoder))
+        changes["light_decoder"] = Part(tensors, light_config)
         sources += _part_files(Path(own.decoder))
     if encoder.kind != "none":
         weights = dinov2.find_file(Path(str(encoder.path)))

@@ -1,4 +1,4 @@
-"""Tensors in one safetensors file, or in several with an index, as the hub's libraries keep them."""
+"""Tensors in one safetensors file, or in several with an index, as the hub keeps them."""
 
 import json
 from collections.abc import Mapping
@@ -106,7 +106,8 @@ def write_safetensors(
     shards = _split(tensors, shard_bytes)
     if len(shards) == 1:
         return [_write(folder / f"{stem}.safetensors", tensors, list(tensors))]
-    located, files = {}, []
+    located: dict[str, str] = {}
+    files: list[Path] = []
     for number, names in enumerate(shards, 1):
         file = folder / f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
         files.append(_write(file, tensors, names))

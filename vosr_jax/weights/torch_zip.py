@@ -38,7 +38,8 @@ def write_torch_zip(path: str | Path, saved: Any) -> Path:
       The path.
     """
     path = Path(path)
-    buffer, storages = io.BytesIO(), []
+    buffer = io.BytesIO()
+    storages: list[np.ndarray] = []
     _Pickler(buffer, storages).dump(saved)
     temporary = path.with_name(path.name + ".tmp")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -60,8 +61,11 @@ class _Named:
         self.module, self.name = module, name
 
 
-# The pickler in C cannot be taught new kinds of opcodes.
-class _Pickler(pickle._Pickler):  # type: ignore[misc,name-defined]
+# The pickler in C cannot be taught new kinds of opcodes; the types know only that one.
+_PurePickler: Any = pickle._Pickler  # type: ignore[attr-defined]
+
+
+class _Pickler(_PurePickler):
     """The pure-Python pickler, taught the two things that torch adds."""
 
     def __init__(self, file: io.BytesIO, storages: list[np.ndarray]):
@@ -81,7 +85,8 @@ class _Pickler(pickle._Pickler):  # type: ignore[misc,name-defined]
         key = str(len(self.storages))
         self.storages.append(contiguous)
         kind = _Named("torch", _STORAGES[array.dtype])
-        strides, step = [], 1
+        strides: list[int] = []
+        step = 1
         for side in reversed(array.shape):
             strides.insert(0, step)
             step *= side
