@@ -2,7 +2,7 @@
 
 import io
 import os
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -29,10 +29,18 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
       UnreadablePicture: the file cannot be opened or decoded.
     """
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return decode_picture(read_all(file))
     except OSError as error:
         raise UnreadablePicture(error.strerror or str(error)) from error
-    return decode_picture(data)
+
+
+def read_all(file: BinaryIO) -> bytes:
+    """The rest of an open file; raises UnreadablePicture."""
+    try:
+        return file.read()
+    except OSError as error:
+        raise UnreadablePicture(error.strerror or str(error)) from error
 
 
 def decode_picture(data: bytes) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from vosr_jax.data.bad_records import BadRecordLog
 from vosr_jax.data.degradation import RealESRGANSettings
 from vosr_jax.data.samples import BadRecord, Sample, SampleMaker
-from vosr_jax.data.sources import FileSource, parse_sources
+from vosr_jax.data.sources import Source, parse_sources
 from vosr_jax.data.workers import single_threaded_children, start_worker
 from vosr_jax.errors import UserError
 
@@ -144,7 +144,7 @@ class Batches:
       log: counts of replaced and enlarged samples so far.
     """
 
-    def __init__(self, dataset, sources: tuple[FileSource, ...], log: BadRecordLog):
+    def __init__(self, dataset, sources: tuple[Source, ...], log: BadRecordLog):
         from absl import flags
 
         # Grain's workers read flags; a program not started by absl.app.run has not parsed any.
