@@ -56,11 +56,13 @@ class RawPicture:
     """An open file of uncompressed 8-bit RGB pixels.
 
     Attributes:
-      shape: (height, width, 3).
+      height, width: of the picture, pixels.
+      tiles: what lies where in the file.
     """
 
     file: BinaryIO
-    shape: tuple[int, int, int]
+    height: int
+    width: int
     tiles: tuple[_Tile, ...]
 
     def region(self, top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -112,7 +114,7 @@ def raw_picture(file: BinaryIO) -> RawPicture | None:
         file.seek(0)
     if not tiles or not upright or max(tile.end for tile in tiles) > size:
         return None
-    return RawPicture(file, (image.height, image.width, 3), tiles)
+    return RawPicture(file, image.height, image.width, tiles)
 
 
 def _tiles(image: Image.Image) -> tuple[_Tile, ...]:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
-from vosr_jax.data.cache import PictureCache
+from vosr_jax.data.cache import PictureCache, picture_bytes
 from vosr_jax.data.cropping import at_least, random_crop
 from vosr_jax.data.degradation import Plan, RealESRGANSettings, sample_plan
-from vosr_jax.data.pictures import UnreadablePicture, decode_picture, read_all
+from vosr_jax.data.pictures import UnreadablePicture, decode_image, read_all
 from vosr_jax.data.raw_pictures import raw_picture
 from vosr_jax.data.sources import Source
 
@@ -141,18 +142,18 @@ class SampleMaker:
                 return self._cut(picture, rng)
             with records.open(position) as file:
                 raw = raw_picture(file)
-                if raw is not None and min(raw.shape[:2]) >= self.crop_size:
+                if raw is not None and min(raw.height, raw.width) >= self.crop_size:
                     return random_crop(raw, self.crop_size, rng, self.flip), False
-                picture = decode_picture(read_all(file))
+                picture = decode_image(read_all(file))
         except UnreadablePicture as error:
             bad = BadRecord(records.name, records.record_name(position), str(error))
             if len(self._unreadable) < _REMEMBERED:
                 self._unreadable[key] = bad
             return bad
-        if len(records) * picture.nbytes <= _CACHED_SHARE * self.cache_bytes:
+        if len(records) * picture_bytes(picture) <= _CACHED_SHARE * self.cache_bytes:
             self._cache.put(key, picture)
         return self._cut(picture, rng)
 
-    def _cut(self, picture: np.ndarray, rng) -> tuple[np.ndarray, bool]:
+    def _cut(self, picture: Image.Image, rng) -> tuple[np.ndarray, bool]:
         picture, enlarged = at_least(picture, self.crop_size)
         return random_crop(picture, self.crop_size, rng, self.flip), enlarged

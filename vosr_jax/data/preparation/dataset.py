@@ -32,7 +32,7 @@ from vosr_jax.data.sources.source import in_memory
 _RANGE = 64
 
 
-class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builder of the dataset.
 
     Args:
