@@ -56,7 +56,7 @@ setup(
         "prepare": PREPARE,
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "dev": TRAIN + EVAL + DEV,
+        "dev": TRAIN + EVAL + PREPARE + DEV,
     },
     entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
 )
