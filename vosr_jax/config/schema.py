@@ -87,7 +87,11 @@ class ObjectiveConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Photographs in, pairs out; see data/pipeline.py."""
+    """Photographs in, pairs out; see data/pipeline.py.
+
+    degradation is the JPEG variant; grey_probability and jitter_probability are the shares of LR
+    pictures turned grey and changed in colour, which the official training leaves at zero.
+    """
 
     sources: str | None = None
     crop_size: int = 512
@@ -95,6 +99,8 @@ class DataConfig:
     flip: bool = False
     workers: int = 8
     degradation: Literal["official", "libjpeg"] = "official"
+    grey_probability: float = 0.0
+    jitter_probability: float = 0.0
     max_bad_fraction: float = 0.05
     cache_bytes: int = 1 << 30
 
