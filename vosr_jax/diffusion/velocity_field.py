@@ -98,9 +98,7 @@ def as_field(velocity_fn: VelocityFn | VelocityField) -> VelocityField:
 
 def stack_rows(first: Any, second: Any) -> Any:
     """[B, ...] twice to [2 B, ...], a row beside its twin: nothing moves between devices."""
-    return jax.tree.map(
-        lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:]), first, second
-    )
+    return jax.tree.map(lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:]), first, second)
 
 
 def split_rows(both: Array) -> tuple[Array, Array]:

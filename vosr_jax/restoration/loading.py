@@ -14,6 +14,11 @@ _NAMES = ("nano",)
 _RELEASED = ("0.5b", "0.5b-onestep", "1.4b", "1.4b-onestep")
 
 
+def shipped_folder(name: str) -> Path | None:
+    """Where a shipped model lies; None for any other name."""
+    return _SHIPPED / name if name in _NAMES else None
+
+
 def load_model(name_or_path: str | Path) -> RestorationModel:
     """Load a shipped model, an export, a workdir or a folder in the official layout.
 

@@ -67,7 +67,7 @@ def export_workdir(workdir: str | Path, folder: str | Path, dtype: str = "float1
       UserError: the workdir has no checkpoint, or the folder can't be written.
     """
     from vosr_jax import __version__
-    from vosr_jax.training.checkpoints import load_ema
+    from vosr_jax.training.checkpoints import load_ema, teacher_of
 
     config, step, ema = load_ema(workdir)
     # Where the run found its files says nothing to whoever gets the weights.
@@ -76,6 +76,7 @@ def export_workdir(workdir: str | Path, folder: str | Path, dtype: str = "float1
         *(("eval", "model"), ("eval", "hr"), ("eval", "lr")),
     ):
         config[section][key] = None
+    config["teacher"] = None
     provenance = {
         "vosr_jax": __version__,
         "step": step,
@@ -83,6 +84,8 @@ def export_workdir(workdir: str | Path, folder: str | Path, dtype: str = "float1
         "parameters": int(sum(array.size for array in ema.values())),
         "dtype": dtype,
     }
+    if (teacher := teacher_of(workdir)) is not None:
+        provenance["teacher_sha256"] = teacher["sha256"]
     try:
         return save_export(folder, config, ema, dtype, provenance)
     except OSError as error:

@@ -77,6 +77,4 @@ def loss(
     goal = jax.lax.stop_gradient(target - wide(t - r) * change)
     squares = jnp.sum((average - goal) ** 2, axis=(1, 2, 3))
     weight = jax.lax.stop_gradient((squares + settings.offset) ** -settings.power)
-    return with_perceptual(
-        weight * squares, average, sample, batch, settings, endpoint_distance
-    )
+    return with_perceptual(weight * squares, average, sample, batch, settings, endpoint_distance)
