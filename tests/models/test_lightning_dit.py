@@ -152,10 +152,82 @@ def test_scan_equals_a_plain_loop_over_the_blocks():
     y = x
     for layer in range(SMALL.depth):
         block = nnx.merge(graph, jax.tree.map(lambda p, i=layer: p[i], stacked))
-        y = block(y, modulation, context, rotary_table((4, 4), 4, 16), jnp.float32)
-    scanned = model._run_blocks(x, modulation, context, (4, 4))
+        cross = functools.partial(block.cross_attn, context=context, dtype=jnp.float32)
+        y = block(y, modulation, cross, rotary_table((4, 4), 4, 16), jnp.float32)
+    scanned = model._run_blocks(x, modulation, (4, 4), context)
     assert np.abs(y - x).max() > 0.1
     np.testing.assert_allclose(scanned, y, atol=2e-5)
+
+
+ABLATED = dataclasses.replace(
+    SMALL, r_embedding=False, qk_norm=False, swiglu=False, rotary=False, rms_norm=False
+)
+DETAILED = dataclasses.replace(SMALL, token_width=None, detail_width=8)
+
+
+@pytest.mark.parametrize("settings", [SMALL, ABLATED, DETAILED])
+def test_what_is_remembered_equals_the_plain_formula(settings):
+    model, given = network(settings), inputs(settings)
+    times = given["t"], given.get("r")
+    latents = given["condition"], given["noisy"]
+    context = model.token_context(given.get("visual_tokens"))
+    memory = model.token_memory(context)
+    time = model.time_features(*times)
+    plain = model(**given)
+    assert np.abs(plain).max() > 0.1
+    np.testing.assert_allclose(model.denoise(*latents, time, memory), plain, atol=1e-5)
+
+    weak = given | {"condition": 0.1 * given["condition"]}
+    if settings.token_width:
+        weak["visual_tokens"] = 0 * given["visual_tokens"]
+    conditions = given["condition"], weak["condition"]
+    for reading in (memory, context):
+        both = model.denoise_both(
+            *conditions, given["noisy"], time, reading, model.constant_memory()
+        )
+        np.testing.assert_allclose(both[0], plain, atol=1e-5)
+        np.testing.assert_allclose(both[1], model(**weak), atol=1e-5)
+
+
+def test_one_time_serves_all_rows():
+    model, given = network(), inputs()
+    same = given | {"t": jnp.full(2, 0.3), "r": jnp.full(2, 0.1)}
+    time = model.time_features(jnp.array([0.3]), jnp.array([0.1]))
+    memory = model.token_memory(model.token_context(given["visual_tokens"]))
+    ours = model.denoise(given["condition"], given["noisy"], time, memory)
+    np.testing.assert_allclose(ours, model(**same), atol=1e-5)
+
+
+def test_the_weak_branch_computes_neither_tokens_nor_attention_to_them():
+    """Matrix products that reading a compiled program finds, by the shapes that they have."""
+    model, given = network(), inputs()
+    tokens = given["visual_tokens"]
+    memory, constant = jax.jit(
+        lambda z: (model.token_memory(model.token_context(z)), model.constant_memory())
+    )(tokens)
+    time = model.time_features(given["t"], given["r"])
+
+    def products(function, *arguments) -> list[int]:
+        """Rows of the products that read the visual tokens or what is made of them."""
+        found = []
+
+        def search(jaxpr):
+            for equation in jaxpr.eqns:
+                if equation.primitive.name == "dot_general":
+                    shapes = [v.aval.shape for v in equation.invars]
+                    if any(5 in shape for shape in shapes):
+                        found.append(shapes[0][0])
+                for inner in jax.core.jaxprs_in_params(equation.params):
+                    search(inner)
+
+        search(jax.make_jaxpr(function)(*arguments).jaxpr)
+        return found
+
+    # Scores and weighted values, of the two full rows alone.
+    latents = given["condition"], given["condition"], given["noisy"]
+    assert products(lambda m: model.denoise_both(*latents, time, m, constant), memory) == [2, 2]
+    # Beside them two layers of the tokens' MLP, keys and values.
+    assert len(products(lambda z: model(**given | {"visual_tokens": z}), tokens)) == 6
 
 
 def test_remat_policies_give_the_same_gradients():
@@ -203,6 +275,13 @@ def test_missing_inputs_are_named():
         network()(**{k: v for k, v in given.items() if k != "visual_tokens"})
     with pytest.raises(ValueError, match="interval's end r"):
         network()(**{k: v for k, v in given.items() if k != "r"})
+    time = network().time_features(given["t"], given["r"])
+    with pytest.raises(ValueError, match="memory"):
+        network().denoise(given["condition"], given["noisy"], time)
+    with pytest.raises(ValueError, match="both or neither"):
+        context = network().token_context(given["visual_tokens"])
+        latents = given["condition"], given["condition"], given["noisy"]
+        network().denoise_both(*latents, time, context)
 
 
 def test_r_changes_nothing_where_it_equals_t():

@@ -27,8 +27,8 @@ class ResidualConv(nnx.Module):
         self.second = Conv(width, width, rngs=rngs, init="zeros")
         self.modulation = Linear(time_width, (3, width), rngs=rngs, init="zeros")
 
-    def __call__(self, x: Array, time: Array, dtype: DTypeLike) -> Array:
-        parts = self.modulation(jax.nn.silu(time)).astype(dtype)[:, :, None, None]
+    def __call__(self, x: Array, modulation: Array, dtype: DTypeLike) -> Array:
+        parts = modulation.astype(dtype)[:, :, None, None]
         scale, shift, gate = parts[:, 0], parts[:, 1], parts[:, 2]
         y = self.first(jax.nn.silu(x * (1 + scale) + shift), dtype)
         return x * (1 + gate) + self.second(jax.nn.silu(y), dtype)
@@ -61,13 +61,20 @@ class Detailer(nnx.Module):
         self.blocks = nnx.List([ResidualConv(width, time_width, rngs=rngs) for _ in range(blocks)])
         self.out = Conv(width, outputs, rngs=rngs, init="zeros")
 
-    def stem(self, pair: Array, time: Array, dtype: DTypeLike) -> Array:
-        """[B, h, w, inputs] and time [B, time_width] to features [B, h, w, width]."""
-        return self.refine(self.embed(pair, dtype), time, dtype)
+    def modulations(self, time: Array) -> list[Array]:
+        """[B, 3, width] of the stem and of every block of the head; time [B, time_width]."""
+        time = jax.nn.silu(time)
+        return [block.modulation(time) for block in (self.refine, *self.blocks)]
 
-    def head(self, features: Array, decoded: Array, time: Array, dtype: DTypeLike) -> Array:
+    def stem(self, pair: Array, modulations: list[Array], dtype: DTypeLike) -> Array:
+        """[B, h, w, inputs] to features [B, h, w, width]."""
+        return self.refine(self.embed(pair, dtype), modulations[0], dtype)
+
+    def head(
+        self, features: Array, decoded: Array, modulations: list[Array], dtype: DTypeLike
+    ) -> Array:
         """Stem features and the transformer's output, both [B, h, w, width], to [.., outputs]."""
         y = features + decoded
-        for block in self.blocks:
-            y = block(y, time, dtype)
+        for block, modulation in zip(self.blocks, modulations[1:], strict=True):
+            y = block(y, modulation, dtype)
         return self.out(jax.nn.silu(y), dtype).astype(jnp.float32)

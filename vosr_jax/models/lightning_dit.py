@@ -5,7 +5,7 @@ depth axis and the blocks run in one scan, so compile time does not grow with de
 """
 
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,28 @@ from jax.typing import DTypeLike
 
 from vosr_jax.models.detailer import Detailer
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
-from vosr_jax.models.lightning_dit_block import Block, Mlp, token_norm
+from vosr_jax.models.lightning_dit_block import Block, CrossAttention, Mlp, TokenMemory, token_norm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
 from vosr_jax.models.patches import patchify, unpatchify
 from vosr_jax.models.rotary import rotary_table
 
-__all__ = ["LightningDiT", "LightningDiTSettings", "Remat"]
+__all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "TokenMemory"]
 
 Remat = Literal["none", "full", "dots"]
+
+
+class TimeFeatures(NamedTuple):
+    """All that the network makes of its times, for a batch of them.
+
+    Attributes:
+      blocks: [B, 6, width] modulation, one for all blocks.
+      final: [B, 2, width] modulation of the final layer.
+      detail: [B, 3, detail_width] modulations of the detailer's parts; empty without one.
+    """
+
+    blocks: Array
+    final: Array
+    detail: list[Array]
 
 
 class FinalLayer(nnx.Module):
@@ -34,13 +48,17 @@ class FinalLayer(nnx.Module):
         self.linear = Linear(settings.width, outputs, rngs=rngs, init=init)
         self.modulation = Linear(settings.width, (2, settings.width), rngs=rngs, init="zeros")
 
-    def __call__(self, x: Array, time: Array, dtype: DTypeLike) -> Array:
-        shift, scale = jnp.split(self.modulation(jax.nn.silu(time)), 2, axis=1)
+    def __call__(self, x: Array, modulation: Array, dtype: DTypeLike) -> Array:
+        shift, scale = jnp.split(modulation, 2, axis=1)
         return self.linear(self.norm(x) * (1 + scale) + shift, dtype)
 
 
 class LightningDiT(nnx.Module):
     """The denoiser.
+
+    Calling it is the plain formula. A sampler, which asks many times about one picture, takes
+    apart what a call computes: `token_memory` and `constant_memory` once a picture,
+    `time_features` once for all steps, `denoise` or `denoise_both` every step.
 
     Args:
       settings: sizes and parts.
@@ -105,41 +123,163 @@ class LightningDiT(nnx.Module):
         Raises:
           ValueError: a side is no multiple of the patch, or an input is missing.
         """
-        s = self.settings
-        _check_inputs(s, condition, noisy, visual_tokens, r)
-        pair = jnp.concatenate([condition, noisy], -1)
+        features = self.time_features(t, r)
+        return self.denoise(condition, noisy, features, self.token_context(visual_tokens))
+
+    def time_features(self, t: Array, r: Array | None = None) -> TimeFeatures:
+        """Times t [B], and r [B] where settings.r_embedding is set, to what modulates.
+
+        Raises:
+          ValueError: r is missing.
+        """
         time = self.t_embedding(t)
-        if self.r_embedding is not None and r is not None:
+        if self.r_embedding is not None:
+            if r is None:
+                raise ValueError("this network has an r input; give the interval's end r")
             time = time + (t - r)[:, None] * self.r_embedding(r)
-        features = pair
+        detail = [] if self.detailer is None else self.detailer.modulations(time)
+        active = jax.nn.silu(time)
+        return TimeFeatures(self.modulation(active), self.final.modulation(active), detail)
+
+    def token_context(self, visual_tokens: Array | None) -> Array | None:
+        """Visual tokens [B, N, token_width] as all blocks see them, [B, N, width].
+
+        Raises:
+          ValueError: tokens are missing, or given to a network without them.
+        """
+        if (visual_tokens is None) != (self.token_mlp is None):
+            expected = self.settings.token_width
+            raise ValueError(f"visual_tokens must be given exactly if token_width={expected}")
+        if self.token_norm is None or self.token_mlp is None or visual_tokens is None:
+            return None
+        return self.token_mlp(self.token_norm(visual_tokens), self.dtype)
+
+    def token_memory(self, context: Array | None) -> TokenMemory | None:
+        """Every block's keys and values, [depth, B, N, heads, head_width], of `token_context`."""
+        if context is None:
+            return None
+        return self._of_cross_attentions(lambda cross: cross.remember(context, self.dtype))
+
+    def constant_memory(self) -> Array | None:
+        """[depth, width]: every block's cross-attention where all visual tokens are zero.
+
+        All keys are then equal, so every query weights N equal values evenly.
+        """
+        if self.settings.token_width is None:
+            return None
+        zeros = jnp.zeros((1, 1, self.settings.token_width))
+        context = cast(Array, self.token_context(zeros))[0, 0]
+        return self._of_cross_attentions(lambda cross: cross.constant(context, self.dtype))
+
+    def denoise(
+        self,
+        condition: Array,
+        noisy: Array,
+        time: TimeFeatures,
+        memory: TokenMemory | Array | None = None,
+    ) -> Array:
+        """The same as a call, from what can be computed beforehand.
+
+        Args:
+          condition, noisy: [B, h, w, C].
+          time: of B times, or of one for all rows.
+          memory: `token_memory`, or `token_context`, from which each block then makes its keys
+            and values anew; None for a network without tokens.
+
+        Returns:
+          [B, h, w, C] float32.
+
+        Raises:
+          ValueError: a side is no multiple of the patch, or shapes disagree.
+        """
+        return self._denoise(condition, noisy, time, memory, None)
+
+    def denoise_both(
+        self,
+        condition: Array,
+        weak_condition: Array,
+        noisy: Array,
+        time: TimeFeatures,
+        memory: TokenMemory | Array | None = None,
+        constant: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Full and weak branch in one batch: the weak one's visual tokens are zero.
+
+        Args:
+          condition, weak_condition, noisy: [B, h, w, C].
+          time, memory: as in `denoise`, of B rows.
+          constant: `constant_memory`; needed where memory is.
+
+        Returns:
+          The two outputs, [B, h, w, C] float32 each.
+
+        Raises:
+          ValueError: as in `denoise`, or one of memory and constant is missing.
+        """
+        if (memory is None) != (constant is None):
+            raise ValueError("memory and constant belong together; give both or neither")
+        # A sample's two rows lie side by side, so that a batch sharded over devices stays put.
+        pairs = jnp.stack([condition, weak_condition], 1).reshape(-1, *condition.shape[1:])
+        if time.blocks.shape[0] > 1:
+            time = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), time)
+        both = self._denoise(pairs, jnp.repeat(noisy, 2, axis=0), time, memory, constant)
+        both = both.reshape(-1, 2, *noisy.shape[1:])
+        return both[:, 0], both[:, 1]
+
+    def _denoise(self, condition, noisy, time: TimeFeatures, memory, constant) -> Array:
+        s = self.settings
+        _check_latents(s, condition, noisy)
+        if (memory is None) != (s.token_width is None):
+            raise ValueError(f"memory must be given exactly if token_width={s.token_width}")
+        features = jnp.concatenate([condition, noisy], -1)
         if self.detailer is not None:
-            features = self.detailer.stem(pair, time, self.dtype)
-        grid = (pair.shape[1] // s.patch_size, pair.shape[2] // s.patch_size)
+            features = self.detailer.stem(features, time.detail, self.dtype)
+        grid = (noisy.shape[1] // s.patch_size, noisy.shape[2] // s.patch_size)
         x = self.patch_embed(patchify(features, s.patch_size), self.dtype).astype(jnp.float32)
-
-        context = None
-        if self.token_norm is not None and self.token_mlp is not None and visual_tokens is not None:
-            context = self.token_mlp(self.token_norm(visual_tokens), self.dtype)
-        x = self._run_blocks(x, self.modulation(jax.nn.silu(time)), context, grid)
-
-        y = unpatchify(self.final(x, time, self.dtype), grid, s.patch_size)
+        x = self._run_blocks(x, time.blocks, grid, memory, constant)
+        y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
         if self.detailer is not None:
-            y = self.detailer.head(features, y, time, self.dtype)
+            y = self.detailer.head(features, y, time.detail, self.dtype)
         return y.astype(jnp.float32)
 
-    def _run_blocks(self, x: Array, modulation: Array, context: Array | None, grid) -> Array:
+    def _run_blocks(self, x: Array, modulation: Array, grid, memory, constant=None) -> Array:
+        """All blocks in one scan; where constant is given, every second row gets it."""
         s = self.settings
         table = None
         if s.rotary:
             side = s.latent_size // s.patch_size
             table = rotary_table(grid, side, s.head_width, rescale=s.rescale_positions)
         graph, stacked = nnx.split(self.blocks)
+        kept = memory if isinstance(memory, TokenMemory) else None
 
-        def body(x: Array, parameters: nnx.State) -> tuple[Array, None]:
+        def body(x: Array, scanned) -> tuple[Array, None]:
+            parameters, kept, constant = scanned
             block = nnx.merge(graph, parameters)
-            return block(x, modulation, context, table, self.dtype).astype(jnp.float32), None
+            cross = None
+            if block.cross_attn is not None and memory is not None:
+                read = block.cross_attn.remember(memory, self.dtype) if kept is None else kept
+                cross = partial(_attend, block.cross_attn, read, constant, self.dtype)
+            return block(x, modulation, cross, table, self.dtype).astype(jnp.float32), None
 
-        return jax.lax.scan(_rematerialized(body, self.remat), x, stacked)[0]
+        scanned = (stacked, kept, constant)
+        return jax.lax.scan(_rematerialized(body, self.remat), x, scanned)[0]
+
+    def _of_cross_attentions(self, function):
+        """function(cross-attention) of every block, stacked over depth."""
+        graph, stacked = nnx.split(self.blocks.cross_attn)
+
+        def of_one(parameters: nnx.State):
+            return function(cast(CrossAttention, nnx.merge(graph, parameters)))
+
+        return jax.lax.map(of_one, stacked)
+
+
+def _attend(cross_attn: CrossAttention, memory, constant: Array | None, dtype, x: Array) -> Array:
+    """Every row's cross-attention, or every first one's of two where the second gets constant."""
+    if constant is None:
+        return cross_attn.attend(x, memory, dtype)
+    full = cross_attn.attend(x.reshape(-1, 2, *x.shape[1:])[:, 0], memory, dtype)
+    return jnp.stack([full, jnp.broadcast_to(constant, full.shape)], 1).reshape(x.shape)
 
 
 def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs) -> Block:
@@ -160,7 +300,7 @@ def _rematerialized(body, remat: Remat):
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 
 
-def _check_inputs(s: LightningDiTSettings, condition, noisy, visual_tokens, r) -> None:
+def _check_latents(s: LightningDiTSettings, condition: Array, noisy: Array) -> None:
     if condition.shape != noisy.shape or noisy.shape[-1] != s.latent_channels:
         raise ValueError(
             f"condition {condition.shape} and noisy {noisy.shape} must be equal, "
@@ -168,7 +308,3 @@ def _check_inputs(s: LightningDiTSettings, condition, noisy, visual_tokens, r) -
         )
     if noisy.shape[1] % s.patch_size or noisy.shape[2] % s.patch_size:
         raise ValueError(f"latent sides {noisy.shape[1:3]} are no multiples of {s.patch_size}")
-    if (visual_tokens is None) != (s.token_width is None):
-        raise ValueError(f"visual_tokens must be given exactly if token_width={s.token_width}")
-    if r is None and s.r_embedding:
-        raise ValueError("this network has an r input; give the interval's end r")

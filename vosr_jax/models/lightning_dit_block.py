@@ -1,6 +1,8 @@
 """LightningDiT's block: attention, cross-attention and MLP, modulated by time."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,17 @@ class SelfAttention(nnx.Module):
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
 
+class TokenMemory(NamedTuple):
+    """What cross-attention reads of the visual tokens, whatever the time and the latent.
+
+    Attributes:
+      keys, values: [..., B, N, heads, head_width]; a network's memory leads with its depth.
+    """
+
+    keys: Array
+    values: Array
+
+
 class CrossAttention(nnx.Module):
     """Attention of the picture's tokens to the visual tokens."""
 
@@ -48,12 +61,25 @@ class CrossAttention(nnx.Module):
         self.proj = Linear(settings.width, settings.width, rngs=rngs)
 
     def __call__(self, x: Array, context: Array, dtype: DTypeLike) -> Array:
-        query, key = self.query(x, dtype), self.key(context, dtype)
-        value = self.value(context, dtype)
-        if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
-        y = attention(query, key, value)
+        """The plain formula: x [B, n, width] attends to context [B, N, width]."""
+        return self.attend(x, self.remember(context, dtype), dtype)
+
+    def remember(self, context: Array, dtype: DTypeLike) -> TokenMemory:
+        """Keys, normed, and values of context [B, N, width]."""
+        key, value = self.key(context, dtype), self.value(context, dtype)
+        return TokenMemory(key if self.k_norm is None else self.k_norm(key).astype(dtype), value)
+
+    def attend(self, x: Array, memory: TokenMemory, dtype: DTypeLike) -> Array:
+        """x [B, n, width] attends to what is remembered."""
+        query = self.query(x, dtype)
+        if self.q_norm is not None:
+            query = self.q_norm(query).astype(dtype)
+        y = attention(query, memory.keys, memory.values)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
+
+    def constant(self, context: Array, dtype: DTypeLike) -> Array:
+        """What every x gets where all tokens equal context [width]: any weighting of them."""
+        return self.proj(self.value(context, dtype).reshape(-1), dtype)
 
 
 class SwiGLU(nnx.Module):
@@ -107,11 +133,19 @@ class Block(nnx.Module):
         has_tokens = settings.token_width is not None
         self.cross_attn = CrossAttention(settings, rngs=rngs) if has_tokens else None
 
-    def __call__(self, x: Array, modulation: Array, context: Array | None, table, dtype) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        modulation: Array,
+        cross: Callable[[Array], Array] | None,
+        table,
+        dtype: DTypeLike,
+    ) -> Array:
+        """One block; `cross` is what stands for its cross-attention, in whichever form."""
         # modulation: [B, 6, width], one for all blocks; each block adds its own table.
         parts = self.scale_shift_table[...] + modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, table, dtype)
-        if self.cross_attn is not None and context is not None:
-            x = x + self.cross_attn(x, context, dtype)
+        if cross is not None:
+            x = x + cross(x)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2, dtype)
