@@ -17,6 +17,8 @@ from tests.parity.test_objectives import (
 )
 from vosr_jax.config import OptimizerConfig
 from vosr_jax.diffusion.objectives import loss_of
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.parameters import Blueprint, flatten
 from vosr_jax.training.optimizer import make_optimizer
@@ -84,14 +86,16 @@ def test_four_optimizer_steps_are_the_official_ones(kind: str):
     # "student's weights (teacher: teacher's weights)", or the first alone.
     initial, _, named = hyper["initial"][kind].partition(" (teacher: ")
     model = network(Path(initial).stem, r_embedding=r_embedding)
-    teacher = network(Path(named.rstrip(")")).stem, r_embedding=False) if named else None
+    form, teacher = Parameterization(), None
+    if named:
+        teacher = NetworkField(network(Path(named.rstrip(")")).stem, r_embedding=False), form)
     method = method_of(hyper, model, settings_of_case(hyper), len(steps_of(arrays)))
     objective = loss_of(method.objective)
 
     @jax.jit
     def update(state: TrainState, batch: dict, draws: dict):
         def loss(parameters):
-            velocity_fn = method.network.merge(parameters)
+            velocity_fn = NetworkField(method.network.merge(parameters), form)
             return objective(
                 velocity_fn, batch, None, method.objective, teacher_fn=teacher, draws=draws
             )[0]

@@ -64,17 +64,26 @@ class Parameterization:
         """The endpoint that a velocity at (z_t, t) points at: z_t - t v."""
         return z_t - self._divisor(t) * velocity
 
+    def velocity(self, output: Array, z_t: Array, t: Array) -> Array:
+        """The velocity that a network's output at (z_t, t) stands for.
+
+        A student's average velocity over [r, t] follows in the same way: with prediction
+        "endpoint" it points from z_t at its endpoint, where the straight line meets t = 0.
+        """
+        if self.prediction == "velocity":
+            return output
+        if self.prediction == "endpoint":
+            return (z_t - output) / self._divisor(t)
+        time = t[:, None, None, None]
+        d = (1 - time) ** 2 + time**2
+        return (2 * time - 1) / d * z_t - output / jnp.sqrt(d)
+
     def velocity_fn(self, network: VelocityFn) -> VelocityFn:
         """The network as a velocity, whatever it predicts."""
         if self.prediction == "velocity":
             return network
 
         def velocity(condition, z_t, t, visual_tokens=None, r=None) -> Array:
-            output = network(condition, z_t, t, visual_tokens, r)
-            if self.prediction == "endpoint":
-                return (z_t - output) / self._divisor(t)
-            time = t[:, None, None, None]
-            d = (1 - time) ** 2 + time**2
-            return (2 * time - 1) / d * z_t - output / jnp.sqrt(d)
+            return self.velocity(network(condition, z_t, t, visual_tokens, r), z_t, t)
 
         return velocity

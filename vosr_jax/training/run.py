@@ -68,8 +68,11 @@ def denoiser_blueprint(config: Config, **changes) -> Blueprint:
     settings = dataclasses.replace(config.model_settings(), **changes)
     dtype = compute_dtype(config)
     remat, seed = config.model.remat, config.seed
+    plain = config.objective.name == "mean_flow"
     return Blueprint(
-        lambda: LightningDiT(settings, rngs=nnx.Rngs(params=seed), dtype=dtype, remat=remat)
+        lambda: LightningDiT(
+            settings, rngs=nnx.Rngs(params=seed), dtype=dtype, remat=remat, plain=plain
+        )
     )
 
 

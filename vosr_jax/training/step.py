@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.sharding import batch_sharding, state_shardings
@@ -89,10 +90,11 @@ class Method:
         """The objective of uint8 pairs."""
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
-        velocity_fn = self.objective.parameterization.velocity_fn(self.network.merge(parameters))
+        form = self.objective.parameterization
+        velocity_fn = NetworkField(self.network.merge(parameters), form)
         teacher_fn = None
         if self.teacher is not None:
-            teacher_fn = self.teacher_form.velocity_fn(self.teacher.merge(weights["teacher"]))
+            teacher_fn = NetworkField(self.teacher.merge(weights["teacher"]), self.teacher_form)
         distance = None
         if self.endpoint_distance is not None:
             distance = partial(self.endpoint_distance, weights)
