@@ -54,6 +54,21 @@ def changed(**sections: dict) -> dict:
         ({"sampling": {"steps": 0}}, "sampling.steps must be positive"),
         ({"autoencoder": {"kind": "sd2"}}, "autoencoder.path must name the weights"),
         ({"encoder": {"kind": "dinov2b"}}, "encoder.path must name the weights"),
+        ({"objective": {"name": "rcgm"}}, "objective.name=rcgm needs .* model.r_embedding=True"),
+        ({"model": {"r_embedding": True}}, "set model.r_embedding=False"),
+        ({"teacher": "nano"}, "teacher is set, but objective.name=flow_matching has none"),
+        ({"teacher": 3}, "teacher is 3; it must be of type str"),
+        ({"objective": {"delta_t": 0.0}}, "objective.delta_t must lie in"),
+        ({"objective": {"n_steps": 0}}, "objective.n_steps must be positive"),
+        ({"objective": {"interval_alpha": 0.0}}, "objective.interval_alpha and"),
+        ({"objective": {"instant_share": 0.7, "one_step_share": 0.7}}, "shares of one whole"),
+        (
+            {
+                "model": {"r_embedding": True},
+                "objective": {"name": "rcgm", "perceptual_weight": 1.0},
+            },
+            "set objective.one_step_share above 0",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_its_key(values: dict, sentence: str):
