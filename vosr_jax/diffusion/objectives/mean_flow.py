@@ -11,6 +11,7 @@ code has no such objective.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives.distillation import (
     DistillationSettings,
     EndpointDistance,
+    Sample,
     prepare,
     wide,
     with_perceptual,
@@ -27,7 +29,7 @@ from vosr_jax.diffusion.objectives.distillation import (
 from vosr_jax.diffusion.objectives.guided_target import guided_target
 from vosr_jax.diffusion.parameterization import VelocityFn
 from vosr_jax.diffusion.timesteps import TimeSettings
-from vosr_jax.diffusion.velocity_field import as_field
+from vosr_jax.diffusion.velocity_field import VelocityField, as_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +69,28 @@ def loss(
     teacher = None if teacher_fn is None else as_field(teacher_fn).frozen()
     target = guided_target(student.frozen(), teacher, sample, settings)
     memory = student.remember(sample.tokens)
+    average, change = average_and_change(student, target, memory, sample)
+    goal = jax.lax.stop_gradient(target - wide(sample.t - sample.r) * change)
+    squares = jnp.sum((average - goal) ** 2, axis=(1, 2, 3))
+    weight = jax.lax.stop_gradient((squares + settings.offset) ** -settings.power)
+    return with_perceptual(weight * squares, average, sample, batch, settings, endpoint_distance)
+
+
+def average_and_change(
+    student: VelocityField, velocity: Array, memory: Any, sample: Sample
+) -> tuple[Array, Array]:
+    """u(z_t, t, r), and du/dt along the flow, from one evaluation and its derivative.
+
+    Args:
+      student: its attention must have forward-mode derivatives.
+      velocity: dz/dt at (z_t, t).
+      memory: of the visual tokens that the student sees.
+      sample: the batch.
+    """
 
     def average_at(z: Array, t: Array, r: Array) -> Array:
         return student.at(sample.condition, z, t, memory, r)
 
     t, r = sample.t, sample.r
-    tangents = (target, jnp.ones_like(t), jnp.zeros_like(r))
-    average, change = jax.jvp(average_at, (sample.z_t, t, r), tangents)
-    goal = jax.lax.stop_gradient(target - wide(t - r) * change)
-    squares = jnp.sum((average - goal) ** 2, axis=(1, 2, 3))
-    weight = jax.lax.stop_gradient((squares + settings.offset) ** -settings.power)
-    return with_perceptual(weight * squares, average, sample, batch, settings, endpoint_distance)
+    tangents = (velocity, jnp.ones_like(t), jnp.zeros_like(r))
+    return jax.jvp(average_at, (sample.z_t, t, r), tangents)
