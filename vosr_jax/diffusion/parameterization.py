@@ -79,7 +79,7 @@ class Parameterization:
         return (2 * time - 1) / d * z_t - output / jnp.sqrt(d)
 
     def velocity_fn(self, network: VelocityFn) -> VelocityFn:
-        """The network as a velocity, whatever it predicts."""
+        """The network as a velocity."""
         if self.prediction == "velocity":
             return network
 

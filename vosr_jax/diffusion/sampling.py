@@ -1,20 +1,20 @@
 """Euler samplers: multi-step with guidance, and the one-step kind with an interval's end r.
 
 After the official vosr.py (sample_multistep_fm, sample_onestep), with each run of equal steps
-in one scan and no second branch where guidance does nothing.
+in one loop and no second branch where guidance does nothing.
 """
 
 import dataclasses
 import itertools
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vosr_jax.diffusion.conditions import GuidanceSettings, weak_condition
+from vosr_jax.diffusion.branches import Branches, Plain
+from vosr_jax.diffusion.conditions import GuidanceSettings
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
+from vosr_jax.diffusion.walk import Parts, Whole, advance, prepare, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,62 +63,48 @@ class SamplerSettings:
         inside = bool(start <= np.float32(t) <= end)
         return not self.r_input and self.guidance_scale != 1.0 and inside
 
+    def runs(self) -> list[tuple[bool, int, int]]:
+        """(guided, first step, step after the last) of every run of equal steps."""
+        times, runs = self.times(), []
+        for guided, steps in itertools.groupby(
+            range(self.steps), key=lambda i: self.guided(float(times[i]))
+        ):
+            indices = list(steps)
+            runs.append((guided, indices[0], indices[-1] + 1))
+        return runs
+
 
 def sample(
-    network: VelocityFn,
+    network: VelocityFn | Branches,
     lq_latent: Array,
     noise: Array,
     settings: SamplerSettings,
     *,
     visual_tokens: Array | None = None,
     parameterization: Parameterization | None = None,
+    parts: Parts | None = None,
 ) -> Array:
     """Integrate from noise at t = 1 to a latent at t = 0.
 
     Args:
-      network: (condition, noisy, t, visual_tokens, r) -> output, the denoiser itself.
+      network: (condition, noisy, t, visual_tokens, r) -> output, the denoiser itself; or its
+        branches, such as `branches.Remembered`, which do less work for the same result.
       lq_latent: [B, h, w, C], the clean condition.
       noise: [B, h, w, C] standard normal draws.
       settings: steps and guidance.
-      visual_tokens: [B, N, D] where the network has them.
+      visual_tokens: [B, N, D] where the network has them, or as `parts` wants them.
       parameterization: what the network predicts; VOSR's own by default.
+      parts: how the latent is cut into tiles; the whole latent by default.
 
     Returns:
       The restored latent [B, h, w, C].
     """
     form = parameterization or Parameterization()
-    velocity_fn = form.velocity_fn(network)
-    times = settings.times()
-    z = noise
-    groups = itertools.groupby(
-        range(settings.steps), key=lambda i: settings.guided(float(times[i]))
-    )
-    for guided, indices in groups:
-        steps = np.array(list(indices))
-
-        def step(z: Array, interval, guided=guided) -> tuple[Array, None]:
-            t, t_next = interval
-            arguments = (velocity_fn, z, t, t_next, lq_latent, visual_tokens, settings)
-            velocity = (_guided_velocity if guided else _full_velocity)(*arguments)
-            return z - (t - t_next) * velocity, None
-
-        z, _ = jax.lax.scan(step, z, (jnp.asarray(times[steps]), jnp.asarray(times[steps + 1])))
-    return form.to_latent(z, lq_latent)
-
-
-def _full_velocity(velocity_fn, z, t, t_next, lq_latent, visual_tokens, settings) -> Array:
-    batch = z.shape[0]
-    r = jnp.full(batch, t_next) if settings.r_input else None
-    return velocity_fn(lq_latent, z, jnp.full(batch, t), visual_tokens, r)
-
-
-def _guided_velocity(velocity_fn, z, t, t_next, lq_latent, visual_tokens, settings) -> Array:
-    """v_weak + s (v_full - v_weak), both branches in one call of the network."""
-    weak, weak_tokens = weak_condition(lq_latent, visual_tokens, settings.weak_strength)
-    condition = jnp.concatenate([lq_latent, weak])
-    tokens = None if weak_tokens is None else jnp.concatenate([visual_tokens, weak_tokens])
-    both = velocity_fn(
-        condition, jnp.concatenate([z, z]), jnp.full(condition.shape[0], t), tokens, None
-    )
-    v_full, v_weak = jnp.split(both, 2)
-    return v_weak + settings.guidance_scale * (v_full - v_weak)
+    branches = network if isinstance(network, Branches) else Plain(network)
+    parts = parts or Whole()
+    task = prepare(branches, parts, settings, lq_latent, visual_tokens)
+    walk = start(noise)
+    for guided, first, last in settings.runs():
+        questions = first * parts.count, last * parts.count
+        walk = advance(branches, parts, form, task, walk, *questions, guided=guided)
+    return form.to_latent(walk.z, lq_latent)

@@ -61,10 +61,10 @@ class Detailer(nnx.Module):
         self.blocks = nnx.List([ResidualConv(width, time_width, rngs=rngs) for _ in range(blocks)])
         self.out = Conv(width, outputs, rngs=rngs, init="zeros")
 
-    def modulations(self, time: Array) -> list[Array]:
+    def modulations(self, time: Array, dtype: DTypeLike) -> list[Array]:
         """[B, 3, width] of the stem and of every block of the head; time [B, time_width]."""
         time = jax.nn.silu(time)
-        return [block.modulation(time) for block in (self.refine, *self.blocks)]
+        return [block.modulation(time, dtype) for block in (self.refine, *self.blocks)]
 
     def stem(self, pair: Array, modulations: list[Array], dtype: DTypeLike) -> Array:
         """[B, h, w, inputs] to features [B, h, w, width]."""

@@ -139,12 +139,13 @@ def timestep_embedding(t: Array, width: int, longest_period: float = 10_000.0) -
 
 
 class TimeEmbedding(nnx.Module):
-    """Sinusoids through a two-layer MLP, in float32; its weights start as N(0, 0.02)."""
+    """Sinusoids through a two-layer MLP; its weights start as N(0, 0.02)."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs, frequencies: int = 256):
         self.frequencies = frequencies
         self.hidden = Linear(frequencies, width, rngs=rngs, init="normal")
         self.out = Linear(width, width, rngs=rngs, init="normal")
 
-    def __call__(self, t: Array) -> Array:
-        return self.out(jax.nn.silu(self.hidden(timestep_embedding(t, self.frequencies))))
+    def __call__(self, t: Array, dtype: DTypeLike = jnp.float32) -> Array:
+        waves = timestep_embedding(t, self.frequencies)
+        return self.out(jax.nn.silu(self.hidden(waves, dtype)), dtype)

@@ -50,7 +50,7 @@ class FinalLayer(nnx.Module):
 
     def __call__(self, x: Array, modulation: Array, dtype: DTypeLike) -> Array:
         shift, scale = jnp.split(modulation, 2, axis=1)
-        return self.linear(self.norm(x) * (1 + scale) + shift, dtype)
+        return self.linear(self.norm(x).astype(x.dtype) * (1 + scale) + shift, dtype)
 
 
 class LightningDiT(nnx.Module):
@@ -63,10 +63,12 @@ class LightningDiT(nnx.Module):
     Args:
       settings: sizes and parts.
       rngs: source of the initial parameters (official initialization).
-      dtype: of the matrix products; residual stream, norms, softmax and gates stay float32.
+      dtype: of the matrix products.
       remat: what is recomputed in the backward pass: "none", "full" (all of a block) or
         "dots" (all but matrix products without batch axes).
       plain: attention by its plain formula, which forward-mode derivatives need.
+
+    Softmax and norms' statistics are float32 whatever `computing_in` says of the rest.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class LightningDiT(nnx.Module):
     ):
         self.settings = settings
         self.dtype = jnp.dtype(dtype)
+        self.stream_dtype = self.time_dtype = jnp.dtype(jnp.float32)
         self.remat = remat
         width, detail = settings.width, settings.detail_width
         patch_area = settings.patch_size**2
@@ -128,20 +131,42 @@ class LightningDiT(nnx.Module):
         features = self.time_features(t, r)
         return self.denoise(condition, noisy, features, self.token_context(visual_tokens))
 
+    def computing_in(
+        self,
+        dtype: DTypeLike,
+        stream_dtype: DTypeLike = jnp.float32,
+        time_dtype: DTypeLike = jnp.float32,
+    ) -> "LightningDiT":
+        """The same parameters, computing elsewise.
+
+        Args:
+          dtype: of the matrix products.
+          stream_dtype: of the residual stream between them.
+          time_dtype: of the times and all that is made of them: embedding, modulation, gates.
+        """
+        other = nnx.merge(*nnx.split(self))
+        other.dtype, other.stream_dtype = jnp.dtype(dtype), jnp.dtype(stream_dtype)
+        other.time_dtype = jnp.dtype(time_dtype)
+        return other
+
     def time_features(self, t: Array, r: Array | None = None) -> TimeFeatures:
         """Times t [B], and r [B] where settings.r_embedding is set, to what modulates.
 
         Raises:
           ValueError: r is missing.
         """
-        time = self.t_embedding(t)
+        dtype = self.time_dtype
+        t = t.astype(dtype)
+        time = self.t_embedding(t, dtype)
         if self.r_embedding is not None:
             if r is None:
                 raise ValueError("this network has an r input; give the interval's end r")
-            time = time + (t - r)[:, None] * self.r_embedding(r)
-        detail = [] if self.detailer is None else self.detailer.modulations(time)
+            r = r.astype(dtype)
+            time = time + (t - r)[:, None] * self.r_embedding(r, dtype)
         active = jax.nn.silu(time)
-        return TimeFeatures(self.modulation(active), self.final.modulation(active), detail)
+        modulation = self.modulation(active, dtype), self.final.modulation(active, dtype)
+        detail = [] if self.detailer is None else self.detailer.modulations(time, dtype)
+        return TimeFeatures(*modulation, detail)
 
     def token_context(self, visual_tokens: Array | None) -> Array | None:
         """Visual tokens [B, N, token_width] as all blocks see them, [B, N, width].
@@ -237,7 +262,8 @@ class LightningDiT(nnx.Module):
         if self.detailer is not None:
             features = self.detailer.stem(features, time.detail, self.dtype)
         grid = (noisy.shape[1] // s.patch_size, noisy.shape[2] // s.patch_size)
-        x = self.patch_embed(patchify(features, s.patch_size), self.dtype).astype(jnp.float32)
+        x = self.patch_embed(patchify(features, s.patch_size), self.dtype)
+        x = x.astype(self.stream_dtype)
         x = self._run_blocks(x, time.blocks, grid, memory, constant)
         y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
         if self.detailer is not None:
@@ -261,7 +287,7 @@ class LightningDiT(nnx.Module):
             if block.cross_attn is not None and memory is not None:
                 read = block.cross_attn.remember(memory, self.dtype) if kept is None else kept
                 cross = partial(_attend, block.cross_attn, read, constant, self.dtype)
-            return block(x, modulation, cross, table, self.dtype).astype(jnp.float32), None
+            return block(x, modulation, cross, table, self.dtype), None
 
         scanned = (stacked, kept, constant)
         return jax.lax.scan(_rematerialized(body, self.remat), x, scanned)[0]

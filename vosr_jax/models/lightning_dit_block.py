@@ -123,7 +123,10 @@ def token_norm(settings: LightningDiTSettings) -> RMSNorm | LayerNorm:
 
 
 class Block(nnx.Module):
-    """Modulated attention, plain cross-attention, modulated MLP; the residual stays float32."""
+    """Modulated attention, plain cross-attention, modulated MLP.
+
+    The residual stream keeps the type that it comes in, and so does the modulation.
+    """
 
     def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, plain: bool = False):
         width = settings.width
@@ -149,9 +152,12 @@ class Block(nnx.Module):
     ) -> Array:
         """One block; `cross` is what stands for its cross-attention, in whichever form."""
         # modulation: [B, 6, width], one for all blocks; each block adds its own table.
-        parts = self.scale_shift_table[...] + modulation
+        parts = self.scale_shift_table[...].astype(modulation.dtype) + modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, table, dtype)
+        stream = x.dtype
+        y = self.norm1(x).astype(stream) * (1 + scale1) + shift1
+        x = (x + gate1 * self.attn(y, table, dtype)).astype(stream)
         if cross is not None:
-            x = x + cross(x)
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2, dtype)
+            x = (x + cross(x)).astype(stream)
+        y = self.norm2(x).astype(stream) * (1 + scale2) + shift2
+        return (x + gate2 * self.mlp(y, dtype)).astype(stream)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,13 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.models.autoencoders import Autoencoder, decode, encode
 from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.restoration.tiled_network import tiled_network
+from vosr_jax.restoration.denoising import denoise
+from vosr_jax.restoration.precision import at_precision
 from vosr_jax.restoration.tiling import TileGrid
 
 
@@ -36,6 +37,7 @@ class RestorationModel:
       colour_fix: the checkpoint's own, "adain", "wavelet" or "none".
       sample_posterior: whether lq's latent is a draw from the posterior or its mode.
       truncate: whether eight bits are made by cutting, as the official scripts do.
+      precision: what the denoiser computes in, one of `precision.PRECISIONS`.
       notes: what a user should know about this checkpoint, one sentence each.
     """
 
@@ -50,7 +52,16 @@ class RestorationModel:
     colour_fix: str = "none"
     sample_posterior: bool = True
     truncate: bool = False
+    precision: str = "float32"
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def networks(self) -> tuple[LightningDiT, ...]:
+        """The denoiser at its precision; where that is short, the one in float32 after it."""
+        fast = at_precision(self.denoiser, self.precision)
+        if self.precision == "float32":
+            return (fast,)
+        return fast, at_precision(self.denoiser, "float32")
 
     @property
     def multiple(self) -> int:
@@ -89,11 +100,14 @@ class RestorationModel:
           sampler: steps and guidance.
           grid: tiles for the denoiser.
           tile_batch: tiles in one call of the denoiser.
-          on_evaluation: called on the host after every call of the denoiser; give the same
-            function again to use the same compiled program again.
+          on_evaluation: called after every call of the denoiser. Without it all are made by one
+            run of a compiled program, with it each by one of the same program.
+
+        Raises:
+          UserError: the latent is not finite, in float32 either.
         """
-        options = (sampler, self.parameterization, grid, tile_batch, on_evaluation)
-        return _sample(*nnx.split(self.denoiser), lq_latent, noise, visual_tokens, options)
+        latents = lq_latent, noise, visual_tokens
+        return denoise(self, *latents, sampler, grid, tile_batch, on_evaluation)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -109,30 +123,6 @@ def _decode(graph, state, latent: Array) -> Array:
 @partial(jax.jit, static_argnums=(0, 3, 4))
 def _tokens(graph, state, image: Array, size: int, block: int | None) -> Array:
     return visual_tokens(nnx.merge(graph, state), image, size, block)
-
-
-@partial(jax.jit, static_argnums=(0, 5))
-def _sample(graph, state, lq_latent, noise, tokens, options) -> Array:
-    sampler, parameterization, grid, tile_batch, on_evaluation = options
-    denoiser = nnx.merge(graph, state)
-
-    def whole(condition, noisy, t, visual, r) -> Array:
-        output = denoiser(condition, noisy, t, visual, r)
-        if on_evaluation is not None and grid is None:
-            jax.debug.callback(on_evaluation)
-        return output
-
-    network: VelocityFn = whole
-    if grid is not None:
-        network = tiled_network(whole, grid, tile_batch, on_evaluation)
-    return sample(
-        network,
-        lq_latent,
-        noise,
-        sampler,
-        visual_tokens=tokens,
-        parameterization=parameterization,
-    )
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from vosr_jax.config import Config
 from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.validation import Pair, validation_pairs
+from vosr_jax.diffusion.branches import Remembered
 from vosr_jax.diffusion.sampling import SamplerSettings, sample
 from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders
@@ -97,7 +98,7 @@ class Preview:
             lq_latent = autoencoders.encode(autoencoder, lq)
             noise = jax.random.normal(jax.random.key(_SEED), lq_latent.shape)
             latent = sample(
-                run.method.network.merge(ema),
+                Remembered(run.method.network.merge(ema)),
                 lq_latent,
                 noise,
                 self._sampler,
