@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vosr_jax.config import Config, get_config_dict, require_key, validate
+from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,21 @@ def changed(**sections: dict) -> dict:
         ({"sampling": {"steps": 0}}, "sampling.steps must be positive"),
         ({"autoencoder": {"kind": "sd2"}}, "autoencoder.path must name the weights"),
         ({"encoder": {"kind": "dinov2b"}}, "encoder.path must name the weights"),
+        ({"objective": {"name": "rcgm"}}, "objective.name=rcgm needs .* model.r_embedding=True"),
+        ({"model": {"r_embedding": True}}, "set model.r_embedding=False"),
+        ({"teacher": "nano"}, "teacher is set, but objective.name=flow_matching has none"),
+        ({"teacher": 3}, "teacher is 3; it must be of type str"),
+        ({"objective": {"delta_t": 0.0}}, "objective.delta_t must lie in"),
+        ({"objective": {"n_steps": 0}}, "objective.n_steps must be positive"),
+        ({"objective": {"interval_alpha": 0.0}}, "objective.interval_alpha and"),
+        ({"objective": {"instant_share": 0.7, "one_step_share": 0.7}}, "shares of one whole"),
+        (
+            {
+                "model": {"r_embedding": True},
+                "objective": {"name": "rcgm", "perceptual_weight": 1.0},
+            },
+            "set objective.one_step_share above 0",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_its_key(values: dict, sentence: str):
@@ -77,7 +93,17 @@ def test_a_config_survives_the_way_through_json_and_config_dict():
     assert validate(get_config_dict(config)) == config
 
 
-@pytest.mark.parametrize("name", ["nano", "vosr_0_5b", "vosr_1_4b"])
+SHIPPED = [
+    "nano",
+    "nano_onestep",
+    "vosr_0_5b",
+    "vosr_0_5b_onestep",
+    "vosr_1_4b",
+    "vosr_1_4b_onestep",
+]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_states_every_key(name: str):
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -108,6 +134,27 @@ def test_the_released_configuration_is_a_variant_with_the_released_networks():
         assert (settings.latent_channels, settings.width) == (latent, width)
         assert (settings.token_width, config.encoder.block) == (tokens, block)
         assert config.optimizer.learning_rate == 5e-5
+
+
+def test_the_released_one_step_configurations_are_the_official_ones():
+    for name, latent, width, tokens in (("0_5b", 4, 1024, 768), ("1_4b", 16, 1536, 1024)):
+        config = load(f"vosr_{name}_onestep")
+        settings, objective = config.model_settings(), config.objective_settings()
+        assert (settings.latent_channels, settings.width) == (latent, width)
+        assert settings.token_width == tokens and settings.r_embedding and config.teacher
+        assert (objective.delta_t, objective.n_steps) == (0.01, 2)
+        assert (objective.weak_strength, objective.average_weight) == (0.1, 1.0)
+        assert objective.interval == IntervalSettings()
+        assert (config.guidance.scale, config.guidance.drop_rate) == (0.5, 0.1)
+        assert (config.optimizer.learning_rate, config.ema.decay) == (2e-5, 0.9999)
+        assert (config.train.total_steps, config.train.batch_size) == (100_000, 32)
+        assert (config.data.crop_size, config.sampling.steps) == (512, 1)
+
+
+def test_the_nano_student_fits_its_teacher():
+    from vosr_jax.training.teacher import check_teacher
+
+    check_teacher(load("nano_onestep"), load("nano"))
 
 
 def test_keys_of_the_command_line_are_checked_section_by_section():

@@ -8,8 +8,10 @@ from flax import nnx
 from tests.parity import goldens
 from tests.parity.test_lightning_dit import settings_of
 from vosr_jax.diffusion.conditions import GuidanceSettings
-from vosr_jax.diffusion.objectives import flow_matching
+from vosr_jax.diffusion.objectives import flow_matching, loss_of, rcgm, shortcut
+from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.timesteps import TimeSettings
+from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.weights.lightning_dit import entries, from_official
 from vosr_jax.weights.tensors import to_official
@@ -39,35 +41,82 @@ def replay(arrays: dict, prefix: str = "") -> tuple[dict, dict]:
     return batch, draws
 
 
+def guidance_settings(case: dict) -> GuidanceSettings:
+    """Guidance of a recorded case; what it leaves out has its official default."""
+    return GuidanceSettings(
+        drop_rate=case["cfg_ratio"],
+        scale=case["cfg_scale"],
+        condition_strength=tuple(case.get("cond_strength_aelq_list", (5.0, 1.0))),
+        interval=(case.get("t_start", 0.0), case.get("t_end", 1.0)),
+    )
+
+
 def flow_matching_settings(case: dict) -> flow_matching.FlowMatchingSettings:
     """Settings of a recorded flow-matching case."""
     kind, mu, sigma = case["time_dist"]
     return flow_matching.FlowMatchingSettings(
-        time=TimeSettings(kind, mu, sigma),
-        guidance=GuidanceSettings(drop_rate=case["cfg_ratio"], scale=case["cfg_scale"]),
+        time=TimeSettings(kind, mu, sigma), guidance=guidance_settings(case)
     )
 
 
-def flow_matching_cases() -> list[str]:
+def shared(case: dict) -> dict:
+    """What the distillation objectives share; their times are uniform whatever `time_dist` is."""
+    return dict(
+        guidance=guidance_settings(case),
+        weak_strength=case.get("weak_cond_strength_aelq", 0.1),
+        average_weight=case.get("u_weight", 1.0),
+    )
+
+
+def rcgm_settings(case: dict) -> rcgm.RCGMSettings:
+    """Settings of a recorded case of recursive consistency."""
+    return rcgm.RCGMSettings(
+        **shared(case),
+        delta_t=case.get("rcgm_delta_t", 0.01),
+        n_steps=case.get("rcgm_n_steps", 2),
+    )
+
+
+def shortcut_settings(case: dict) -> shortcut.ShortcutSettings:
+    """Settings of a recorded case of shortcut distillation."""
+    return shortcut.ShortcutSettings(**shared(case))
+
+
+# Recorded objective: (its settings, whether the network has r, whether it has a teacher).
+KINDS = {
+    "fm": (flow_matching_settings, False, False),
+    "rcgm": (rcgm_settings, True, True),
+    "rcgm_self": (rcgm_settings, True, False),
+    "shortcut": (shortcut_settings, True, True),
+    "shortcut_self": (shortcut_settings, True, False),
+}
+
+
+def cases() -> list[str]:
     path = goldens.ROOT / "objectives" / "cases.json"
-    if not path.exists():
-        return ["missing"]
-    return [k for k, v in goldens.read_json(path).items() if v["objective"] == "fm"]
+    return list(goldens.read_json(path)) if path.exists() else ["missing"]
 
 
-@pytest.mark.parametrize("case", flow_matching_cases())
-def test_flow_matching_loss_and_gradients_are_the_official_ones(case: str):
+@pytest.mark.parametrize("case", cases())
+def test_loss_and_gradients_are_the_official_ones(case: str):
     folder = goldens.folder("objectives")
     arrays = goldens.arrays(folder / f"{case}.npz")
     batch, draws = replay(goldens.arrays(folder / "batch.npz") | arrays)
-    settings = flow_matching_settings(goldens.read_json(folder / "cases.json")[case])
-    model = network("multistep_model", r_embedding=False)
+    recorded = goldens.read_json(folder / "cases.json")[case]
+    settings_of_case, r_embedding, has_teacher = KINDS[recorded["objective"]]
+    settings = settings_of_case(recorded)
+    name = "onestep_model" if r_embedding else "multistep_model"
+    model = network(name, r_embedding=r_embedding)
+    teacher = None
+    if has_teacher:
+        teacher = NetworkField(network("multistep_model", r_embedding=False), Parameterization())
     graph, state = nnx.split(model)
 
     @jax.jit
     @jax.value_and_grad
     def loss(state):
-        return flow_matching.loss(nnx.merge(graph, state), batch, None, settings, draws=draws)[0]
+        student = NetworkField(nnx.merge(graph, state), Parameterization())
+        return loss_of(settings)(student, batch, None, settings, teacher_fn=teacher, draws=draws)[0]
 
     value, gradients = loss(state)
     goldens.check(f"objectives/{case}/loss", value, arrays["loss"], 2e-5)

@@ -1,14 +1,24 @@
 """Four optimizer steps as the official training loop makes them, from recorded draws."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 from tests.parity import goldens
-from tests.parity.test_objectives import flow_matching_settings, network, replay
+from tests.parity.test_objectives import (
+    flow_matching_settings,
+    network,
+    rcgm_settings,
+    replay,
+    shortcut_settings,
+)
 from vosr_jax.config import OptimizerConfig
-from vosr_jax.diffusion.objectives import flow_matching
+from vosr_jax.diffusion.objectives import loss_of
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.parameters import Blueprint, flatten
 from vosr_jax.training.optimizer import make_optimizer
@@ -17,8 +27,17 @@ from vosr_jax.training.step import Method
 from vosr_jax.weights.lightning_dit import entries
 from vosr_jax.weights.tensors import to_official
 
-# Recorded kind: (name of the objective's settings and loss, whether the network has r).
-KINDS = {"multistep": (flow_matching_settings, flow_matching.loss, False)}
+# Recorded kind: (the objective's settings, whether the network has r).
+KINDS = {
+    "multistep": (flow_matching_settings, False),
+    "onestep_rcgm": (rcgm_settings, True),
+    "onestep_shortcut": (shortcut_settings, True),
+}
+
+
+def kinds() -> list[str]:
+    path = goldens.ROOT / "train_trace" / "hyperparameters.json"
+    return list(goldens.read_json(path)["initial"]) if path.exists() else ["missing"]
 
 
 def steps_of(arrays: dict) -> list[str]:
@@ -58,21 +77,28 @@ def change_error(ours: np.ndarray, after: np.ndarray, before: np.ndarray) -> flo
     return float(np.linalg.norm(difference) / np.linalg.norm(after - before))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds())
 def test_four_optimizer_steps_are_the_official_ones(kind: str):
     folder = goldens.folder("train_trace")
     hyper = goldens.read_json(folder / "hyperparameters.json")
     arrays = goldens.arrays(folder / f"{kind}.npz")
-    settings_of_case, objective, r_embedding = KINDS[kind]
-    initial = goldens.ROOT / hyper["initial"][kind].split(" ")[0]
-    model = network(initial.stem, r_embedding=r_embedding)
+    settings_of_case, r_embedding = KINDS[kind]
+    # "student's weights (teacher: teacher's weights)", or the first alone.
+    initial, _, named = hyper["initial"][kind].partition(" (teacher: ")
+    model = network(Path(initial).stem, r_embedding=r_embedding)
+    form, teacher = Parameterization(), None
+    if named:
+        teacher = NetworkField(network(Path(named.rstrip(")")).stem, r_embedding=False), form)
     method = method_of(hyper, model, settings_of_case(hyper), len(steps_of(arrays)))
+    objective = loss_of(method.objective)
 
     @jax.jit
     def update(state: TrainState, batch: dict, draws: dict):
         def loss(parameters):
-            velocity_fn = method.network.merge(parameters)
-            return objective(velocity_fn, batch, None, method.objective, draws=draws)[0]
+            velocity_fn = NetworkField(method.network.merge(parameters), form)
+            return objective(
+                velocity_fn, batch, None, method.objective, teacher_fn=teacher, draws=draws
+            )[0]
 
         value, gradients = jax.value_and_grad(loss)(state.parameters)
         return method.update(state, gradients), value, optax.global_norm(gradients)

@@ -19,7 +19,7 @@ from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.run import denoiser_blueprint
-from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings
+from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings, weight_shardings
 from vosr_jax.training.state import new_state
 from vosr_jax.training.step import Method, compile_step
 
@@ -27,10 +27,12 @@ STEPS, ROWS = 4, 16
 WATCHED = ("blocks.attn.qkv.kernel", "blocks.mlp.gate_up.kernel", "blocks.cross_attn.key.kernel")
 
 
-def tiny_method() -> tuple[Method, dict]:
+def tiny_method(*, distils: bool = False) -> tuple[Method, dict]:
     """A denoiser with every kind of parameter, visual tokens of a random encoder included."""
+    student: dict = {"model": {"r_embedding": True}, "objective": {"name": "rcgm"}}
     config = tiny_config(
-        model={"remat": "full", "swiglu_multiple": 8},
+        objective=student["objective"] if distils else {},
+        model={"remat": "full", "swiglu_multiple": 8} | (student["model"] if distils else {}),
         encoder={"kind": "dinov2", "path": "none", "token_width": 16},
         train={"batch_size": ROWS},
         optimizer={"schedule": "cosine", "warmup_steps": 2},
@@ -46,7 +48,21 @@ def tiny_method() -> tuple[Method, dict]:
         sample_posterior=False,
     )
     weights = {"autoencoder": {}, "encoder": encoder.initialize()}
-    return Method.from_config(config, denoiser_blueprint(config), frozen), weights
+    network = denoiser_blueprint(config)
+    if not distils:
+        return Method.from_config(config, network, frozen), weights
+    teacher = denoiser_blueprint(config, r_embedding=False)
+    weights["teacher"] = moved(teacher.initialize())
+    return Method.from_config(config, network, frozen, teacher=teacher), weights
+
+
+def moved(parameters: dict) -> dict:
+    """Parameters none of which are zero, so that the teacher says something."""
+    rng = np.random.default_rng(0)
+    return {
+        k: np.asarray(v) + rng.normal(0, 0.05, v.shape).astype(np.float32)
+        for k, v in parameters.items()
+    }
 
 
 def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int) -> dict:
@@ -58,6 +74,7 @@ def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int)
 
     abstract = jax.eval_shape(initialize)
     state = jax.device_put(initialize(), state_shardings(abstract, mesh))
+    weights = jax.device_put(weights, weight_shardings(weights, mesh))
     step_fn = compile_step(method, abstract, mesh)
     losses, norms = [], []
     for step in range(STEPS):
@@ -72,19 +89,28 @@ def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int)
             shape = leaf.addressable_shards[0].data.shape
             shards.setdefault(name, []).append([list(leaf.shape), list(shape)])
     rows = [float(x) for x in metrics["loss_rows"]]
-    return {"losses": losses, "norms": norms, "rows": rows, "shards": shards}
+    teacher = {
+        name: [list(value.shape), list(value.addressable_shards[0].data.shape)]
+        for name, value in weights.get("teacher", {}).items()
+        if name in WATCHED
+    }
+    return dict(losses=losses, norms=norms, rows=rows, shards=shards, teacher=teacher)
 
 
 def main() -> None:
     assert jax.device_count() == 8, jax.device_count()
     method, weights = tiny_method()
     halved = dataclasses.replace(method, microbatches=2)
+    student = tiny_method(distils=True)
     results = {
         "single": run(method, weights, (1, 1, 1), 1),
         "fsdp 8": run(method, weights, (1, 8, 1), 8),
         "data 8": run(method, weights, (8, -1, 1), 8),
         "data 2 fsdp 2 tensor 2": run(method, weights, (2, 2, 2), 8),
         "microbatches": run(halved, weights, (2, 2, 2), 8),
+        "distilled, single": run(*student, (1, 1, 1), 1),
+        "distilled, fsdp 8": run(*student, (1, 8, 1), 8),
+        "distilled, data 2 fsdp 2 tensor 2": run(*student, (2, 2, 2), 8),
     }
     json.dump(results, sys.stdout)
 

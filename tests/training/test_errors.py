@@ -110,7 +110,7 @@ def test_before_the_first_checkpoint_the_config_may_be_corrected(tmp_path: Path)
     [
         {"model": {"width": 48}},
         {"model": {"depth": 3}},
-        {"model": {"r_embedding": True}},
+        {"model": {"detail_width": 4}},
         {"optimizer": {"name": "muon"}},
     ],
     ids=["width", "depth", "more parameters", "optimizer"],

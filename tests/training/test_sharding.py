@@ -17,6 +17,7 @@ from vosr_jax.training.sharding import batch_shard, describe, make_mesh, paramet
 
 ROOT = Path(__file__).parents[2]
 MESHES = ["fsdp 8", "data 8", "data 2 fsdp 2 tensor 2", "microbatches"]
+DISTILLED = ["distilled, fsdp 8", "distilled, data 2 fsdp 2 tensor 2"]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,20 @@ def test_losses_are_the_single_devices_on_every_mesh(results: dict, mesh: str):
     np.testing.assert_allclose(sharded["losses"], single["losses"], rtol=1e-5)
     np.testing.assert_allclose(sharded["norms"], single["norms"], rtol=1e-4)
     np.testing.assert_allclose(sharded["rows"], single["rows"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("mesh", DISTILLED)
+def test_a_distillation_steps_losses_are_the_single_devices(results: dict, mesh: str):
+    single, sharded = results["distilled, single"], results[mesh]
+    assert len(set(single["losses"])) == len(single["losses"]) >= 3
+    np.testing.assert_allclose(sharded["losses"], single["losses"], rtol=1e-5)
+    np.testing.assert_allclose(sharded["norms"], single["norms"], rtol=1e-4)
+    np.testing.assert_allclose(sharded["rows"], single["rows"], rtol=1e-4)
+
+
+def test_the_teacher_is_split_as_the_student_is(results: dict):
+    for name, (whole, shard) in results["distilled, fsdp 8"]["teacher"].items():
+        assert np.prod(whole) == 8 * np.prod(shard), name
 
 
 @pytest.mark.parametrize(("mesh", "parts"), [("fsdp 8", 8), ("data 2 fsdp 2 tensor 2", 4)])
@@ -95,6 +110,7 @@ def test_every_large_parameter_has_a_rule():
     mesh = fake_mesh(1, 8, 1, 1)
     config = tiny_config(
         model={"r_embedding": True, "width": 64, "swiglu_multiple": 8},
+        objective={"name": "rcgm"},
         encoder={"kind": "dinov2", "path": "none", "token_width": 64},
     )
     for name, value in denoiser_blueprint(config).shapes.items():

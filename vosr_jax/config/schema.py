@@ -4,7 +4,12 @@ import dataclasses
 from typing import Any, Literal
 
 from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.intervals import IntervalSettings
+from vosr_jax.diffusion.objectives import Settings
 from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings
+from vosr_jax.diffusion.objectives.mean_flow import MeanFlowSettings
+from vosr_jax.diffusion.objectives.rcgm import RCGMSettings
+from vosr_jax.diffusion.objectives.shortcut import ShortcutSettings
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.timesteps import TimeSettings
 from vosr_jax.models.lightning_dit import LightningDiTSettings
@@ -69,9 +74,13 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimized; the defaults are VOSR's."""
+    """What is minimized; the defaults are VOSR's.
 
-    name: Literal["flow_matching"] = "flow_matching"
+    From `interval_end` on the keys are distillation's: see `IntervalSettings`,
+    `DistillationSettings`, `RCGMSettings` and `MeanFlowSettings` for what each means.
+    """
+
+    name: Literal["flow_matching", "rcgm", "shortcut", "mean_flow"] = "flow_matching"
     time_distribution: Literal["uniform", "lognorm"] = "uniform"
     time_mu: float = 0.0
     time_sigma: float = 1.0
@@ -83,6 +92,17 @@ class ObjectiveConfig:
     perceptual_power: float = 0.0
     perceptual_rows: int = 0
     perceptual_crop: int = 64
+    interval_end: Literal["beta", "pair"] = "beta"
+    interval_alpha: float = 1.0
+    interval_beta: float = 1.0
+    instant_share: float = 0.0
+    one_step_share: float = 0.0
+    weak_strength: float = 0.1
+    average_weight: float = 1.0
+    delta_t: float = 0.01
+    n_steps: int = 2
+    adaptive_power: float = 1.0
+    adaptive_offset: float = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +207,11 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole experiment."""
+    """A whole experiment.
+
+    `teacher` names the multi-step model that a one-step student learns from: a shipped model, an
+    export, a workdir or an official folder. Without it the student distils itself.
+    """
 
     seed: int = 42
     model: ModelConfig = ModelConfig()
@@ -202,6 +226,12 @@ class Config:
     train: TrainConfig = TrainConfig()
     sampling: SamplingConfig = SamplingConfig()
     eval: EvalConfig = EvalConfig()
+    teacher: str | None = None
+
+    @property
+    def distils(self) -> bool:
+        """Whether the objective makes a one-step student."""
+        return self.objective.name != "flow_matching"
 
     @property
     def latent_channels(self) -> int:
@@ -233,13 +263,38 @@ class Config:
         o = self.objective
         return Parameterization(o.endpoint, o.prediction, o.residual_scale, o.smallest_t)
 
-    def flow_matching(self) -> FlowMatchingSettings:
+    def objective_settings(self) -> Settings:
         """The objective's settings."""
         o = self.objective
         time = TimeSettings(o.time_distribution, o.time_mu, o.time_sigma)
-        return FlowMatchingSettings(
-            time, self.guidance, self.parameterization(), o.perceptual_weight, o.perceptual_power
+        if o.name == "flow_matching":
+            return FlowMatchingSettings(
+                time,
+                self.guidance,
+                self.parameterization(),
+                o.perceptual_weight,
+                o.perceptual_power,
+            )
+        shared: dict[str, Any] = dict(
+            interval=IntervalSettings(
+                time=time,
+                end=o.interval_end,
+                alpha=o.interval_alpha,
+                beta=o.interval_beta,
+                instant_share=o.instant_share,
+                one_step_share=o.one_step_share,
+            ),
+            guidance=self.guidance,
+            parameterization=self.parameterization(),
+            weak_strength=o.weak_strength,
+            average_weight=o.average_weight,
+            perceptual_weight=o.perceptual_weight,
         )
+        if o.name == "rcgm":
+            return RCGMSettings(**shared, delta_t=o.delta_t, n_steps=o.n_steps)
+        if o.name == "shortcut":
+            return ShortcutSettings(**shared)
+        return MeanFlowSettings(**shared, power=o.adaptive_power, offset=o.adaptive_offset)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, as config.json holds them."""

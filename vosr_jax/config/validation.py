@@ -119,7 +119,7 @@ _POSITIVE = (
     *("model.patch_size", "model.width", "model.depth", "model.heads", "model.swiglu_multiple"),
     *("autoencoder.downscale", "encoder.size", "data.crop_size", "data.scale"),
     *("train.total_steps", "train.batch_size", "train.microbatches", "train.keep_checkpoints"),
-    *("sampling.steps", "eval.crop_size", "eval.pictures", "eval.samples"),
+    *("sampling.steps", "eval.crop_size", "eval.pictures", "eval.samples", "objective.n_steps"),
 )
 _NOT_NEGATIVE = (
     *("seed", "model.detail_width", "model.detail_blocks", "optimizer.warmup_steps"),
@@ -140,6 +140,7 @@ def _check(config: Config) -> None:
     c, token = config, config.downscale * config.model.patch_size
     low, high = c.guidance.weak_strength_range
     start, end = c.guidance.interval
+    shares = c.objective.instant_share, c.objective.one_step_share
     rules = [
         (c.model.width % c.model.heads == 0, "model.width must be a multiple of model.heads"),
         (c.model.width // c.model.heads % 4 == 0, "model.width / model.heads must divide by 4"),
@@ -180,6 +181,35 @@ def _check(config: Config) -> None:
         (
             not c.objective.perceptual_weight or c.objective.perceptual_crop <= c.data.crop_size,
             "objective.perceptual_crop must not exceed data.crop_size",
+        ),
+        (
+            not c.distils or c.model.r_embedding,
+            f"objective.name={c.objective.name} needs the interval's end as an input; "
+            "set model.r_embedding=True",
+        ),
+        (
+            c.distils or not c.model.r_embedding,
+            "objective.name=flow_matching gives no interval's end; set model.r_embedding=False, "
+            "or choose a distillation objective",
+        ),
+        (
+            c.distils or c.teacher is None,
+            "teacher is set, but objective.name=flow_matching has none; choose rcgm, shortcut or "
+            "mean_flow",
+        ),
+        (0 < c.objective.delta_t <= 1, "objective.delta_t must lie in (0, 1]"),
+        (
+            c.objective.interval_alpha > 0 and c.objective.interval_beta > 0,
+            "objective.interval_alpha and objective.interval_beta must be positive",
+        ),
+        (
+            min(shares) >= 0 and sum(shares) <= 1,
+            "objective.instant_share and objective.one_step_share must be shares of one whole",
+        ),
+        (
+            not (c.distils and c.objective.perceptual_weight) or c.objective.one_step_share > 0,
+            "objective.perceptual_weight acts where the interval ends at 0; "
+            "set objective.one_step_share above 0",
         ),
     ]
     for holds, sentence in rules:

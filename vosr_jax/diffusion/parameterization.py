@@ -65,7 +65,11 @@ class Parameterization:
         return z_t - self._divisor(t) * velocity
 
     def velocity(self, output: Array, z_t: Array, t: Array) -> Array:
-        """The velocity that a network's output at (z_t, t) means, whatever it predicts."""
+        """The velocity that a network's output at (z_t, t) stands for.
+
+        A student's average velocity over [r, t] follows in the same way: with prediction
+        "endpoint" it points from z_t at its endpoint, where the straight line meets t = 0.
+        """
         if self.prediction == "velocity":
             return output
         if self.prediction == "endpoint":

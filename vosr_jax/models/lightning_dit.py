@@ -66,6 +66,7 @@ class LightningDiT(nnx.Module):
       dtype: of the matrix products.
       remat: what is recomputed in the backward pass: "none", "full" (all of a block) or
         "dots" (all but matrix products without batch axes).
+      plain: attention by its plain formula, which forward-mode derivatives need.
 
     Softmax and norms' statistics are float32 whatever `computing_in` says of the rest.
     """
@@ -77,6 +78,7 @@ class LightningDiT(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
         remat: Remat = "none",
+        plain: bool = False,
     ):
         self.settings = settings
         self.dtype = jnp.dtype(dtype)
@@ -95,7 +97,7 @@ class LightningDiT(nnx.Module):
             self.token_mlp: Mlp | None = Mlp(settings.token_width, hidden, width, rngs=rngs)
         else:
             self.token_norm, self.token_mlp = None, None
-        self.blocks = _stacked_blocks(settings, rngs)
+        self.blocks = _stacked_blocks(settings, rngs, plain)
         self.final = FinalLayer(settings, patch_area * (detail or single), rngs=rngs)
         self.detailer = (
             Detailer(pair, single, detail, settings.detail_blocks, width, rngs=rngs)
@@ -309,11 +311,11 @@ def _attend(cross_attn: CrossAttention, memory, constant: Array | None, dtype, x
     return jnp.stack([full, jnp.broadcast_to(constant, full.shape)], 1).reshape(x.shape)
 
 
-def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs) -> Block:
+def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs, plain: bool) -> Block:
     @nnx.split_rngs(splits=settings.depth)
     @partial(nnx.vmap, in_axes=0, out_axes=0)
     def make(rngs: nnx.Rngs) -> Block:
-        return Block(settings, rngs=rngs)
+        return Block(settings, rngs=rngs, plain=plain)
 
     return cast(Block, make(rngs))
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import attention
+from vosr_jax.models.attention import attention, plain_attention
 from vosr_jax.models.layers import LayerNorm, Linear, RMSNorm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
 from vosr_jax.models.rotary import rotate
@@ -19,7 +19,8 @@ from vosr_jax.models.rotary import rotate
 class SelfAttention(nnx.Module):
     """Attention among the picture's tokens; qkv is one matrix [width, 3, heads, head_width]."""
 
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
+    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, plain: bool = False):
+        self.attention = plain_attention if plain else attention
         heads, head_width = settings.heads, settings.head_width
         norm = RMSNorm if settings.rms_norm else LayerNorm
         self.qkv = Linear(settings.width, (3, heads, head_width), rngs=rngs)
@@ -33,7 +34,7 @@ class SelfAttention(nnx.Module):
             query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        y = attention(query, key, value)
+        y = self.attention(query, key, value)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
 
@@ -51,7 +52,8 @@ class TokenMemory(NamedTuple):
 class CrossAttention(nnx.Module):
     """Attention of the picture's tokens to the visual tokens."""
 
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
+    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, plain: bool = False):
+        self.attention = plain_attention if plain else attention
         heads = (settings.heads, settings.head_width)
         self.query = Linear(settings.width, heads, rngs=rngs)
         self.key = Linear(settings.width, heads, rngs=rngs)
@@ -70,11 +72,15 @@ class CrossAttention(nnx.Module):
         return TokenMemory(key if self.k_norm is None else self.k_norm(key).astype(dtype), value)
 
     def attend(self, x: Array, memory: TokenMemory, dtype: DTypeLike) -> Array:
-        """x [B, n, width] attends to what is remembered."""
+        """x [k B, n, width] attends to what is remembered of B pictures.
+
+        The k rows of a picture lie side by side; its keys and values serve them all.
+        """
         query = self.query(x, dtype)
         if self.q_norm is not None:
             query = self.q_norm(query).astype(dtype)
-        y = attention(query, memory.keys, memory.values)
+        query = query.reshape(memory.keys.shape[0], -1, *query.shape[2:])
+        y = self.attention(query, memory.keys, memory.values)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
     def constant(self, context: Array, dtype: DTypeLike) -> Array:
@@ -122,10 +128,10 @@ class Block(nnx.Module):
     The residual stream keeps the type that it comes in, and so does the modulation.
     """
 
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
+    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, plain: bool = False):
         width = settings.width
         self.norm1 = token_norm(settings)
-        self.attn = SelfAttention(settings, rngs=rngs)
+        self.attn = SelfAttention(settings, rngs=rngs, plain=plain)
         self.norm2 = token_norm(settings)
         if settings.swiglu:
             self.mlp: SwiGLU | Mlp = SwiGLU(settings, rngs=rngs)
@@ -134,7 +140,7 @@ class Block(nnx.Module):
         table = jax.random.normal(rngs.params(), (6, width)) / math.sqrt(width)
         self.scale_shift_table = nnx.Param(table)
         has_tokens = settings.token_width is not None
-        self.cross_attn = CrossAttention(settings, rngs=rngs) if has_tokens else None
+        self.cross_attn = CrossAttention(settings, rngs=rngs, plain=plain) if has_tokens else None
 
     def __call__(
         self,

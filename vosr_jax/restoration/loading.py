@@ -15,6 +15,11 @@ _SHIPPED_FOLDER = Path(__file__).parents[1] / "pretrained"
 SHIPPED = ("nano",)
 
 
+def shipped_folder(name: str) -> Path | None:
+    """Where a shipped model lies; None for any other name."""
+    return _SHIPPED_FOLDER / name if name in SHIPPED else None
+
+
 def locate_model(name_or_path: str | Path) -> Path:
     """Where a model lies: a shipped one, an existing path, or one fetched from the hub.
 
@@ -27,8 +32,8 @@ def locate_model(name_or_path: str | Path) -> Path:
     from vosr_jax.weights import hub
 
     name, path = str(name_or_path), Path(name_or_path)
-    if name in SHIPPED:
-        folder = _SHIPPED_FOLDER / name
+    folder = shipped_folder(name)
+    if folder is not None:
         if not folder.is_dir():
             raise UserError(f"model '{name}' is not in this installation: {folder} is missing")
         return folder

@@ -1,7 +1,7 @@
 """Checkpoints and the workdir: asynchronous, atomic, and never somebody else's.
 
 A checkpoint is the train state and nothing more; the data position is step * batch size. Beside
-it lie the step's config and the count of samples seen.
+it lie the step's config, the count of samples seen and, where a student learns, which teacher.
 """
 
 import json
@@ -132,8 +132,16 @@ class Checkpoints:
         """The newest finished step, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, *, samples_seen: int) -> None:
-        """Start saving in the background; an unfinished earlier save is waited for first."""
+    def save(
+        self, state: TrainState, *, samples_seen: int, teacher: dict[str, str] | None = None
+    ) -> None:
+        """Start saving in the background; an unfinished earlier save is waited for first.
+
+        Args:
+          state: of the last finished step.
+          samples_seen: so far.
+          teacher: path and sha256 of the teacher; its weights are not saved.
+        """
         step = int(state.step)
         if step == self.latest():
             return
@@ -142,9 +150,13 @@ class Checkpoints:
             step,
             args=args.Composite(
                 state=args.StandardSave(_as_tree(state)),
-                progress=args.JsonSave({"samples_seen": samples_seen}),
+                progress=args.JsonSave({"samples_seen": samples_seen, "teacher": teacher}),
             ),
         )
+
+    def teacher(self) -> dict[str, str] | None:
+        """Path and sha256 of the teacher that the newest checkpoint was made with, or None."""
+        return _read_progress(self.folder / str(self.latest())).get("teacher")
 
     def restore(self, abstract_state: TrainState) -> TrainState:
         """The newest state, laid out as `abstract_state`'s shardings say.
@@ -178,6 +190,22 @@ class Checkpoints:
         """Finish saving and stop the background work."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _read_progress(checkpoint: Path) -> dict[str, Any]:
+    file = checkpoint / "progress" / "metadata"
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"checkpoint {checkpoint} is damaged ({error})") from error
+
+
+def teacher_of(workdir: str | Path) -> dict[str, str] | None:
+    """Path and sha256 of the teacher of a run's newest checkpoint; None without one."""
+    steps = _finished_steps(workdir)
+    if not steps:
+        return None
+    return _read_progress(Path(workdir) / "checkpoints" / str(max(steps))).get("teacher")
 
 
 def _as_tree(state: TrainState) -> dict[str, Any]:

@@ -59,9 +59,9 @@ def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = F
         except UserError:
             # It comes between two steps, say from the data: what was trained is not lost.
             if run.step:
-                checkpoints.save(run.state, samples_seen=run.step * config.train.batch_size)
+                _save(run, checkpoints)
             raise
-        checkpoints.save(run.state, samples_seen=run.step * config.train.batch_size)
+        _save(run, checkpoints)
     finally:
         checkpoints.close()
         stop.restore()
@@ -114,10 +114,15 @@ def _steps(run: Run, folder: Path, checkpoints: Checkpoints, stop: StopRequest) 
                 # Not training, so the rates leave its time out.
                 since += _show(run, preview, log, step)
             if _due(step, t.checkpoint_every):
-                checkpoints.save(run.state, samples_seen=step * t.batch_size)
+                _save(run, checkpoints)
             if stop.seen:
                 break
     log.close()
+
+
+def _save(run: Run, checkpoints: Checkpoints) -> None:
+    seen = run.step * run.config.train.batch_size
+    checkpoints.save(run.state, samples_seen=seen, teacher=run.teacher)
 
 
 def _show(run: Run, preview: Preview, log: RunLog, step: int) -> float:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def make_endpoint_distance(
     config: "Config", frozen: FrozenNets
-) -> Callable[[dict, Array, dict], Array] | None:
-    """(weights, latent, inputs) -> [B] distances, or None where its weight is 0.
+) -> Callable[[dict, Array, dict, Array | None], Array] | None:
+    """(weights, latent, inputs, wanted [B] bool) -> [B] distances; None where its weight is 0.
 
-    The first `objective.perceptual_rows` rows (0: all) are compared on their central
-    `objective.perceptual_crop` pixels and scaled up, so that the mean over the batch stays an
-    estimate of all rows' mean; the other rows count 0.
+    The first `objective.perceptual_rows` (0: all) of the wanted rows are compared on their
+    central `objective.perceptual_crop` pixels and scaled up, so that the mean over the batch
+    stays an estimate of all wanted rows' mean; the other rows count 0.
     """
     objective = config.objective
     if not objective.perceptual_weight:
@@ -37,11 +37,16 @@ def make_endpoint_distance(
     start = (config.data.crop_size - objective.perceptual_crop) // 2
     window = slice(start, start + objective.perceptual_crop)
 
-    def distance(weights: dict, latent: Array, inputs: dict) -> Array:
-        image = autoencoders.decode(frozen.autoencoder.merge(weights["autoencoder"]), latent[:rows])
-        truth = inputs["hr_image"][:rows]
+    def distance(weights: dict, latent: Array, inputs: dict, wanted: Array | None = None) -> Array:
+        wanted = jnp.ones(batch, bool) if wanted is None else wanted
+        chosen = jnp.argsort(~wanted)[:rows]  # stable: the first wanted ones
+        autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
+        image = autoencoders.decode(autoencoder, latent[chosen])
+        truth = inputs["hr_image"][chosen]
         distances = lpips(weights["lpips"], image[:, window, window], truth[:, window, window])
-        return jnp.pad(distances * (batch / rows), (0, batch - rows))
+        counted = wanted[chosen]
+        scale = batch / jnp.maximum(jnp.sum(counted), 1)
+        return jnp.zeros(batch).at[chosen].set(jnp.where(counted, distances * scale, 0.0))
 
     return distance
 

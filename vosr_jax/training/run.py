@@ -1,13 +1,14 @@
 """Setting a run up: mesh, networks, state and its restoration. The loop itself is in loop.py."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from vosr_jax.config import Config
 from vosr_jax.data.degradation import RealESRGANSettings
@@ -19,9 +20,12 @@ from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.frozen import FrozenNets, load_frozen
 from vosr_jax.training.log import say
 from vosr_jax.training.perceptual import perceptual_weights
-from vosr_jax.training.sharding import describe, make_mesh, state_shardings
+from vosr_jax.training.sharding import describe, make_mesh, state_shardings, weight_shardings
 from vosr_jax.training.state import TrainState, new_state
 from vosr_jax.training.step import Method
+from vosr_jax.training.teacher import TeacherWeights, check_identity, load_teacher, stored
+
+_R_EMBEDDING = "r_embedding."
 
 
 @dataclasses.dataclass
@@ -35,6 +39,7 @@ class Run:
       weights: the frozen nets' weights, on the devices.
       state: of the last finished step.
       abstract_state: shapes and shardings of the state.
+      teacher: path and sha256 of the teacher, or None.
     """
 
     config: Config
@@ -43,6 +48,7 @@ class Run:
     weights: dict
     state: TrainState
     abstract_state: TrainState
+    teacher: dict[str, str] | None = None
 
     @property
     def step(self) -> int:
@@ -57,12 +63,16 @@ def compute_dtype(config: Config) -> jnp.dtype:
     return jnp.dtype(jnp.bfloat16 if jax.default_backend() in ("gpu", "tpu") else jnp.float32)
 
 
-def denoiser_blueprint(config: Config) -> Blueprint:
-    """The denoiser that a config describes."""
-    settings, dtype = config.model_settings(), compute_dtype(config)
+def denoiser_blueprint(config: Config, **changes) -> Blueprint:
+    """The denoiser that a config describes, with changes of its settings."""
+    settings = dataclasses.replace(config.model_settings(), **changes)
+    dtype = compute_dtype(config)
     remat, seed = config.model.remat, config.seed
+    plain = config.objective.name == "mean_flow"
     return Blueprint(
-        lambda: LightningDiT(settings, rngs=nnx.Rngs(params=seed), dtype=dtype, remat=remat)
+        lambda: LightningDiT(
+            settings, rngs=nnx.Rngs(params=seed), dtype=dtype, remat=remat, plain=plain
+        )
     )
 
 
@@ -93,18 +103,30 @@ def degradation_settings(config: Config) -> RealESRGANSettings:
     )
 
 
-def build_method(config: Config) -> tuple[Method, FrozenNets, dict]:
-    """The method of a config with its frozen nets; weights on the host."""
+def build_method(
+    config: Config, teacher: TeacherWeights | None = None
+) -> tuple[Method, FrozenNets, dict]:
+    """The method of a config with its frozen nets and teacher; weights on the host."""
     frozen, weights = load_frozen(config, compute_dtype(config))
-    method = Method.from_config(config, denoiser_blueprint(config), frozen)
-    return method, frozen, weights | perceptual_weights(config)
+    weights |= perceptual_weights(config)
+    if teacher is None:
+        return Method.from_config(config, denoiser_blueprint(config), frozen), frozen, weights
+    weights["teacher"] = stored(teacher.parameters, compute_dtype(config))
+    method = Method.from_config(
+        config,
+        denoiser_blueprint(config),
+        frozen,
+        teacher=denoiser_blueprint(config, r_embedding=False),
+        teacher_form=teacher.parameterization,
+    )
+    return method, frozen, weights
 
 
 def start_run(config: Config, checkpoints: Checkpoints) -> Run:
     """A new run, or the continuation of the one whose checkpoints these are.
 
     Raises:
-      UserError: mesh, weights or checkpoint do not fit the config.
+      UserError: mesh, teacher, weights or checkpoint do not fit the config.
     """
     m = config.mesh
     mesh = make_mesh(m.data, m.fsdp, m.tensor)
@@ -114,7 +136,11 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
             f"train.batch_size / train.microbatches is {rows}; it must be a multiple of "
             f"mesh.data * mesh.fsdp = {mesh.shape['data'] * mesh.shape['fsdp']}"
         )
-    method, _, weights = build_method(config)
+    teacher = load_teacher(config)
+    identity = None if teacher is None else teacher.identity
+    if checkpoints.latest() is not None:
+        check_identity(identity, checkpoints.teacher(), str(checkpoints.latest()))
+    method, _, weights = build_method(config, teacher)
     say(describe(method.network.shapes, mesh))
 
     def initialize() -> TrainState:
@@ -133,13 +159,16 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
     else:
         state = jax.jit(initialize, out_shardings=shardings)()
         if config.train.init_from:
-            state = _initialized_from(config.train.init_from, state, abstract)
-    weights = jax.device_put(weights, NamedSharding(mesh, P()))
-    return Run(config, mesh, method, weights, state, abstract)
+            given = _weights_of(config.train.init_from)
+            state = started_from(given, f"train.init_from={config.train.init_from}", state)
+        elif teacher is not None:
+            state = started_from(teacher.parameters, f"teacher={config.teacher}", state)
+    weights = jax.device_put(weights, weight_shardings(weights, mesh))
+    return Run(config, mesh, method, weights, state, abstract, identity)
 
 
-def _initialized_from(path: str, state: TrainState, abstract: TrainState) -> TrainState:
-    """Parameters and EMA from another run or release; optimizer and step stay new."""
+def _weights_of(path: str) -> dict:
+    """Averaged weights of another run, export or release, by dotted path."""
     from vosr_jax.models.parameters import flatten
     from vosr_jax.training.checkpoints import load_ema_export
     from vosr_jax.weights import load_denoiser
@@ -151,18 +180,36 @@ def _initialized_from(path: str, state: TrainState, abstract: TrainState) -> Tra
         _, model = load_ema_export(path)
     else:
         model, _ = load_denoiser(path)
-    given = flatten(model)
-    for name, wanted in abstract.parameters.items():
+    return flatten(model)
+
+
+def started_from(given: Mapping[str, Any], source: str, state: TrainState) -> TrainState:
+    """Parameters and EMA from other weights; optimizer and step stay new.
+
+    A student begins as its teacher: where the weights are a multi-step network's, the embedding
+    of r keeps its own beginning, and the factor t - r leaves the teacher's velocity at r = t.
+
+    Args:
+      given: weights by dotted path.
+      source: where they come from, for messages.
+      state: a new one, laid out over the devices.
+
+    Raises:
+      UserError: a parameter is missing, unexpected or misshapen; it is named.
+    """
+    given = dict(given)
+    if not any(name.startswith(_R_EMBEDDING) for name in given):
+        given |= {k: v for k, v in state.parameters.items() if k.startswith(_R_EMBEDDING)}
+    for name, wanted in state.parameters.items():
         if name not in given or given[name].shape != wanted.shape:
             raise UserError(
-                f"train.init_from={path}: {name} should be {wanted.shape} and is "
+                f"{source}: {name} should be {wanted.shape} and is "
                 f"{given[name].shape if name in given else 'missing'}; it is of another model"
             )
-    extra = given.keys() - abstract.parameters.keys()
+    extra = given.keys() - state.parameters.keys()
     if extra:
-        raise UserError(f"train.init_from={path} has {sorted(extra)[0]}, which this model has not")
-
-    placed = {k: jax.device_put(given[k], v.sharding) for k, v in abstract.parameters.items()}
+        raise UserError(f"{source} has {sorted(extra)[0]}, which this model has not")
+    placed = {k: jax.device_put(given[k], v.sharding) for k, v in state.parameters.items()}
     # Two copies: the step is given both to write into, and device_put may not copy at all.
     parameters, ema = (jax.tree.map(jnp.copy, placed) for _ in range(2))
     return dataclasses.replace(state, parameters=parameters, ema=ema)

@@ -6,6 +6,7 @@ Rows of a batch lie over (data, fsdp).
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -85,6 +86,23 @@ def state_shardings(abstract_state, mesh: Mesh):
         return NamedSharding(mesh, P())
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)
+
+
+def weight_shardings(weights: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """Shardings of the frozen weights: the teacher's as the student's, the rest replicated.
+
+    Args:
+      weights: {net: {dotted path: array}}.
+      mesh: from `make_mesh`.
+    """
+    whole = NamedSharding(mesh, P())
+    shardings = {net: jax.tree.map(lambda _: whole, arrays) for net, arrays in weights.items()}
+    if "teacher" in weights:
+        shardings["teacher"] = {
+            name: NamedSharding(mesh, parameter_spec(name, value.shape, mesh))
+            for name, value in weights["teacher"].items()
+        }
+    return shardings
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
@@ -11,7 +12,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vosr_jax.diffusion.objectives import flow_matching
+from vosr_jax.diffusion.objectives import Settings, loss_of
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.sharding import batch_sharding, state_shardings
@@ -31,30 +34,37 @@ class Method:
     Attributes:
       network: blueprint of the denoiser.
       frozen: the frozen nets.
-      objective: settings of flow matching.
+      objective: settings of what is minimized.
       optimizer: optax transformation.
       schedule: learning rate by step, for the log.
       ema_decay: of the moving average.
       ema_ramp: start the average faster: decay = min(decay, (1 + k) / (10 + k)).
       microbatches: the batch's gradient is summed over so many parts.
       seed: of all draws.
-      endpoint_distance: (weights, latent, inputs) -> [B], or None.
+      endpoint_distance: (weights, latent, inputs, wanted) -> [B], or None.
+      teacher: blueprint of the multi-step network that a student learns from, or None; its
+        weights travel with the frozen nets'.
+      teacher_form: what the teacher's output stands for.
     """
 
     network: Blueprint
     frozen: FrozenNets
-    objective: flow_matching.FlowMatchingSettings
+    objective: Settings
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     ema_decay: float
     ema_ramp: bool
     microbatches: int
     seed: int
-    endpoint_distance: Callable[[dict, Array, dict], Array] | None = None
+    endpoint_distance: Callable[[dict, Array, dict, Array | None], Array] | None = None
+    teacher: Blueprint | None = None
+    teacher_form: Parameterization = Parameterization()
 
     @classmethod
-    def from_config(cls, config: "Config", network: Blueprint, frozen: FrozenNets) -> "Method":
-        """The method that a config describes."""
+    def from_config(
+        cls, config: "Config", network: Blueprint, frozen: FrozenNets, **teacher
+    ) -> "Method":
+        """The method that a config describes; `teacher` and `teacher_form` where it has one."""
         from vosr_jax.training.optimizer import learning_rate_schedule, make_optimizer
         from vosr_jax.training.perceptual import make_endpoint_distance
 
@@ -63,7 +73,7 @@ class Method:
         return cls(
             network=network,
             frozen=frozen,
-            objective=config.flow_matching(),
+            objective=config.objective_settings(),
             optimizer=make_optimizer(o, total),
             schedule=learning_rate_schedule(o.schedule, o.learning_rate, o.warmup_steps, total),
             ema_decay=config.ema.decay,
@@ -71,6 +81,7 @@ class Method:
             microbatches=config.train.microbatches,
             seed=config.seed,
             endpoint_distance=make_endpoint_distance(config, frozen),
+            **teacher,
         )
 
     def loss(
@@ -79,16 +90,21 @@ class Method:
         """The objective of uint8 pairs."""
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
-        velocity_fn = self.objective.parameterization.velocity_fn(self.network.merge(parameters))
+        form = self.objective.parameterization
+        velocity_fn = NetworkField(self.network.merge(parameters), form)
+        teacher_fn = None
+        if self.teacher is not None:
+            teacher_fn = NetworkField(self.teacher.merge(weights["teacher"]), self.teacher_form)
         distance = None
         if self.endpoint_distance is not None:
-            distance_of = self.endpoint_distance
-
-            def distance(latent: Array, inputs: dict) -> Array:
-                return distance_of(weights, latent, inputs)
-
-        return flow_matching.loss(
-            velocity_fn, inputs, key, self.objective, endpoint_distance=distance
+            distance = partial(self.endpoint_distance, weights)
+        return loss_of(self.objective)(
+            velocity_fn,
+            inputs,
+            key,
+            self.objective,
+            teacher_fn=teacher_fn,
+            endpoint_distance=distance,
         )
 
     def gradient(self, parameters, weights, batch, step) -> tuple[dict, Array, Metrics]:
@@ -139,7 +155,7 @@ class Method:
 
 
 def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> StepFn:
-    """The jitted step: state donated and sharded, batch rows over the batch axes.
+    """The jitted step: state donated and sharded, the teacher too, rows over the batch axes.
 
     Args:
       method: what to run.
@@ -150,9 +166,10 @@ def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> Step
       (state, frozen weights, batch) -> (state, metrics), metrics replicated.
     """
     states, everywhere = state_shardings(abstract_state, mesh), NamedSharding(mesh, P())
+    # Weights lie where `weight_shardings` put them; their tree is not known here.
     return jax.jit(
         method.step,
-        in_shardings=(states, everywhere, batch_sharding(mesh)),
+        in_shardings=(states, None, batch_sharding(mesh)),
         out_shardings=(states, everywhere),
         donate_argnums=0,
     )

@@ -64,7 +64,7 @@ def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     from vosr_jax import __version__
 
     try:
-        from vosr_jax.training.checkpoints import load_ema
+        from vosr_jax.training.checkpoints import load_ema, teacher_of
 
         config, step, ema = load_ema(workdir)
     except ImportError as error:
@@ -78,6 +78,8 @@ def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         "samples_seen": step * config["train"]["batch_size"],
         "parameters": int(sum(array.size for array in ema.values())),
     }
+    if (teacher := teacher_of(workdir)) is not None:
+        facts["teacher_sha256"] = teacher["sha256"]
     return config, ema, facts
 
 

@@ -47,6 +47,7 @@ def write_export(
         *(("eval", "model"), ("eval", "hr"), ("eval", "lr")),
     ):
         config[section][key] = None
+    config["teacher"] = None
     places = {"autoencoder": ("autoencoder", "path"), "light_decoder": ("autoencoder", "decoder")}
     places["encoder"] = ("encoder", "path")
     for part, (section, key) in places.items():

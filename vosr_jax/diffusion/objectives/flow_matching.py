@@ -54,16 +54,30 @@ def draw(key: Array, batch: dict[str, Array], settings: FlowMatchingSettings) ->
       condition_noise [B, h, w, C], weak_strength [].
     """
     rows = row_keys(key, batch["index"])
-    shape = batch["lq_latent"].shape[1:]
     low, high = settings.guidance.weak_strength_range
     weak = jax.random.uniform(batch_key(key, batch["step"]), minval=low, maxval=high)
-    return {
+    return draw_conditions(rows, batch["lq_latent"].shape[1:]) | {
         "time_draw": draw_rows(rows, _TIME, settings.time.draw),
+        "weak_strength": weak,
+    }
+
+
+def draw_conditions(rows: Array, shape: tuple[int, ...]) -> dict[str, Array]:
+    """The random numbers that every objective needs.
+
+    Args:
+      rows: [B] keys.
+      shape: of one latent.
+
+    Returns:
+      condition_strength_normal and condition_dropout_uniform [B], noise and condition_noise
+      [B, h, w, C].
+    """
+    return {
         "condition_strength_normal": normal_rows(rows, _STRENGTH, ()),
         "noise": normal_rows(rows, _NOISE, shape),
         "condition_dropout_uniform": draw_rows(rows, _DROPOUT, jax.random.uniform),
         "condition_noise": normal_rows(rows, _CONDITION_NOISE, shape),
-        "weak_strength": weak,
     }
 
 

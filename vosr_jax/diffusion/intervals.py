@@ -1,0 +1,72 @@
+"""How distillation draws its intervals [r, t]."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vosr_jax.diffusion.randomness import draw_rows
+from vosr_jax.diffusion.timesteps import TimeSettings
+
+# Purposes of a row's draws; those below are flow matching's and the frozen nets'.
+_PAIR, _BETA, _KIND = 7, 8, 9
+
+
+@dataclasses.dataclass(frozen=True)
+class IntervalSettings:
+    """Distribution of 0 <= r <= t <= 1.
+
+    Attributes:
+      time: of the two draws whose larger one is t.
+      end: "beta": r = t (1 - b) with b of Beta(alpha, beta) (official vosr.py, sample_t_r_v1);
+        "pair": r is the smaller of the two draws (MeanFlow).
+      alpha: of the Beta distribution.
+      beta: of the Beta distribution.
+      instant_share: share of rows with r = t, where average and instantaneous velocity agree.
+      one_step_share: share of rows with t = 1 and r = 0, the one step that a student will make.
+    """
+
+    time: TimeSettings = TimeSettings()
+    end: Literal["beta", "pair"] = "beta"
+    alpha: float = 1.0
+    beta: float = 1.0
+    instant_share: float = 0.0
+    one_step_share: float = 0.0
+
+    def draw(self, rows: Array) -> dict[str, Array]:
+        """What `interval` reads: of every row's key a stream of its own.
+
+        Args:
+          rows: [B] keys.
+
+        Returns:
+          time_pair_uniform [B, 2] (normal draws where `time` is a lognorm); interval_beta [B]
+          with end "beta"; interval_kind_uniform [B] where there are shares.
+        """
+
+        def pair(key: Array) -> Array:
+            return jax.vmap(self.time.draw)(jax.random.split(key))
+
+        draws = {"time_pair_uniform": draw_rows(rows, _PAIR, pair)}
+        if self.end == "beta":
+            draws["interval_beta"] = draw_rows(rows, _BETA, self._draw_beta)
+        if self.instant_share or self.one_step_share:
+            draws["interval_kind_uniform"] = draw_rows(rows, _KIND, jax.random.uniform)
+        return draws
+
+    def _draw_beta(self, key: Array) -> Array:
+        return jax.random.beta(key, self.alpha, self.beta)
+
+    def interval(self, draws: dict[str, Array]) -> tuple[Array, Array]:
+        """(t [B], r [B]) of the draws."""
+        pair = self.time.to_t(draws["time_pair_uniform"])
+        t = jnp.max(pair, axis=1)
+        r = t * (1 - draws["interval_beta"]) if self.end == "beta" else jnp.min(pair, axis=1)
+        if self.instant_share or self.one_step_share:
+            kind = draws["interval_kind_uniform"]
+            r = jnp.where(kind < self.instant_share, t, r)
+            one_step = kind >= 1 - self.one_step_share
+            t, r = jnp.where(one_step, 1.0, t), jnp.where(one_step, 0.0, r)
+        return t, r

@@ -1,0 +1,177 @@
+"""What the objectives of one-step distillation share: settings, draws, and the sample itself.
+
+The student learns the average velocity u(z_t, t, r) over [r, t], so that z_r = z_t - (t - r) u;
+at r = t it is the instantaneous velocity, that of the guided teacher.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vosr_jax.diffusion.conditions import (
+    GuidanceSettings,
+    full_condition,
+    training_condition,
+    weak_condition,
+)
+from vosr_jax.diffusion.intervals import IntervalSettings
+from vosr_jax.diffusion.objectives import flow_matching
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.randomness import row_keys
+
+EndpointDistance = Callable[[Array, dict[str, Array], Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationSettings:
+    """Settings of every distillation objective.
+
+    Attributes:
+      interval: how (t, r) is drawn.
+      guidance: how the conditions are made and the guided target mixed.
+      parameterization: what the flow transports and the network predicts.
+      weak_strength: w of the weak condition, one for all (official weak_cond_strength_aelq).
+      average_weight: of the average velocity's error beside the instantaneous one's (official
+        u_weight).
+      perceptual_weight: 0 in VOSR; above it, `endpoint_distance` of the endpoint that the
+        average velocity leads to is added, over the rows whose interval ends at r = 0.
+    """
+
+    interval: IntervalSettings = IntervalSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+    parameterization: Parameterization = Parameterization()
+    weak_strength: float = 0.1
+    average_weight: float = 1.0
+    perceptual_weight: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One batch between data and noise.
+
+    Attributes:
+      t: [B].
+      r: [B], at most t.
+      z_t: [B, h, w, C].
+      velocity: [B, h, w, C], the data's own: eps - endpoint.
+      condition: [B, h, w, C], what the student sees: full, or for a share of the rows weak.
+      tokens: [B, N, D] or None; what the student sees.
+      full: [B, h, w, C], the full condition of every row.
+      full_tokens: [B, N, D] or None.
+      weak: [B, h, w, C], the weak condition of every row; its tokens are zero.
+    """
+
+    t: Array
+    r: Array
+    z_t: Array
+    velocity: Array
+    condition: Array
+    tokens: Array | None
+    full: Array
+    full_tokens: Array | None
+    weak: Array
+
+
+def draw(key: Array, batch: dict[str, Array], settings: DistillationSettings) -> dict[str, Array]:
+    """All random numbers of one batch, by the names that `prepare` reads.
+
+    Args:
+      key: the run's key.
+      batch: "index" uint32 [B, 2] and "lq_latent" [B, h, w, C].
+      settings: distributions.
+
+    Returns:
+      Those of `IntervalSettings.draw` and of `flow_matching.draw_conditions`.
+    """
+    rows = row_keys(key, batch["index"])
+    return settings.interval.draw(rows) | flow_matching.draw_conditions(
+        rows, batch["lq_latent"].shape[1:]
+    )
+
+
+def prepare(
+    batch: dict[str, Array],
+    key: Array | None,
+    draws: dict[str, Array] | None,
+    settings: DistillationSettings,
+) -> Sample:
+    """The batch at its times, with all of its conditions.
+
+    Args:
+      batch: as of `flow_matching.loss`.
+      key: the run's key; not used where draws are given.
+      draws: the random numbers, as `draw` returns them, or None.
+      settings: of the objective.
+    """
+    if draws is None:
+        assert key is not None, "the run's key is needed where no draws are given"
+        draws = draw(key, batch, settings)
+    guidance, form = settings.guidance, settings.parameterization
+    lq_latent, tokens = batch["lq_latent"], batch.get("visual_tokens")
+    strength = settings.weak_strength if guidance.kind == "restoration" else 0.0
+    draws = draws | {"weak_strength": jnp.float32(strength)}
+    condition, seen_tokens = training_condition(lq_latent, tokens, draws, guidance)
+    t, r = settings.interval.interval(draws)
+    weight, noise = t[:, None, None, None], draws["noise"]
+    endpoint = form.to_endpoint(batch["hr_latent"], lq_latent)
+    z_t = (1 - weight) * endpoint + weight * noise
+    sample = Sample(
+        t=t,
+        r=r,
+        z_t=z_t,
+        velocity=form.velocity_target(endpoint, noise, z_t, t),
+        condition=condition,
+        tokens=seen_tokens,
+        full=full_condition(
+            lq_latent, draws["condition_strength_normal"], draws["condition_noise"], guidance
+        ),
+        full_tokens=tokens,
+        weak=weak_condition(lq_latent, None, strength)[0],
+    )
+    return sample
+
+
+def wide(times: Array) -> Array:
+    """[B] times to [B, 1, 1, 1]."""
+    return times[:, None, None, None]
+
+
+def mean_square(error: Array) -> Array:
+    """Mean of the squares of every row, [B]."""
+    return jnp.mean(error**2, axis=(1, 2, 3))
+
+
+def with_perceptual(
+    rows: Array,
+    average: Array,
+    sample: Sample,
+    batch: dict[str, Array],
+    settings: DistillationSettings,
+    endpoint_distance: EndpointDistance | None,
+) -> tuple[Array, dict[str, Array]]:
+    """The loss and its metrics, with the perceptual term where it has weight.
+
+    Args:
+      rows: [B], the objective's loss of every row.
+      average: u(z_t, t, r).
+      sample: of `prepare`.
+      batch: of the objective.
+      settings: of the objective.
+      endpoint_distance: (latent, batch, wanted [B] bool) -> [B], 0 where not wanted and scaled
+        so that the mean over B estimates that over all wanted rows.
+
+    Returns:
+      (loss [], metrics): "loss_rows" and "t" [B]; "perceptual_rows" where weighted.
+    """
+    metrics = {"loss_rows": rows, "t": sample.t}
+    total = jnp.mean(rows)
+    if endpoint_distance is not None and settings.perceptual_weight:
+        form = settings.parameterization
+        endpoint = form.predicted_endpoint(average, sample.z_t, sample.t)
+        latent = form.to_latent(endpoint, batch["lq_latent"])
+        metrics["perceptual_rows"] = endpoint_distance(latent, batch, sample.r == 0)
+        total += settings.perceptual_weight * jnp.mean(metrics["perceptual_rows"])
+    return total, jax.lax.stop_gradient(metrics)

@@ -1,0 +1,96 @@
+"""MeanFlow (arXiv 2505.13447): the average velocity's own differential equation.
+
+From u = (1 / (t - r)) * integral of v over [r, t] follows, along the flow,
+
+    u = v - (t - r) du/dt,    du/dt = (v, 1, 0) . (d/dz, d/dt, d/dr) u,
+
+a Jacobian-vector product, without gradient in the target. Rows are weighted by
+1 / (|e|^2 + c)^p, e their error (its eq. 22); a share of them has r = t, where u = v. The
+velocity v is the guided target, from a teacher or from the student itself. The official VOSR
+code has no such objective.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vosr_jax.diffusion.intervals import IntervalSettings
+from vosr_jax.diffusion.objectives.distillation import (
+    DistillationSettings,
+    EndpointDistance,
+    Sample,
+    prepare,
+    wide,
+    with_perceptual,
+)
+from vosr_jax.diffusion.objectives.guided_target import guided_target
+from vosr_jax.diffusion.parameterization import VelocityFn
+from vosr_jax.diffusion.timesteps import TimeSettings
+from vosr_jax.diffusion.velocity_field import VelocityField, as_field
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFlowSettings(DistillationSettings):
+    """Settings of the objective, the paper's.
+
+    Attributes:
+      interval: two lognormal draws, three quarters of the rows with r = t.
+      power: p of the adaptive weight; 0 leaves plain squares.
+      offset: c of the adaptive weight.
+    """
+
+    interval: IntervalSettings = IntervalSettings(
+        TimeSettings("lognorm", -0.4, 1.0), end="pair", instant_share=0.75
+    )
+    power: float = 1.0
+    offset: float = 1e-3
+
+
+def loss(
+    velocity_fn: VelocityFn,
+    batch: dict[str, Array],
+    key: Array | None,
+    settings: MeanFlowSettings,
+    *,
+    teacher_fn: VelocityFn | None = None,
+    draws: dict[str, Array] | None = None,
+    endpoint_distance: EndpointDistance | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """The adaptively weighted squared error of the average velocity.
+
+    Evaluations: teacher, full and weak branch in one call; student, one call with its
+    derivative. Arguments and results as of `rcgm.loss`.
+    """
+    sample = prepare(batch, key, draws, settings)
+    student = as_field(velocity_fn)
+    teacher = None if teacher_fn is None else as_field(teacher_fn).frozen()
+    target = guided_target(student.frozen(), teacher, sample, settings)
+    memory = student.remember(sample.tokens)
+    average, change = average_and_change(student, target, memory, sample)
+    goal = jax.lax.stop_gradient(target - wide(sample.t - sample.r) * change)
+    squares = jnp.sum((average - goal) ** 2, axis=(1, 2, 3))
+    weight = jax.lax.stop_gradient((squares + settings.offset) ** -settings.power)
+    return with_perceptual(weight * squares, average, sample, batch, settings, endpoint_distance)
+
+
+def average_and_change(
+    student: VelocityField, velocity: Array, memory: Any, sample: Sample
+) -> tuple[Array, Array]:
+    """u(z_t, t, r), and du/dt along the flow, from one evaluation and its derivative.
+
+    Args:
+      student: its attention must have forward-mode derivatives.
+      velocity: dz/dt at (z_t, t).
+      memory: of the visual tokens that the student sees.
+      sample: the batch.
+    """
+
+    def average_at(z: Array, t: Array, r: Array) -> Array:
+        return student.at(sample.condition, z, t, memory, r)
+
+    t, r = sample.t, sample.r
+    tangents = (velocity, jnp.ones_like(t), jnp.zeros_like(r))
+    return jax.jvp(average_at, (sample.z_t, t, r), tangents)

@@ -1,0 +1,120 @@
+"""Recursive consistency: VOSR's default one-step distillation (official vosr.py, rcgm).
+
+The average velocity over [r, t] must be the target's small step from t to t - delta followed by
+the student's own n steps from there to r. With d = t - r and S the sum of those steps' moves,
+
+    e = (d u - S) / delta - v    (u - v where t - r <= delta: the small step reaches r),
+
+and u is drawn towards u - clip(e, -1, 1), without gradient through e.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vosr_jax.diffusion.objectives.distillation import (
+    DistillationSettings,
+    EndpointDistance,
+    Sample,
+    mean_square,
+    prepare,
+    wide,
+    with_perceptual,
+)
+from vosr_jax.diffusion.objectives.guided_target import guided_target
+from vosr_jax.diffusion.parameterization import VelocityFn
+from vosr_jax.diffusion.velocity_field import VelocityField, as_field
+
+
+@dataclasses.dataclass(frozen=True)
+class RCGMSettings(DistillationSettings):
+    """Settings of the objective.
+
+    Attributes:
+      delta_t: length of the target's step.
+      n_steps: the student's steps after it.
+    """
+
+    delta_t: float = 0.01
+    n_steps: int = 2
+
+
+def loss(
+    velocity_fn: VelocityFn,
+    batch: dict[str, Array],
+    key: Array | None,
+    settings: RCGMSettings,
+    *,
+    teacher_fn: VelocityFn | None = None,
+    draws: dict[str, Array] | None = None,
+    endpoint_distance: EndpointDistance | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Squared errors of the velocity at r = t and of the average velocity, added.
+
+    Evaluations: teacher, full and weak branch in one call; student, (t, t) and (t, r) in one
+    call with gradient, then n_steps calls without.
+
+    Args:
+      velocity_fn: the student, (condition, z_t, t, visual_tokens, r) -> average velocity.
+      batch: as of `flow_matching.loss`.
+      key: the run's key; not used where draws are given.
+      settings: of the objective.
+      teacher_fn: the multi-step network; without it the student distils itself.
+      draws: the random numbers, as `distillation.draw` returns them.
+      endpoint_distance: as of `distillation.with_perceptual`.
+
+    Returns:
+      (loss [], metrics): "loss_rows" and "t" [B]; "perceptual_rows" where weighted.
+    """
+    sample = prepare(batch, key, draws, settings)
+    student = as_field(velocity_fn)
+    frozen = student.frozen()
+    teacher = None if teacher_fn is None else as_field(teacher_fn).frozen()
+    target = guided_target(frozen, teacher, sample, settings)
+    memory = student.remember(sample.tokens)
+    instant, average = student.pair(sample.condition, sample.z_t, sample.t, memory, sample.r)
+    still = jax.lax.stop_gradient((average, memory))
+    goal = consistent_average(frozen, *still, target, sample, settings)
+    rows = mean_square(instant - target)
+    rows += settings.average_weight * mean_square(average - goal)
+    return with_perceptual(rows, average, sample, batch, settings, endpoint_distance)
+
+
+def consistent_average(
+    student: VelocityField,
+    average: Array,
+    memory: Any,
+    target: Array,
+    sample: Sample,
+    settings: RCGMSettings,
+) -> Array:
+    """u - clip(e, -1, 1), what the average velocity is drawn towards.
+
+    Args:
+      student: without gradient.
+      average: u(z_t, t, r), without gradient.
+      memory: of the visual tokens that the student sees.
+      target: the guided velocity at (z_t, t).
+      sample: the batch.
+      settings: delta_t and n_steps.
+    """
+    t, r, delta, n = sample.t, sample.r, settings.delta_t, settings.n_steps
+    start = jnp.maximum(t - delta, r)
+    z = sample.z_t - wide(t - start) * target
+
+    def step(carry: tuple[Array, Array], share: Array) -> tuple[tuple[Array, Array], None]:
+        z, moved = carry
+        here, there = (start * (1 - s) + r * s for s in share)
+        move = wide(here - there) * student.at(sample.condition, z, here, memory, there)
+        return (z - move, moved + move), None
+
+    shares = jnp.arange(n + 1, dtype=jnp.float32) / n
+    ends = jnp.stack([shares[:-1], shares[1:]], 1)
+    (_, moved), _ = jax.lax.scan(step, (z, jnp.zeros_like(z)), ends)
+    length = wide(jnp.maximum(t - r, 1e-6))
+    near = wide(t < r + delta + 1e-6)
+    error = jnp.where(near, average - moved / length, (length * average - moved) / delta) - target
+    return average - jnp.clip(error, -1, 1)

@@ -1,0 +1,72 @@
+"""Shortcut models (arXiv 2410.12557), distilled: one step equals two of half the length.
+
+After the official vosr.py (loss_fm_distill_shortcut_improved), which learns the guided velocity
+at r = t beside it, from a teacher or from itself.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax import Array
+
+from vosr_jax.diffusion.objectives.distillation import (
+    DistillationSettings,
+    EndpointDistance,
+    Sample,
+    mean_square,
+    prepare,
+    wide,
+    with_perceptual,
+)
+from vosr_jax.diffusion.objectives.guided_target import guided_target
+from vosr_jax.diffusion.parameterization import VelocityFn
+from vosr_jax.diffusion.velocity_field import VelocityField, as_field
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortcutSettings(DistillationSettings):
+    """Settings of the objective; it has none of its own."""
+
+
+def loss(
+    velocity_fn: VelocityFn,
+    batch: dict[str, Array],
+    key: Array | None,
+    settings: ShortcutSettings,
+    *,
+    teacher_fn: VelocityFn | None = None,
+    draws: dict[str, Array] | None = None,
+    endpoint_distance: EndpointDistance | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Squared errors of the velocity at r = t and of the average velocity, added.
+
+    Evaluations: teacher, full and weak branch in one call; student, (t, t) and (t, r) in one
+    call with gradient, then the two halves without. Arguments and results as of `rcgm.loss`.
+    """
+    sample = prepare(batch, key, draws, settings)
+    student = as_field(velocity_fn)
+    frozen = student.frozen()
+    teacher = None if teacher_fn is None else as_field(teacher_fn).frozen()
+    target = guided_target(frozen, teacher, sample, settings)
+    memory = student.remember(sample.tokens)
+    instant, average = student.pair(sample.condition, sample.z_t, sample.t, memory, sample.r)
+    goal = two_halves(frozen, jax.lax.stop_gradient(memory), sample)
+    rows = mean_square(instant - target)
+    rows += settings.average_weight * mean_square(average - goal)
+    return with_perceptual(rows, average, sample, batch, settings, endpoint_distance)
+
+
+def two_halves(student: VelocityField, memory: Any, sample: Sample) -> Array:
+    """The mean of the average velocities over [s, t] and [r, s], s the middle.
+
+    Args:
+      student: without gradient.
+      memory: of the visual tokens that the student sees.
+      sample: the batch.
+    """
+    t, r = sample.t, sample.r
+    middle = (t + r) / 2
+    first = student.at(sample.condition, sample.z_t, t, memory, middle)
+    z = sample.z_t - wide((t - r) / 2) * first
+    return (first + student.at(sample.condition, z, middle, memory, r)) / 2

@@ -1,0 +1,204 @@
+"""The frozen teacher of a one-step student: found, checked against the config, and identified.
+
+Everything that can be told from its settings is checked before any array is read; the arrays'
+hash is the identity that checkpoints of the student carry.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vosr_jax.config import Config, validate
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.errors import UserError
+from vosr_jax.models.lightning_dit import LightningDiTSettings
+from vosr_jax.models.parameters import flatten
+
+# What a network computes in its matrix products' dtype anyway, so that storing it in that dtype
+# changes nothing: all kernels and biases but those of times and of norms.
+_HALF = re.compile(
+    r"(patch_embed|token_mlp\.\w+|final\.linear|blocks\.(attn|cross_attn|mlp)\.\w+"
+    r"|detailer\.(embed|out|refine\.(first|second)|blocks\.\d+\.(first|second)))\.(kernel|bias)"
+)
+
+_FROM_AUTOENCODER = ("kind", "downscale", "scaling_factor")
+_FROM_ENCODER = ("kind", "block", "size")
+_FROM_OBJECTIVE = ("endpoint", "prediction", "residual_scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherWeights:
+    """A teacher on the host.
+
+    Attributes:
+      parameters: float32 by dotted path.
+      parameterization: what its output stands for.
+      identity: {"path": as in the config, "sha256": of names, shapes and values}.
+    """
+
+    parameters: dict[str, np.ndarray]
+    parameterization: Parameterization
+    identity: dict[str, str]
+
+
+def load_teacher(config: Config) -> TeacherWeights | None:
+    """The teacher that a config names, or None.
+
+    Raises:
+      UserError: it is no model, does not match the config's student (the keys are named), or is
+        damaged.
+    """
+    if config.teacher is None:
+        return None
+    from vosr_jax.restoration.loading import shipped_folder
+    from vosr_jax.training.checkpoints import load_ema_export
+    from vosr_jax.weights import load_denoiser
+    from vosr_jax.weights.export import is_export, load_export
+    from vosr_jax.weights.json_file import read_json_object
+    from vosr_jax.weights.release import find_args
+
+    path = shipped_folder(config.teacher) or Path(config.teacher)
+    if not path.exists():
+        raise UserError(
+            f"teacher={config.teacher}: there is no such model; name a shipped model, an export, "
+            "a workdir or an official folder"
+        )
+    form = Parameterization()
+    exported = is_export(path)
+    if exported or (path.is_dir() and (path / "config.json").is_file()):
+        own = validate(read_json_object(path / "config.json"))
+        check_teacher(config, own)
+        form = own.parameterization()
+        _, model = load_export(path) if exported else load_ema_export(path)
+    elif find_args(path) is not None:
+        check_official_teacher(config, path)
+        model, _ = load_denoiser(path)
+    else:
+        raise UserError(
+            f"teacher={config.teacher} is no model: it has neither config.json nor args.json"
+        )
+    parameters = {k: np.asarray(v, np.float32) for k, v in flatten(model).items()}
+    identity = {"path": config.teacher, "sha256": sha256_of(parameters)}
+    return TeacherWeights(parameters, form, identity)
+
+
+def sha256_of(parameters: Mapping[str, np.ndarray]) -> str:
+    """Hash of names, shapes and float32 values; the same whatever file they lie in."""
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        array = np.ascontiguousarray(parameters[name], np.float32)
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def check_teacher(config: Config, own: Config) -> None:
+    """Refuse a teacher of another kind than the config's student, naming the keys.
+
+    Args:
+      config: of the student.
+      own: of the teacher.
+    """
+    if own.model.r_embedding:
+        raise UserError(
+            f"teacher={config.teacher} is itself a one-step student (model.r_embedding=True); "
+            "name a multi-step model"
+        )
+    ours, theirs = _comparable(config), _comparable(own)
+    if own.guidance.kind != config.guidance.kind and config.guidance.kind != "none":
+        ours["guidance.kind"], theirs["guidance.kind"] = config.guidance.kind, own.guidance.kind
+    _refuse_differences(config, ours, theirs)
+
+
+def check_official_teacher(config: Config, path: Path) -> None:
+    """The same for a folder or file in the official layout."""
+    from vosr_jax.weights.official_args import config_of_args
+    from vosr_jax.weights.release import read_args
+
+    args, file = read_args(path)
+    settings = config_of_args(args, file)[0].model_settings()
+    if settings.r_embedding:
+        raise UserError(
+            f"teacher={config.teacher} is itself a one-step student (auxiliary_time_cond in "
+            f"{file}); name a multi-step model"
+        )
+    theirs = _network(settings) | {
+        "autoencoder.kind": args.get("ae_type"),
+        "encoder.kind": args.get("enc_type"),
+        "encoder.block": (args.get("layer_dinov2b_list") or [None])[0],
+        "encoder.size": args.get("dinov2_size", 448),
+    }
+    form = dataclasses.asdict(Parameterization())
+    theirs |= {f"objective.{key}": form[key] for key in _FROM_OBJECTIVE[:2]}
+    ours = {key: value for key, value in _comparable(config).items() if key in theirs}
+    # The official list may count from the last block; and tests' networks have kinds of their own.
+    if not isinstance(theirs["encoder.block"], int) or theirs["encoder.block"] < 0:
+        theirs["encoder.block"] = ours.get("encoder.block")
+    if config.encoder.kind == "dinov2":
+        theirs["encoder.kind"] = "dinov2"
+    _refuse_differences(config, ours, theirs)
+
+
+def _network(settings: LightningDiTSettings) -> dict[str, Any]:
+    """What must agree of the network; its grid and its padding may differ."""
+    free = ("latent_size", "r_embedding", "swiglu_multiple", "latent_channels", "token_width")
+    own = {f"model.{k}": v for k, v in dataclasses.asdict(settings).items() if k not in free}
+    return own | {
+        "latent channels of autoencoder.kind": settings.latent_channels,
+        "token width of encoder.kind": settings.token_width,
+    }
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    values = _network(config.model_settings())
+    values["model.swiglu_multiple"] = config.model.swiglu_multiple
+    sections = (
+        ("autoencoder", _FROM_AUTOENCODER),
+        ("encoder", _FROM_ENCODER if config.encoder.kind != "none" else ("kind",)),
+        ("objective", _FROM_OBJECTIVE),
+    )
+    for section, keys in sections:
+        values |= {f"{section}.{key}": getattr(getattr(config, section), key) for key in keys}
+    return values
+
+
+def _refuse_differences(config: Config, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    if differing:
+        told = ", ".join(f"{key} is {theirs.get(key)!r}, here {ours[key]!r}" for key in differing)
+        raise UserError(f"teacher={config.teacher} does not match this student: its {told}")
+
+
+def check_identity(
+    identity: dict[str, str] | None, saved: dict[str, str] | None, where: str
+) -> None:
+    """Refuse to go on with another teacher than a checkpoint was made with.
+
+    Raises:
+      UserError: the teachers' weights differ, or one of the two has no teacher.
+    """
+    ours, theirs = (None if i is None else i["sha256"] for i in (identity, saved))
+    if ours == theirs:
+        return
+    told = [
+        "no teacher" if i is None else f"teacher {i['path']} (sha256 {i['sha256'][:12]}…)"
+        for i in (saved, identity)
+    ]
+    raise UserError(
+        f"checkpoint {where} was distilled with {told[0]}, but this config's key teacher gives "
+        f"{told[1]}; name the same weights, or choose another workdir"
+    )
+
+
+def stored(parameters: Mapping[str, np.ndarray], dtype: jnp.dtype) -> dict[str, np.ndarray]:
+    """The parameters as they lie on the devices: products' operands in `dtype`, the rest float32.
+
+    The network's output is the same bit for bit.
+    """
+    return {k: v.astype(dtype) if _HALF.fullmatch(k) else v for k, v in parameters.items()}
