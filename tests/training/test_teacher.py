@@ -104,6 +104,7 @@ def test_an_official_teacher_is_compared_by_its_args(tmp_path: Path):
         ae_type="sd2", enc_type="dinov2b", resolution=512, patch_size=2, dim=1024, depth=28,
         num_heads=16, mlp_ratio=4, enc_dim=768, encdim_ratio=3, use_qknorm=True, use_swiglu=True,
         use_rope=True, use_rmsnorm=True, layer_dinov2b_list=[8],
+        weak_cond_strength_aelq_list=[0.05, 0.25],
     )  # fmt: skip
     (tmp_path / "args.json").write_text(json.dumps(args))
     sections = {"autoencoder": {"kind": "sd2", "path": "x"}, "encoder": {"kind": "dinov2b"}}
