@@ -14,6 +14,7 @@ import datetime
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -45,7 +46,7 @@ def lively(settings: LightningDiTSettings) -> LightningDiT:
     return network
 
 
-def full_width(depth: int, side: int) -> list[tuple[str, float, float, float]]:
+def full_width(depth: int, side: int) -> Iterator[tuple[str, float, float, float]]:
     """(precision, mean and largest grey-level difference, seconds) of random weights."""
     settings = LightningDiTSettings.vosr_0_5b(depth=depth, latent_size=side)
     network = lively(settings)
@@ -55,7 +56,7 @@ def full_width(depth: int, side: int) -> list[tuple[str, float, float, float]]:
     sampler = SamplerSettings(5, guidance_scale=0.5)
     networks = {name: at_precision(network, name) for name in PRECISIONS}
     networks |= {name: network.computing_in(*kinds) for name, kinds in _PARTS.items()}
-    rows, exact = [], None
+    exact = None
     for name, one in networks.items():
         graph, state = nnx.split(one)
 
@@ -71,14 +72,13 @@ def full_width(depth: int, side: int) -> list[tuple[str, float, float, float]]:
         exact = picture if exact is None else exact
         scale = 127.5 / np.abs(exact).max()
         difference = np.abs(picture - exact) * scale
-        rows.append((name, difference.mean(), difference.max(), spent))
-    return rows
+        yield name, difference.mean(), difference.max(), spent
 
 
-def golden(folder: Path) -> list[tuple[str, float, float, float]]:
+def golden(folder: Path) -> Iterator[tuple[str, float, float, float]]:
     """The same of the tiny multi-step release, end to end."""
     arguments = {"scale": 4, "steps": 6, "guidance_scale": 0.5, "output": "numpy", "tile_size": 0}
-    exact, rows = None, []
+    exact = None
     for name in PRECISIONS:
         upscaler = Upscaler.from_pretrained(folder / "preset/ckpts/VOSR_0.5B_ms", precision=name)
         upscaler.model = dataclasses.replace(upscaler.model, truncate=False)
@@ -91,8 +91,7 @@ def golden(folder: Path) -> list[tuple[str, float, float, float]]:
             spent = time.perf_counter() - begin
         exact = picture if exact is None else exact
         difference = 255 * np.abs(picture - exact)
-        rows.append((name, difference.mean(), difference.max(), spent))
-    return rows
+        yield name, difference.mean(), difference.max(), spent
 
 
 def main() -> None:
@@ -110,7 +109,7 @@ def main() -> None:
     if folder.is_dir():
         tables["tiny release, 6 steps, end to end"] = golden(folder)
     for title, rows in tables.items():
-        print(f"\n| {title} | mean | worst | seconds |\n|---|---|---|---|")
+        print(f"\n| {title} | mean | worst | seconds |\n|---|---|---|---|", flush=True)
         for name, mean, worst, spent in rows:
             print(f"| {name} | {mean:.3f} | {worst:.2f} | {spent:.2f} |", flush=True)
 

@@ -34,12 +34,13 @@ def _run(**environment: str) -> list[int]:
 
 
 def test_a_second_process_finds_the_samplers_programs(tmp_path):
-    assert _run(VOSR_CACHE_DIR=str(tmp_path))[0] == 0
+    hits_before, misses_before = _run(VOSR_CACHE_DIR=str(tmp_path))
     names = [file.name for file in (tmp_path / "compiled").iterdir()]
     for program in ("_prepare", "_advance", "_decode"):
         assert any(program in name for name in names), names
-    hits, _ = _run(VOSR_CACHE_DIR=str(tmp_path))
-    assert hits >= 3
+    hits, misses = _run(VOSR_CACHE_DIR=str(tmp_path))
+    # Equal small programs are found within one process already.
+    assert hits >= hits_before + 3 and misses <= misses_before - 3
 
 
 def test_the_folder_can_be_chosen(monkeypatch, tmp_path):
