@@ -103,7 +103,7 @@ def _huge(denoiser, factor: float):
 
 
 @pytest.fixture
-def eight_bit_exponents(monkeypatch):
+def short_range(monkeypatch):
     """Short products overflow at 65504, as those of float16 do."""
     from vosr_jax.models import layers
 
@@ -118,17 +118,15 @@ def eight_bit_exponents(monkeypatch):
     monkeypatch.setattr(layers.Linear, "__call__", overflowing)
 
 
-@pytest.mark.parametrize("tile_batch", [1, 3])
-def test_tiles_whose_activations_overflow_are_counted_and_right(eight_bit_exponents, tile_batch):
+def test_tiles_whose_activations_overflow_are_counted_and_right(short_range):
     grid = plan_tiles((16, 16), 8, 0, 1, 2)
     lq, noise, tokens = _inputs(tiles=len(grid.starts))
-    # One tile's tokens leave the rest's range.
-    tokens = tokens.at[:, 1].mul(1e3).at[:, 0].mul(1e-3).at[:, 2:].mul(1e-3)
     model = _model("float32")
-    huge = dataclasses.replace(model, denoiser=_huge(model.denoiser, 1e5), precision="mixed")
+    huge = dataclasses.replace(model, denoiser=_huge(model.denoiser, 1e6), precision="mixed")
     exact = dataclasses.replace(huge, precision="float32")
-    arguments = lq, noise, tokens, _SAMPLER, grid, tile_batch
-    with pytest.warns(UserWarning, match=r"\d+ tiles repeated in float32: mixed"):
+    arguments = lq, noise, tokens, _SAMPLER, grid, 4
+    # Nine tiles in each of two steps; the last batch's three fillers do not count.
+    with pytest.warns(UserWarning, match="^18 tiles repeated in float32: mixed"):
         ours = huge.sample(*arguments)
     np.testing.assert_allclose(ours, exact.sample(*arguments), atol=1e-4)
 
