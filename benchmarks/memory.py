@@ -50,7 +50,7 @@ def main() -> None:
     shared = {"parts": options.parts.split(","), "narrow": options.narrow, "depth": options.depth}
     tilings = [options.tile_size, 0] if options.whole else [options.tile_size]
     print("| result | tiles | peak memory | at rest | seconds |\n|---|---|---|---|---|", flush=True)
-    for size in map(int, options.sizes.split(",")):
+    for size in map(int, filter(None, options.sizes.split(","))):
         for tile in tilings:
             found = _row(options.limit, size=size, tile=tile, **shared)
             print(f"| {size} x {size} | {f'{tile} px' if tile else 'none'} | {found} |", flush=True)
@@ -143,6 +143,7 @@ def _programs(tile: int, parts: list[str], narrow: int, depth: int) -> dict:
         "encoder": lambda x: tiled_autoencoder.encode_tiled(model.autoencoder, x, None, tile),
         "decoder": lambda x: tiled_autoencoder.decode_tiled(model.autoencoder, x, tile),
     }
+    compute = streaming._compute
     for part in (part for part in runs if part in parts):
         # The programs are compiled, not run: their results are of no interest here.
         def planned(static, state, *arguments, part=part):
@@ -150,7 +151,6 @@ def _programs(tile: int, parts: list[str], narrow: int, depth: int) -> dict:
             shapes = jax.eval_shape(lambda *a: compute(static, *a), state, *arguments)
             return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
-        compute = streaming._compute
         with (
             mock.patch.object(streaming, "_compute", planned),
             mock.patch.object(streaming, "_tiles", lambda n, side: [(0, (0, min(side, n)))]),

@@ -1,6 +1,7 @@
 """Small autoencoders with random weights, whose norms and attention matter."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -13,16 +14,19 @@ _CODER = SDCoderSettings(channels=(16, 32, 32), layers_per_block=1, groups=4)
 _LIGHT = SDCoderSettings(channels=(8, 16, 32), layers_per_block=1, groups=4, quant=False)
 
 
+@functools.cache
 def stable_diffusion(sharpness: float = 8.0) -> SDAutoencoder:
     """Four times smaller; attention scores are multiplied by `sharpness`."""
     return _stable_diffusion(SDSettings(encoder=_CODER, decoder=_LIGHT), sharpness)
 
 
+@functools.cache
 def full_decoder(sharpness: float = 8.0) -> SDAutoencoder:
     """The decoder as wide as the encoder, with a layer before it."""
     return _stable_diffusion(SDSettings(encoder=_CODER, decoder=_CODER), sharpness)
 
 
+@functools.cache
 def without_attention() -> SDAutoencoder:
     """Two residual blocks in the middle and nothing between them."""
     coders = (dataclasses.replace(coder, attend=False) for coder in (_CODER, _LIGHT))
@@ -38,6 +42,7 @@ def _stable_diffusion(settings: SDSettings, sharpness: float) -> SDAutoencoder:
     return _random(SDAutoencoder(settings, rngs=nnx.Rngs(0)), sharpness)
 
 
+@functools.cache
 def qwen(sharpness: float = 8.0) -> QwenAutoencoder:
     """Eight times smaller, with norms that are a pixel's own."""
     return _random(QwenAutoencoder(QwenSettings(base_width=8), rngs=nnx.Rngs(0)), sharpness)

@@ -4,10 +4,11 @@ import errno
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests.restoration import autoencoders
 from vosr_jax.errors import UserError
-from vosr_jax.models.autoencoders import decode, encode
+from vosr_jax.models import autoencoders as plain
 from vosr_jax.restoration import maps, streamed_attention, streaming, tiled_autoencoder
 from vosr_jax.restoration.streaming import Statistics
 from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
@@ -19,6 +20,10 @@ _KINDS = {
     "qwen": autoencoders.qwen,
 }
 _TILE = 48
+
+# The untiled networks, compiled at once instead of operation by operation.
+encode = nnx.jit(plain.encode)
+decode = nnx.jit(plain.decode)
 
 
 @pytest.fixture(scope="module", params=_KINDS)
