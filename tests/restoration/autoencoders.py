@@ -1,5 +1,8 @@
 """Small autoencoders with random weights, whose norms and attention matter."""
 
+import dataclasses
+import functools
+
 import jax
 import numpy as np
 from flax import nnx
@@ -7,15 +10,39 @@ from flax import nnx
 from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
 
+_CODER = SDCoderSettings(channels=(16, 32, 32), layers_per_block=1, groups=4)
+_LIGHT = SDCoderSettings(channels=(8, 16, 32), layers_per_block=1, groups=4, quant=False)
 
+
+@functools.cache
 def stable_diffusion(sharpness: float = 8.0) -> SDAutoencoder:
     """Four times smaller; attention scores are multiplied by `sharpness`."""
-    coder = SDCoderSettings(channels=(16, 32, 32), layers_per_block=1, groups=4)
-    light = SDCoderSettings(channels=(8, 16, 32), layers_per_block=1, groups=4, quant=False)
-    settings = SDSettings(encoder=coder, decoder=light)
+    return _stable_diffusion(SDSettings(encoder=_CODER, decoder=_LIGHT), sharpness)
+
+
+@functools.cache
+def full_decoder(sharpness: float = 8.0) -> SDAutoencoder:
+    """The decoder as wide as the encoder, with a layer before it."""
+    return _stable_diffusion(SDSettings(encoder=_CODER, decoder=_CODER), sharpness)
+
+
+@functools.cache
+def without_attention() -> SDAutoencoder:
+    """Two residual blocks in the middle and nothing between them."""
+    coders = (dataclasses.replace(coder, attend=False) for coder in (_CODER, _LIGHT))
+    return _stable_diffusion(SDSettings(*coders), 1.0)
+
+
+def released_light(sharpness: float = 8.0) -> SDAutoencoder:
+    """Stable Diffusion's encoder and the light decoder in their released sizes."""
+    return _stable_diffusion(SDSettings.sd21_light(), sharpness)
+
+
+def _stable_diffusion(settings: SDSettings, sharpness: float) -> SDAutoencoder:
     return _random(SDAutoencoder(settings, rngs=nnx.Rngs(0)), sharpness)
 
 
+@functools.cache
 def qwen(sharpness: float = 8.0) -> QwenAutoencoder:
     """Eight times smaller, with norms that are a pixel's own."""
     return _random(QwenAutoencoder(QwenSettings(base_width=8), rngs=nnx.Rngs(0)), sharpness)

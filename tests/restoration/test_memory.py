@@ -4,14 +4,16 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from tests.restoration import autoencoders
 from tests.restoration.models import tiny_model
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
-from vosr_jax.restoration import memory
+from vosr_jax.restoration import memory, streamed_attention, streaming
 from vosr_jax.restoration.memory import plan_tile_sizes
+from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,33 @@ def test_the_estimate_of_a_whole_autoencoder_covers_the_compiled_one(model):
         )
         assert needed <= 1.3 * estimate, function
     assert needed >= estimate / 4
+
+
+@pytest.mark.parametrize("side", [256, 512])
+def test_the_estimate_of_tiles_covers_every_compiled_program(model, side, monkeypatch):
+    """What the compiler needs for a program with its arguments and its results."""
+    needed = {}
+
+    def measured(name, program):
+        def run(*arguments):
+            found = program.lower(*arguments).compile().memory_analysis()
+            sizes = found.temp_size_in_bytes, found.argument_size_in_bytes
+            needed[name] = max(needed.get(name, 0), sum(sizes) + found.output_size_in_bytes)
+            return program(*arguments)
+
+        return run
+
+    monkeypatch.setattr(streaming, "_compute", measured("tile", streaming._compute))
+    monkeypatch.setattr(
+        streamed_attention, "_absorb", measured("attention", streamed_attention._absorb)
+    )
+    monkeypatch.setattr(streaming, "_tiles", lambda length, side: [(0, (0, min(side, length)))])
+    height, width = side + 64, side + 128
+    encode_tiled(model.autoencoder, np.zeros((1, height, width, 3)), None, side)
+    decode_tiled(model.autoencoder, np.zeros((1, height // 4, width // 4, 4)), side)
+    estimate = memory.tiled_autoencoder_bytes(model, side)
+    assert max(needed.values()) <= estimate
+    assert needed["tile"] >= (estimate - memory.attention_bytes()) / 4
 
 
 def test_the_estimate_of_a_denoisers_tile_covers_the_compiled_one():

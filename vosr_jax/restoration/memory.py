@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vosr_jax.models.autoencoders.blocks import QUERY_CHUNK
+from vosr_jax.restoration.streamed_attention import CHUNK
 
 if TYPE_CHECKING:
     from vosr_jax.restoration.model import RestorationModel
@@ -67,7 +68,14 @@ def whole_autoencoder_bytes(model: "RestorationModel", picture_hw: tuple[int, in
 
 def tiled_autoencoder_bytes(model: "RestorationModel", side: int) -> int:
     """What the autoencoder takes in tiles, whatever the picture's size."""
-    return _TILE_COPIES * side**2 * _finest(model) * _FLOAT
+    if not _coders(model):
+        return 0
+    return _FLOAT * _TILE_COPIES * side**2 * _finest(model) + attention_bytes()
+
+
+def attention_bytes() -> int:
+    """The scores of one chunk of queries against one of keys."""
+    return _FLOAT * _SCORE_COPIES * CHUNK**2
 
 
 def denoiser_bytes(model: "RestorationModel", side: int) -> int:
@@ -91,6 +99,11 @@ def free_memory() -> int:
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
+    return free_host_memory()
+
+
+def free_host_memory() -> int:
+    """Bytes free on this machine; 4 GiB where it does not say."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:

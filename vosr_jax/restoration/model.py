@@ -73,7 +73,7 @@ class RestorationModel:
         """A picture to its latent.
 
         Args:
-          image: [B, H, W, 3] in [-1, 1]; with tiles B is 1.
+          image: [B, H, W, 3] in [-1, 1].
           noise: the posterior's draw [B, h, w, C], or None.
           tile_size: side of the encoder's tiles in pixels; 0, or a picture that fits into one,
             runs it at once. The result is the same.

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-_CHUNK = 4096
+CHUNK = 4096
 
 
-def streamed_attention(projected: np.ndarray, out: np.ndarray, chunk: int = _CHUNK) -> None:
+def streamed_attention(projected: np.ndarray, out: np.ndarray, chunk: int = CHUNK) -> None:
     """softmax(q k^T / sqrt(C)) v of all positions.
 
     Args:
@@ -24,7 +24,8 @@ def streamed_attention(projected: np.ndarray, out: np.ndarray, chunk: int = _CHU
       chunk: positions on the device at a time; its memory grows with the square.
     """
     count, _, channels = projected.shape
-    chunk = min(chunk, -(-count // 8) * 8)
+    # Powers of two, so that small pictures of many sizes share a few programs.
+    chunk = min(chunk, max(1 << (count - 1).bit_length(), 8))
     for first in range(0, count, chunk):
         query = _padded(projected[first : first + chunk, 0], chunk)
         carry = (

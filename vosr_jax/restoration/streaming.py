@@ -9,9 +9,6 @@ what the untiled network would use, and the device holds one tile at a time.
 
 import dataclasses
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from functools import partial
 
@@ -20,9 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-
-# What maps may take of the host's memory before they go to a temporary file, in bytes.
-HOST_BYTES = 4 << 30
 
 _SIDE_MULTIPLE = 8
 _SMALLEST_SIDE = 16
@@ -54,48 +48,6 @@ class Statistics:
     variance: np.ndarray
 
 
-class Maps:
-    """Maps on the host; beyond HOST_BYTES, in a temporary file. Use it as a context.
-
-    Args:
-      host_bytes: the limit.
-    """
-
-    def __init__(self, host_bytes: int = HOST_BYTES):
-        self._left = host_bytes
-        self._held: set[int] = set()
-        self._folder: str | None = None
-        self._files = 0
-
-    def __enter__(self) -> "Maps":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def new(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A float32 map [H, W, C] with arbitrary content."""
-        size = 4 * math.prod(shape)
-        if size <= self._left:
-            self._left -= size
-            held = np.empty(shape, np.float32)
-            self._held.add(id(held))
-            return held
-        if self._folder is None:
-            self._folder = tempfile.mkdtemp(prefix="vosr-maps-")
-        self._files += 1
-        return np.memmap(f"{self._folder}/{self._files}", np.float32, "w+", shape=shape)
-
-    def free(self, used: np.ndarray) -> None:
-        """Give a map back; one that came from elsewhere is left alone."""
-        if id(used) in self._held:
-            self._held.remove(id(used))
-            self._left += used.nbytes
-        elif isinstance(used, np.memmap) and used.filename is not None:
-            os.unlink(used.filename)
-
-
 def run_stage(
     stage: Stage,
     module: nnx.Module,
@@ -124,7 +76,7 @@ def run_stage(
     """
     height, width = source.shape[:2]
     channels = max(source.shape[2], target.shape[2] * stage.up**2 // stage.down**2)
-    side = tile_side(area, channels)
+    side = tile_side(area, channels, max(height, width))
     graph, state = nnx.split(module)
     merged = _Merged(groups) if groups else None
     waiting: tuple | None = None
@@ -148,9 +100,19 @@ def run_stage(
     return merged.finish() if merged is not None else None
 
 
-def tile_side(area: int, channels: int) -> int:
-    """The side of a tile with so many channels, in input pixels; a multiple of 8."""
+def tile_side(area: int, channels: int, longest: int) -> int:
+    """The side of a tile in input pixels, a multiple of 8.
+
+    Args:
+      area: a tile's pixels times channels at most.
+      channels: of the tile.
+      longest: side of the map. Tiles are halved while one still covers it, so that a small map
+        costs little more than itself and yet all maps share two or three shapes.
+    """
     side = math.isqrt(area // channels) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+    half = side // 2 // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+    while half >= max(longest, _SMALLEST_SIDE):
+        side, half = half, half // 2 // _SIDE_MULTIPLE * _SIDE_MULTIPLE
     return max(side, _SMALLEST_SIDE)
 
 

@@ -17,8 +17,9 @@ from jax import Array
 
 from vosr_jax.models.autoencoders.blocks import double
 from vosr_jax.models.layers import Conv, matmul_precision
+from vosr_jax.restoration.maps import Maps
 from vosr_jax.restoration.streamed_attention import streamed_attention
-from vosr_jax.restoration.streaming import HOST_BYTES, Maps, Stage, Statistics, run_stage
+from vosr_jax.restoration.streaming import Stage, Statistics, run_stage
 
 
 def encode_tiled(
@@ -26,46 +27,59 @@ def encode_tiled(
     image: np.ndarray,
     noise: np.ndarray | None,
     tile_size: int,
-    host_bytes: int = HOST_BYTES,
+    host_bytes: int | None = None,
 ) -> np.ndarray:
-    """`models.autoencoders.encode` of one picture, in tiles.
+    """`models.autoencoders.encode` in tiles, a picture after another.
 
     Args:
       autoencoder: with an encoder of convolutions.
-      image: [1, H, W, 3] in [-1, 1], sides multiples of `downscale`.
-      noise: [1, h, w, C], or None for the posterior's mode.
+      image: [B, H, W, 3] in [-1, 1], sides multiples of `downscale`.
+      noise: [B, h, w, C], or None for the posterior's mode.
       tile_size: side of a tile in pixels, at the finest resolution.
-      host_bytes: what the maps may take of the host's memory before they go to a file.
+      host_bytes: what features may take of the host's memory before they go to a file, as
+        in `Maps`.
 
     Returns:
-      [1, h, w, C] float32.
+      [B, h, w, C] float32.
+
+    Raises:
+      UserError: the disk of the temporary files is full.
     """
-    with Maps(host_bytes) as maps:
-        encoded = _Walk(maps, autoencoder.encoder, tile_size).encode(np.asarray(image[0]))
-        mean, std = autoencoder.posterior(jnp.asarray(encoded)[None])
+    encoded = []
+    for picture in np.asarray(image):
+        with Maps(host_bytes) as maps:
+            walk = _Walk(maps, autoencoder.encoder, tile_size)
+            encoded.append(np.array(walk.encode(picture)))
+    mean, std = autoencoder.posterior(jnp.asarray(np.stack(encoded)))
     if noise is not None and std is not None:
         mean = mean + std * noise
     return np.asarray(mean * autoencoder.scaling_factor)
 
 
 def decode_tiled(
-    autoencoder: Any, latent: np.ndarray, tile_size: int, host_bytes: int = HOST_BYTES
+    autoencoder: Any, latent: np.ndarray, tile_size: int, host_bytes: int | None = None
 ) -> np.ndarray:
-    """`models.autoencoders.decode` of one latent, in tiles; clipped.
+    """`models.autoencoders.decode` in tiles, a latent after another; clipped.
 
     Args:
       autoencoder: with a decoder of convolutions.
-      latent: [1, h, w, C], as the denoiser has it.
+      latent: [B, h, w, C], as the denoiser has it.
       tile_size: side of a tile in pixels, at the finest resolution.
       host_bytes: as in `encode_tiled`.
 
     Returns:
-      [1, H, W, 3] float32 in [-1, 1].
+      [B, H, W, 3] float32 in [-1, 1].
+
+    Raises:
+      UserError: the disk of the temporary files is full.
     """
     given = autoencoder.decoder_input(jnp.asarray(latent) / autoencoder.scaling_factor)
-    with Maps(host_bytes) as maps:
-        picture = _Walk(maps, autoencoder.decoder, tile_size).decode(np.asarray(given)[0])
-        return np.clip(picture, -1, 1)[None]
+    pictures = []
+    for one in np.asarray(given):
+        with Maps(host_bytes) as maps:
+            picture = _Walk(maps, autoencoder.decoder, tile_size).decode(one)
+            pictures.append(np.clip(np.array(picture), -1, 1))
+    return np.stack(pictures)
 
 
 class _Walk:
