@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from tests.parity import goldens
 from vosr_jax.errors import UserError
 from vosr_jax.weights import release
+from vosr_jax.weights.official_args import config_of_args
 
 _ARGS = {"dim": 32}
 
@@ -57,3 +59,14 @@ def test_parts_are_found_from_above_or_beside_the_checkpoint(tmp_path):
     assert release.find_part("elsewhere/vae", file) == tmp_path / "preset/ckpts/vae"
     with pytest.raises(UserError, match=r"lwdecoder\.pth.*it comes from huggingface\.co/CSWRY"):
         release.find_part("preset/ckpts/sd21_lwdecoder.pth", file)
+
+
+@pytest.mark.parametrize(("layer", "block"), [(-1, 2), (-3, 0), (1, 1)])
+def test_a_visual_layer_counted_from_the_end_is_found_by_the_encoders_depth(layer, block):
+    file = goldens.folder("pipeline") / "preset/ckpts/VOSR_0.5B_ms/args.json"
+    args = goldens.read_json(file) | {"layer_dinov2b_list": [layer]}
+    config, _ = config_of_args(args, file)
+    assert release.with_parts(config, args, file).encoder.block == block
+    args["layer_dinov2b_list"] = [-4]
+    with pytest.raises(UserError, match="layer_dinov2b_list names a block that"):
+        release.with_parts(config, args, file)
