@@ -76,17 +76,19 @@ def _inspect(sources: tuple[Source, ...], maker, order, count: int, seconds: flo
             names.append(sources[place[0]].record_name(place[1]))
         index += 1
     spent = time.process_time() - cpu
-    cpu = time.process_time()
-    for sample in shown:
+    cpu, again = time.process_time(), 0
+    while again < count or time.process_time() - cpu < seconds / 4:
+        sample = shown[again % count]
         assert sample.plan is not None
         sample.plan.apply(sample.hr)
+        again += 1
     degraded = time.process_time() - cpu
     total = sum(source.weight for source in sources)
     return Inspection(
         contact_sheet(shown, names),
         [(source.name, len(source), source.weight / total) for source in sources],
         index / spent,
-        len(shown) / degraded,
+        again / degraded,
         list(bad.values()),
         enlarged,
         index,
