@@ -90,11 +90,11 @@ def rates(options: argparse.Namespace) -> None:
 
 
 def memory(pid: int) -> float:
-    """Resident memory of a process in MB, without what it shares with others."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+    """Memory in MB that a process has taken for itself, without files and what is shared."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
-    raise ValueError(f"process {pid} tells no Pss")
+    raise ValueError(f"process {pid} tells no RssAnon")
 
 
 def write_list(folder: Path, records: int) -> Path:
@@ -116,13 +116,14 @@ def million(options: argparse.Namespace) -> None:
         settings = PipelineSettings(
             sources=str(listed), crop_size=32, batch_size=options.batch, workers=options.workers[-1]
         )
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         with batches(settings) as own:
             opened = time.monotonic() - began
             next(own)
-            first = time.monotonic() - began
+            first, spent = time.monotonic() - began, cpu_seconds() - cpu
             print(f"{RECORDS:,} records, {settings.workers} workers, load {os.getloadavg()[0]:.1f}")
             print(f"opened after {opened:.2f} s, first batch after {first:.2f} s")
+            print(f"processor seconds of all processes until then: {spent:.2f}")
             print("| batches | MB of the program | MB of every worker |\n|---|---|---|")
             for count in range(2, options.batches + 1):
                 next(own)

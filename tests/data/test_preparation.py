@@ -17,7 +17,6 @@ from vosr_jax.data.preparation.filters import (
     BLOCKY,
     BLURRED,
     TOO_SMALL,
-    FilterSettings,
     judge,
 )
 from vosr_jax.data.preparation.measures import (
@@ -27,6 +26,7 @@ from vosr_jax.data.preparation.measures import (
     perceptual_hash,
     sharpness,
 )
+from vosr_jax.data.preparation.settings import FilterSettings
 from vosr_jax.data.sources import parse_sources
 from vosr_jax.errors import UserError
 

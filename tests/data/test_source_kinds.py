@@ -104,6 +104,7 @@ def test_a_file_of_lists_repeats_them_and_a_file_of_folders_weighs_them(tmp_path
         ("list.txt, 1.5\n", "whole number"),
         ("list.txt, 1, 2\n", "whole number"),
         ("list.txt, 0\n", "whole number"),
+        ("tree/p00.png, 2\n", "without a number"),
         ("nowhere, 1\n", "there is no"),
         ("empty.txt, 1\n", "names no pictures"),
     ],

@@ -30,7 +30,7 @@ def _add(tasks, name: str, description: str, run):
 
 
 def _add_prepare(tasks) -> None:
-    from vosr_jax.data.preparation.filters import FilterSettings
+    from vosr_jax.data.preparation.settings import FilterSettings
 
     own = FilterSettings()
     add = _add(tasks, "prepare", "Filter pictures and write them as ArrayRecord shards", prepare)
@@ -88,8 +88,8 @@ def _check(options: argparse.Namespace, positive: Sequence[str]) -> None:
 
 def prepare(options: argparse.Namespace) -> int:
     """Run the Beam pipeline and say what it dropped."""
-    from vosr_jax.data.preparation.filters import FilterSettings
     from vosr_jax.data.preparation.prepare import prepare as run
+    from vosr_jax.data.preparation.settings import FilterSettings
 
     if options.workers < 1 or options.shard_megabytes < 1:
         raise UserError("--workers and --shard-megabytes must be at least 1")

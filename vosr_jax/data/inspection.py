@@ -1,6 +1,8 @@
 """Looking at what a source gives, and how fast."""
 
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +11,8 @@ from PIL import Image
 from vosr_jax.data.contact_sheet import contact_sheet
 from vosr_jax.data.pipeline import PipelineSettings, places, sample_maker
 from vosr_jax.data.samples import BadRecord, Sample
-from vosr_jax.data.sources import Source, parse_sources
+from vosr_jax.data.sources import parse_sources
+from vosr_jax.data.workers import single_threaded_children
 from vosr_jax.errors import UserError
 
 
@@ -47,18 +50,18 @@ def inspect(settings: PipelineSettings, count: int, seconds: float = 5.0) -> Ins
     Raises:
       UserError: a source is wrong, or nothing can be read.
     """
+    # In a process of its own: how many threads numpy's products take is decided at its start,
+    # and on one core more than one only wait for each other.
+    spawn = multiprocessing.get_context("spawn")
+    with single_threaded_children(), ProcessPoolExecutor(1, spawn) as process:
+        return process.submit(_inspect, settings, count, seconds).result()
+
+
+def _inspect(settings: PipelineSettings, count: int, seconds: float) -> Inspection:
+    cv2.setNumThreads(1)
     sources = parse_sources(settings.sources)
     maker = sample_maker(settings, sources, keep_plans=True)
     order = places(settings, sources)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        return _inspect(sources, maker, order, count, seconds)
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _inspect(sources: tuple[Source, ...], maker, order, count: int, seconds: float) -> Inspection:
     shown: list[Sample] = []
     names: list[str] = []
     bad: dict[str, BadRecord] = {}
@@ -76,17 +79,19 @@ def _inspect(sources: tuple[Source, ...], maker, order, count: int, seconds: flo
             names.append(sources[place[0]].record_name(place[1]))
         index += 1
     spent = time.process_time() - cpu
-    cpu = time.process_time()
-    for sample in shown:
+    cpu, again = time.process_time(), 0
+    while again < count or time.process_time() - cpu < seconds / 4:
+        sample = shown[again % count]
         assert sample.plan is not None
         sample.plan.apply(sample.hr)
+        again += 1
     degraded = time.process_time() - cpu
     total = sum(source.weight for source in sources)
     return Inspection(
         contact_sheet(shown, names),
         [(source.name, len(source), source.weight / total) for source in sources],
         index / spent,
-        len(shown) / degraded,
+        again / degraded,
         list(bad.values()),
         enlarged,
         index,

@@ -22,10 +22,10 @@ from vosr_jax.data.preparation.duplicates import bands, duplicates_in
 from vosr_jax.data.preparation.filters import (
     DUPLICATE,
     UNREADABLE,
-    FilterSettings,
     Verdict,
     judge,
 )
+from vosr_jax.data.preparation.settings import FilterSettings
 from vosr_jax.data.sources import Source, parse_sources
 from vosr_jax.data.sources.source import in_memory
 

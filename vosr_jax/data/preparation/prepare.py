@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vosr_jax.data.preparation.filters import FilterSettings
+from vosr_jax.data.preparation.settings import FilterSettings
 from vosr_jax.data.sources import parse_sources
 from vosr_jax.errors import UserError
 

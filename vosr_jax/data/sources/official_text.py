@@ -37,11 +37,12 @@ def text_sources(
     Raises:
       UserError: the file is empty, a line is malformed, or the two meanings are mixed.
     """
-    lines = [line for line in read_lines(path) if not line.startswith("#")]
+    every = read_lines(path)
+    if every and is_picture_path(every[0]):
+        return (_list_source(path, every, weight),)
+    lines = [line for line in every if not line.startswith("#")]
     if not lines:
         raise UserError(f"data.sources: {path} names nothing; write a path on every line")
-    if is_picture_path(lines[0].rpartition(",")[0] or lines[0]) or is_picture_path(lines[0]):
-        return (_list_source(path, lines, weight),)
     entries = [_entry(path, line) for line in lines]
     root = _root(path, entries[0][0])
     named = [(os.path.join(root, name), number) for name, number in entries]
@@ -49,6 +50,11 @@ def text_sources(
     for (name, _), line in zip(named, lines, strict=True):
         if not os.path.exists(name):
             raise UserError(f"data.sources: {path} names {line!r}, but there is no {name}")
+    if any(is_picture_path(name) for name, _ in named):
+        raise UserError(
+            f"data.sources: {path} names pictures among other things; in a list of pictures every "
+            "line is the path of one, without a number"
+        )
     if all(folders):
         total = sum(number for _, number in named)
         return tuple(open_folder(name, weight * number / total) for name, number in named)
