@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.picture import prepare, read_photograph, write_picture
+from vosr_jax.restoration.photograph import prepare
+from vosr_jax.restoration.picture import read_photograph, write_picture
 
 
 @pytest.fixture

@@ -11,13 +11,19 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration import colour
-from vosr_jax.restoration.picture import Photograph, prepare, read_photograph
+from vosr_jax.restoration import colour, transparency
+from vosr_jax.restoration.photograph import Photograph, prepare
+from vosr_jax.restoration.picture import read_photograph
+from vosr_jax.restoration.presets import PRESETS, preset_settings
+from vosr_jax.restoration.shapes import SHAPES, computed_side, mirror
 from vosr_jax.restoration.tiling import TileGrid, plan_tiles
 
 if TYPE_CHECKING:
+    import jax
+
     from vosr_jax.diffusion.sampling import SamplerSettings
     from vosr_jax.restoration.model import RestorationModel
+    from vosr_jax.restoration.shapes import Shapes
 
 Picture = Image.Image | Photograph | np.ndarray | str | Path
 
@@ -29,12 +35,12 @@ class Upscaler:
 
     Attributes:
       model: the networks and their own settings.
+      device: where it runs; None is JAX's default.
     """
 
-    def __init__(self, model: RestorationModel):
+    def __init__(self, model: RestorationModel, device: jax.Device | None = None):
         self.model = model
-        self._progress: Callable[[float], None] | None = None
-        self._done = self._expected = 0
+        self.device = device
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path = "nano") -> Upscaler:
@@ -50,6 +56,27 @@ class Upscaler:
         from vosr_jax.restoration.loading import load_model
 
         return cls(load_model(name_or_path))
+
+    def on(self, device: jax.Device) -> Upscaler:
+        """The same upscaler with its networks copied to a device."""
+        from vosr_jax.restoration.model import on_device
+
+        return Upscaler(on_device(self.model, device), device)
+
+    def preset(self, name: str) -> dict[str, float]:
+        """Guidance settings by name, "faithful", "balanced" or "creative", as keyword arguments.
+
+        Raises:
+          UserError: no such preset, or a one-step model, whose guidance is fixed.
+        """
+        if name not in PRESETS:
+            raise UserError(f"preset '{name}' is unknown; choose {', '.join(PRESETS)}")
+        if self.model.sampler.r_input:
+            raise UserError(
+                f"{self.model.name} is a one-step model, whose guidance is fixed by its training; "
+                "leave the preset out"
+            )
+        return preset_settings(name, self.model)
 
     def __call__(
         self,
@@ -67,6 +94,10 @@ class Upscaler:
         posterior_noise: np.ndarray | None = None,
         output: Literal["pil", "numpy"] = "pil",
         progress: Callable[[float], None] | None = None,
+        *,
+        schedule: Literal["linear", "cosine"] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        shapes: Shapes = "exact",
     ) -> Any:
         """Restore one picture. None for a setting means the checkpoint's own value.
 
@@ -74,7 +105,7 @@ class Upscaler:
           image: a PIL picture of any mode, a file or what `read_photograph` made of it, or an
             array [H, W, 3], uint8 or float in [0, 1].
           scale: 1 to 8, fractions too; each side becomes round(scale * side).
-          steps: of the sampler.
+          steps: of the sampler; a one-step model takes any number too.
           guidance_scale: below 1 leans to the dimly seen condition (more invention), above 1
             away from it; 1 is the plain model.
           weak_strength: how much the guidance's weak branch sees of the picture.
@@ -86,6 +117,10 @@ class Upscaler:
           noise, posterior_noise: the draws themselves, [1, C, h, w].
           output: "pil", or "numpy" for float32 [H, W, C] in [0, 1].
           progress: called with the finished share, 0 to 1.
+          schedule: of the sampler's times.
+          guidance_interval: (t_start, t_end) within which guidance acts.
+          shapes: "exact", or "buckets" for few compiled programs over pictures of many sizes
+            (see `restoration.shapes`).
 
         Returns:
           The picture with the source's kind (grey, transparency, colour profile), or an array.
@@ -93,44 +128,66 @@ class Upscaler:
         Raises:
           UserError: a setting or a file that cannot be used.
         """
+        import jax
+
         photograph = _photograph(image)
-        _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output)
-        sampler = self._sampler(steps, guidance_scale, weak_strength)
+        _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes)
+        sampler = self._sampler(
+            steps=steps,
+            guidance_scale=guidance_scale,
+            weak_strength=weak_strength,
+            schedule=schedule,
+            guidance_interval=guidance_interval,
+        )
         if 0 < tile_size <= tile_overlap:
             # Otherwise small tiles with the default overlap would begin at every pixel.
             tile_overlap = tile_size // 2
-        width, height = (max(round(scale * side), 1) for side in photograph.rgb.size)
-        lq = photograph.rgb.resize((width, height), Image.Resampling.BICUBIC)
-        lq_pixels = np.asarray(lq, np.float32) / 255
+        sources = [photograph.rgb]
+        if photograph.alpha is not None:
+            sources.append(transparency.as_picture(photograph.alpha))
+        plan = _Plan(scale, tile_size, tile_overlap, shapes)
+        with jax.default_device(self.device):
+            restored = []
+            for number, source in enumerate(sources):
+                lq = _enlarged(source, scale)
+                tell = None if progress is None else _part_of(progress, number, len(sources))
+                draws = self._draws(plan.computed(lq, self.model), seed, noise, posterior_noise)
+                restored.append(self._restore(lq, draws, sampler, plan, tell))
 
-        # A thin strip would need a tile at every pixel of its length: its overlap is its width.
-        shortest = 2 * tile_overlap if 0 < tile_size < max(width, height) else 1
-        padded = _pad(lq_pixels, self.model.multiple, shortest)
-        draws = self._draws(padded.shape[:2], seed, noise, posterior_noise)
-        self._progress = progress
-        restored = self._restore(padded * 2 - 1, draws, sampler, tile_size, tile_overlap)
-        restored = restored[:height, :width] * 0.5 + 0.5
-
+        picture = restored[0]
         if self.model.truncate:
-            restored = colour.to_uint8(restored, truncate=True) / np.float32(255)
+            picture = colour.to_uint8(picture, truncate=True) / np.float32(255)
         kind = colour_fix or self.model.colour_fix
-        restored = colour.fix_colour(kind, restored, lq_pixels)
-        eight_bits = colour.to_uint8(restored, truncate=self.model.truncate)
-        finished = photograph.finish(Image.fromarray(eight_bits))
-        return finished if output == "pil" else _as_float(restored, finished)
+        picture = colour.fix_colour(kind, picture, _enlarged(photograph.rgb, scale))
+        eight_bits = Image.fromarray(colour.to_uint8(picture, truncate=self.model.truncate))
+        alpha = None
+        if photograph.alpha is not None:
+            alpha = transparency.within_source(restored[1], photograph.alpha)
+        finished = photograph.finish(eight_bits, alpha)
+        return finished if output == "pil" else _as_float(picture, finished)
 
-    def _sampler(self, steps, guidance_scale, weak_strength) -> SamplerSettings:
+    def _sampler(self, **given) -> SamplerSettings:
         own = self.model.sampler
-        if steps is not None and steps < 1:
-            raise UserError(f"steps must be at least 1, not {steps}")
-        guided = guidance_scale not in (None, 1) or weak_strength is not None
-        if own.r_input and guided:
+        given = {key: value for key, value in given.items() if value is not None}
+        if given.get("steps", 1) < 1:
+            raise UserError(f"steps must be at least 1, not {given['steps']}")
+        if given.get("schedule", "linear") not in ("linear", "cosine"):
+            raise UserError(f"schedule '{given['schedule']}' is unknown; choose linear or cosine")
+        start, end = given.get("guidance_interval", (0.0, 1.0))
+        if not 0 <= start <= end <= 1:
+            raise UserError(
+                f"guidance_interval must be two times from 0 to 1 in order, not {start:g} {end:g}"
+            )
+        weak = given.get("weak_strength", 0.0)
+        if not 0 <= weak <= 1:
+            raise UserError(f"weak_strength must be between 0 and 1, not {weak:g}")
+        guided = given.get("guidance_scale", 1) != 1 or "weak_strength" in given
+        if own.r_input and (guided or "guidance_interval" in given):
             raise UserError(
                 f"{self.model.name} is a one-step model, whose guidance is fixed by its training; "
-                "leave guidance_scale and weak_strength out"
+                "leave guidance_scale, weak_strength and guidance_interval out"
             )
-        given = {"steps": steps, "guidance_scale": guidance_scale, "weak_strength": weak_strength}
-        return dataclasses.replace(own, **{k: v for k, v in given.items() if v is not None})
+        return dataclasses.replace(own, **given)
 
     def _draws(self, size: tuple[int, int], seed: int, noise, posterior_noise):
         """(posterior's draw or None, sampler's noise), [1, h, w, C] each; from the seed alone."""
@@ -155,27 +212,28 @@ class Upscaler:
             drawn[0] = None
         return tuple(drawn)
 
-    def _restore(self, lq: np.ndarray, draws, sampler, tile_size: int, tile_overlap: int):
-        """lq [H, W, 3] in [-1, 1] to the restored picture, the same shape and range."""
+    def _restore(self, lq: np.ndarray, draws, sampler, plan: _Plan, progress) -> np.ndarray:
+        """lq [H, W, 3] in [0, 1] to the restored picture, the same shape and nominal range."""
         import jax
 
         model = self.model
         posterior_noise, noise = draws
+        height, width = lq.shape[:2]
+        padded = mirror(lq, plan.computed(lq, model)) * 2 - 1
         # Accelerators round float32 products to less by default.
         with jax.default_matmul_precision("highest"):
-            lq_latent = model.encode(lq[None], posterior_noise)
+            lq_latent = model.encode(padded[None], posterior_noise)
             downscale, patch = model.autoencoder.downscale, model.denoiser.settings.patch_size
             latent_hw = (lq_latent.shape[1], lq_latent.shape[2])
-            grid = plan_tiles(latent_hw, tile_size, tile_overlap, downscale, patch)
+            grid = plan_tiles(latent_hw, plan.tile_size, plan.tile_overlap, downscale, patch)
             tile_batch = 1 if jax.default_backend() == "cpu" else 8
-            tokens = self._tokens(lq, grid, tile_batch)
-            self._done, self._expected = 0, _evaluations(sampler, grid, tile_batch)
-            tick = None if self._progress is None else self._tick
+            tokens = self._tokens(padded, grid, tile_batch)
+            tick = None
+            if progress is not None:
+                tick = _Ticks(progress, _evaluations(sampler, grid, tile_batch))
             latent = model.sample(lq_latent, noise, tokens, sampler, grid, tile_batch, tick)
             restored = np.asarray(model.decode(latent))[0]
-        if tick is not None:
-            jax.effects_barrier()
-        return restored
+        return restored[:height, :width] * 0.5 + 0.5
 
     def _tokens(self, lq: np.ndarray, grid: TileGrid | None, tile_batch: int):
         """[1, N, D] of the picture, or [1, tiles, N, D] of its tiles; None without encoder."""
@@ -192,16 +250,59 @@ class Upscaler:
         ]
         return np.concatenate(tokens)[None, : len(corners)]
 
-    def _tick(self) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """How one picture is cut up."""
+
+    scale: float
+    tile_size: int
+    tile_overlap: int
+    shapes: str
+
+    def computed(self, lq: np.ndarray, model: RestorationModel) -> tuple[int, int]:
+        """Height and width that are computed for an enlarged picture."""
+        height, width = lq.shape[:2]
+        # A thin strip would need a tile at every pixel of its length: its overlap is its width.
+        shortest = 2 * self.tile_overlap if 0 < self.tile_size < max(height, width) else 1
+        rows, columns = (
+            computed_side(side, model.multiple, shortest, self.shapes) for side in (height, width)
+        )
+        return rows, columns
+
+
+class _Ticks:
+    """Counts evaluations of the denoiser and tells the finished share."""
+
+    def __init__(self, progress: Callable[[float], None], expected: int):
+        self._progress, self._expected, self._done = progress, expected, 0
+
+    def __call__(self) -> None:
         self._done += 1
-        if self._progress is not None:
-            self._progress(min(self._done / self._expected, 1.0))
+        self._progress(min(self._done / self._expected, 1.0))
+
+
+def _part_of(progress: Callable[[float], None], number: int, count: int):
+    return lambda share: progress((number + share) / count)
 
 
 def _evaluations(sampler: SamplerSettings, grid: TileGrid | None, tile_batch: int) -> int:
     from vosr_jax.restoration.tiled_network import tile_batches
 
     return sampler.steps * (1 if grid is None else tile_batches(grid, tile_batch))
+
+
+def _enlarged(picture: Image.Image, scale: float) -> np.ndarray:
+    """[H, W, 3] float32 in [0, 1], bicubically resized."""
+    width, height = enlarged_size(picture.size, scale)
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized, np.float32) / 255
+
+
+def enlarged_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(width, height) of the result for those of the source."""
+    width, height = (max(round(scale * side), 1) for side in size)
+    return width, height
 
 
 def _photograph(image: Picture) -> Photograph:
@@ -220,7 +321,7 @@ def _photograph(image: Picture) -> Photograph:
     return prepare(image)
 
 
-def _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output) -> None:
+def _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes) -> None:
     if not 1 <= scale <= _LARGEST_SCALE:
         raise UserError(f"scale must be between 1 and {_LARGEST_SCALE}, not {scale}")
     if tile_size < 0 or tile_overlap < 0:
@@ -231,17 +332,8 @@ def _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output) ->
         raise UserError(f"colour_fix '{colour_fix}' is unknown; choose {', '.join(colour.FIXES)}")
     if output not in ("pil", "numpy"):
         raise UserError(f"output '{output}' is unknown; choose pil or numpy")
-
-
-def _pad(pixels: np.ndarray, multiple: int, shortest: int) -> np.ndarray:
-    """Grow to the right and below to multiples and a shortest side, mirrored at the edge."""
-    height, width = pixels.shape[:2]
-    for axis, side in enumerate((height, width)):
-        padding = [(0, 0)] * 3
-        grown = -(-max(side, shortest) // multiple) * multiple
-        padding[axis] = (0, grown - side)
-        pixels = np.pad(pixels, padding, mode="reflect" if side > 1 else "edge")
-    return pixels
+    if shapes not in SHAPES:
+        raise UserError(f"shapes '{shapes}' is unknown; choose {', '.join(SHAPES)}")
 
 
 def _as_float(restored: np.ndarray, finished: Image.Image) -> np.ndarray:
