@@ -18,6 +18,7 @@ from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.restoration.denoising import denoise
 from vosr_jax.restoration.precision import at_precision
+from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
 from vosr_jax.restoration.tiling import TileGrid
 
 
@@ -68,13 +69,29 @@ class RestorationModel:
         """Sides of pictures must be multiples of this many pixels."""
         return self.autoencoder.downscale * self.denoiser.settings.patch_size
 
-    def encode(self, image: ArrayLike, noise: ArrayLike | None) -> Array:
-        """[B, H, W, 3] in [-1, 1] to its latent; noise is the posterior's draw or None."""
+    def encode(self, image: ArrayLike, noise: ArrayLike | None, tile_size: int = 0) -> ArrayLike:
+        """A picture to its latent.
+
+        Args:
+          image: [B, H, W, 3] in [-1, 1]; with tiles B is 1.
+          noise: the posterior's draw [B, h, w, C], or None.
+          tile_size: side of the encoder's tiles in pixels; 0, or a picture that fits into one,
+            runs it at once. The result is the same.
+        """
+        if self._tiled(np.shape(image)[1:3], tile_size):
+            return encode_tiled(self.autoencoder, np.asarray(image), noise, tile_size)
         return _encode(*nnx.split(self.autoencoder), image, noise)
 
-    def decode(self, latent: ArrayLike) -> Array:
-        """A latent to [B, H, W, 3] in [-1, 1], clipped."""
+    def decode(self, latent: ArrayLike, tile_size: int = 0) -> ArrayLike:
+        """A latent to [B, H, W, 3] in [-1, 1], clipped; tiles as in `encode`."""
+        height, width = (side * self.autoencoder.downscale for side in np.shape(latent)[1:3])
+        if self._tiled((height, width), tile_size):
+            return decode_tiled(self.autoencoder, np.asarray(latent), tile_size)
         return _decode(*nnx.split(self.autoencoder), latent)
+
+    def _tiled(self, size: tuple[int, int], tile_size: int) -> bool:
+        # The pixel autoencoder only rearranges: it needs no more memory than the picture.
+        return max(size) > tile_size > 0 and hasattr(self.autoencoder, "decoder_input")
 
     def visual_tokens(self, image: ArrayLike) -> Array | None:
         """[B, H, W, 3] in [-1, 1] to [B, N, D]; None where the model has no encoder."""
