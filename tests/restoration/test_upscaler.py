@@ -126,7 +126,13 @@ def test_a_one_step_model_refuses_guidance():
         {"tile_size": -1},
         {"colour_fix": "lab"},
         {"output": "tensor"},
-        {"vae_tile_size": 64},
+        {"vae_tile_size": -1},
+        {"tile_size": "huge"},
+        {"tile_overlap": -1},
+        {"schedule": "square"},
+        {"guidance_interval": (0.5, 0.2)},
+        {"weak_strength": 2.0},
+        {"shapes": "round"},
     ],
 )
 def test_settings_that_cannot_be_used_are_named(upscaler, setting):

@@ -102,7 +102,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     with contextlib.suppress(ImageCms.PyCMSError, OSError):
         source = None
         if image.mode == "LAB":
-            source = ImageCms.createProfile("LAB")
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         elif image.mode == "CMYK" and profile:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source is not None:

@@ -102,9 +102,7 @@ def _refuse_several_frames(image: Image.Image, path: Path) -> None:
         raise UserError(f"{path} is animated or has several pages; give a still picture")
 
 
-def check_target(
-    path: Path, transparent: bool = False, size: tuple[int, int] | None = None
-) -> str:
+def check_target(path: Path, transparent: bool = False, size: tuple[int, int] | None = None) -> str:
     """Pillow's name for the format of a file to be written.
 
     Args:

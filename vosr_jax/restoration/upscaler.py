@@ -43,19 +43,24 @@ class Upscaler:
         self.device = device
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "nano") -> Upscaler:
+    def from_pretrained(
+        cls, name_or_path: str | Path = "nano", precision: str = "float32"
+    ) -> Upscaler:
         """Load a model.
 
         Args:
           name_or_path: "nano" (shipped with the package), a folder in the official layout, one
             of our exports, or a workdir of train.py (its newest checkpoint's averaged weights).
+          precision: what the denoiser computes in: "float32", "mixed" or "bfloat16".
 
         Raises:
-          UserError: no such model, or its files are damaged.
+          UserError: no such model or precision, or its files are damaged.
         """
         from vosr_jax.restoration.loading import load_model
+        from vosr_jax.restoration.precision import check_precision
 
-        return cls(load_model(name_or_path))
+        check_precision(precision)
+        return cls(dataclasses.replace(load_model(name_or_path), precision=precision))
 
     def on(self, device: jax.Device) -> Upscaler:
         """The same upscaler with its networks copied to a device."""
@@ -85,7 +90,7 @@ class Upscaler:
         steps: int | None = None,
         guidance_scale: float | None = None,
         weak_strength: float | None = None,
-        tile_size: int = 512,
+        tile_size: int | Literal["auto"] = 512,
         tile_overlap: int = 64,
         vae_tile_size: int | None = None,
         colour_fix: Literal["adain", "wavelet", "none"] | None = None,
@@ -109,9 +114,11 @@ class Upscaler:
           guidance_scale: below 1 leans to the dimly seen condition (more invention), above 1
             away from it; 1 is the plain model.
           weak_strength: how much the guidance's weak branch sees of the picture.
-          tile_size: side of the denoiser's tiles in pixels of the result; 0 means no tiles.
+          tile_size: side of the denoiser's tiles in pixels of the result; 0 means no tiles,
+            "auto" 512 or, where the device's free memory is too small for that, less.
           tile_overlap: in pixels; half a tile where it is a tile or more.
-          vae_tile_size: tiles of the autoencoder; None or 0, the whole picture at once.
+          vae_tile_size: side of the autoencoder's tiles, which do not change the result; 0 means
+            the whole picture at once, None what the device's free memory allows.
           colour_fix: how the source's colours are kept.
           seed: of the noise, whatever else is restored beside it.
           noise, posterior_noise: the draws themselves, [1, C, h, w].
@@ -132,20 +139,22 @@ class Upscaler:
 
         photograph = _photograph(image)
         _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes)
-        sampler = self._sampler(
+        sampler = self.sampler(
             steps=steps,
             guidance_scale=guidance_scale,
             weak_strength=weak_strength,
             schedule=schedule,
             guidance_interval=guidance_interval,
         )
+        size = enlarged_size(photograph.rgb.size, scale)
+        tile_size, vae_tile_size = self.tile_sizes(size, tile_size, vae_tile_size)
         if 0 < tile_size <= tile_overlap:
             # Otherwise small tiles with the default overlap would begin at every pixel.
             tile_overlap = tile_size // 2
         sources = [photograph.rgb]
         if photograph.alpha is not None:
             sources.append(transparency.as_picture(photograph.alpha))
-        plan = _Plan(scale, tile_size, tile_overlap, shapes)
+        plan = _Plan(tile_size, tile_overlap, vae_tile_size, shapes)
         with jax.default_device(self.device):
             restored = []
             for number, source in enumerate(sources):
@@ -166,13 +175,54 @@ class Upscaler:
         finished = photograph.finish(eight_bits, alpha)
         return finished if output == "pil" else _as_float(picture, finished)
 
-    def _sampler(self, **given) -> SamplerSettings:
+    def check(
+        self,
+        *,
+        scale: float = 4,
+        tile_size: int | Literal["auto"] = 512,
+        tile_overlap: int = 64,
+        vae_tile_size: int | None = None,
+        colour_fix: str | None = None,
+        shapes: str = "exact",
+        **sampler: Any,
+    ) -> None:
+        """Raise the UserError that a call with these settings would raise for any picture."""
+        _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, "pil", shapes)
+        self.sampler(**sampler)
+
+    def tile_sizes(
+        self,
+        size: tuple[int, int],
+        tile_size: int | Literal["auto"] = "auto",
+        vae_tile_size: int | None = None,
+    ) -> tuple[int, int]:
+        """Sides of the denoiser's and the autoencoder's tiles for a result of (width, height)."""
+        if tile_size != "auto" and vae_tile_size is not None:
+            return tile_size, vae_tile_size
+        from vosr_jax.restoration.memory import plan_tile_sizes
+
+        denoiser, autoencoder = plan_tile_sizes(self.model, size[::-1])
+        if tile_size != "auto":
+            denoiser = tile_size
+        return denoiser, autoencoder if vae_tile_size is None else vae_tile_size
+
+    def sampler(self, **given: Any) -> SamplerSettings:
+        """The checkpoint's sampler with what is given and not None.
+
+        Args:
+          given: steps, guidance_scale, weak_strength, schedule, guidance_interval.
+
+        Raises:
+          UserError: a value that cannot be used, or guidance for a one-step model.
+        """
         own = self.model.sampler
         given = {key: value for key, value in given.items() if value is not None}
         if given.get("steps", 1) < 1:
             raise UserError(f"steps must be at least 1, not {given['steps']}")
         if given.get("schedule", "linear") not in ("linear", "cosine"):
             raise UserError(f"schedule '{given['schedule']}' is unknown; choose linear or cosine")
+        if "guidance_interval" in given:
+            given["guidance_interval"] = tuple(map(float, given["guidance_interval"]))
         start, end = given.get("guidance_interval", (0.0, 1.0))
         if not 0 <= start <= end <= 1:
             raise UserError(
@@ -222,9 +272,9 @@ class Upscaler:
         padded = mirror(lq, plan.computed(lq, model)) * 2 - 1
         # Accelerators round float32 products to less by default.
         with jax.default_matmul_precision("highest"):
-            lq_latent = model.encode(padded[None], posterior_noise)
+            lq_latent = model.encode(padded[None], posterior_noise, plan.vae_tile_size)
             downscale, patch = model.autoencoder.downscale, model.denoiser.settings.patch_size
-            latent_hw = (lq_latent.shape[1], lq_latent.shape[2])
+            latent_hw = np.shape(lq_latent)[1:3]
             grid = plan_tiles(latent_hw, plan.tile_size, plan.tile_overlap, downscale, patch)
             tile_batch = 1 if jax.default_backend() == "cpu" else 8
             tokens = self._tokens(padded, grid, tile_batch)
@@ -232,7 +282,7 @@ class Upscaler:
             if progress is not None:
                 tick = _Ticks(progress, _evaluations(sampler, grid, tile_batch))
             latent = model.sample(lq_latent, noise, tokens, sampler, grid, tile_batch, tick)
-            restored = np.asarray(model.decode(latent))[0]
+            restored = np.asarray(model.decode(latent, plan.vae_tile_size))[0]
         return restored[:height, :width] * 0.5 + 0.5
 
     def _tokens(self, lq: np.ndarray, grid: TileGrid | None, tile_batch: int):
@@ -255,9 +305,9 @@ class Upscaler:
 class _Plan:
     """How one picture is cut up."""
 
-    scale: float
     tile_size: int
     tile_overlap: int
+    vae_tile_size: int
     shapes: str
 
     def computed(self, lq: np.ndarray, model: RestorationModel) -> tuple[int, int]:
@@ -324,10 +374,12 @@ def _photograph(image: Picture) -> Photograph:
 def _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes) -> None:
     if not 1 <= scale <= _LARGEST_SCALE:
         raise UserError(f"scale must be between 1 and {_LARGEST_SCALE}, not {scale}")
-    if tile_size < 0 or tile_overlap < 0:
-        raise UserError("tile_size and tile_overlap must not be negative; 0 means no tiles")
-    if vae_tile_size:
-        raise UserError("the autoencoder runs on the whole picture; leave vae_tile_size out")
+    if tile_size != "auto" and not (isinstance(tile_size, int) and tile_size >= 0):
+        raise UserError(f"tile_size must be auto, 0 for no tiles, or pixels, not {tile_size}")
+    if tile_overlap < 0:
+        raise UserError(f"tile_overlap must not be negative, but is {tile_overlap}")
+    if vae_tile_size is not None and vae_tile_size < 0:
+        raise UserError(f"vae_tile_size must not be negative, but is {vae_tile_size}")
     if colour_fix is not None and colour_fix not in colour.FIXES:
         raise UserError(f"colour_fix '{colour_fix}' is unknown; choose {', '.join(colour.FIXES)}")
     if output not in ("pil", "numpy"):
