@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vosr_jax.errors import UserError
+from vosr_jax.restoration.picture import remove_parts
 
 _FORMAT = 1
 
@@ -38,6 +39,7 @@ class Manifest:
     """
 
     def __init__(self, path: Path, run: dict[str, Any]):
+        remove_parts(path)
         self._path = path
         self._lock = threading.Lock()
         self._content = _read(path)

@@ -153,7 +153,9 @@ def _restore(worker: Upscaler, job: Job, settings: RunSettings, progress) -> dic
     photograph = read_photograph(job.source, settings.max_megapixels)
     size = enlarged_size(photograph.rgb.size, settings.scale)
     check_target(job.target, photograph.alpha is not None, size)
-    remove_parts(job.target)
+    comparison = job.target.with_name(f"{job.target.stem}-compare.png")
+    for path in (job.target, comparison):
+        remove_parts(path)
     content = job.source.read_bytes()
     seed = picture_seed(settings.seed, content)
     given = settings.upscaler | {"progress": progress}
@@ -171,7 +173,7 @@ def _restore(worker: Upscaler, job: Job, settings: RunSettings, progress) -> dic
     # The comparison first: a picture that is there is finished.
     if settings.compare:
         compared = side_by_side(photograph.rgb, result, shift)
-        write_picture(compared, job.target.with_name(f"{job.target.stem}-compare.png"))
+        write_picture(compared, comparison)
     write_picture(result, job.target)
     return {
         "status": "done",
