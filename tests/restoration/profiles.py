@@ -18,11 +18,11 @@ def display_p3_profile() -> bytes:
 
 
 def cmyk_profile(cyan: tuple[float, float, float]) -> bytes:
-    """A printer whose cyan ink looks like this Lab colour, and whose other inks are invisible."""
+    """A printer whose cyan ink looks like this Lab colour, beside black and two invisible inks."""
     ramp = bytes(range(256))
-    white, ink = _lab8(100, 0, 0), _lab8(*cyan)
-    # Two points on each axis, cyan's the slowest.
-    grid = white * 8 + ink * 8
+    white, ink, black = _lab8(100, 0, 0), _lab8(*cyan), _lab8(0, 0, 0)
+    # Two points on each axis, cyan's the slowest and black's the fastest.
+    grid = (white + black) * 4 + (ink + black) * 4
     table = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
     table += ramp * 4 + grid + ramp * 3
     tags = {b"A2B0": table, b"wtpt": b"XYZ " + bytes(4) + _fixed(0.9642, 1.0, 0.8249)}

@@ -207,6 +207,7 @@ def test_a_large_picture_compiles_as_much_as_one_of_few_tiles_and_only_once(comp
     assert len(compilations) == many
 
 
+@pytest.mark.slow
 def test_a_strip_of_thirty_thousand_pixels_works(upscaler):
     strip = Image.new("RGB", (30_000, 10), (90, 120, 60))
     result = upscaler(strip, scale=1, steps=1, guidance_scale=1, tile_overlap=16)

@@ -106,7 +106,14 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         elif image.mode == "CMYK" and profile:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source is not None:
-            converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+            converted = ImageCms.profileToProfile(
+                image,
+                source,
+                srgb,
+                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                outputMode="RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
             if converted is not None:
                 return converted
     return image.convert("RGB")
