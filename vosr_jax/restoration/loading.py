@@ -1,5 +1,6 @@
 """From a model's name or path to a model that restores."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from vosr_jax.config import Config, validate
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.restoration.precision import check_precision
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
@@ -14,12 +16,21 @@ _NAMES = ("nano",)
 _RELEASED = ("0.5b", "0.5b-onestep", "1.4b", "1.4b-onestep")
 
 
-def load_model(name_or_path: str | Path) -> RestorationModel:
+def load_model(name_or_path: str | Path, precision: str = "float32") -> RestorationModel:
     """Load a shipped model, an export, a workdir or a folder in the official layout.
 
+    Args:
+      name_or_path: see `Upscaler.from_pretrained`.
+      precision: what its denoiser shall compute in, one of `precision.PRECISIONS`.
+
     Raises:
-      UserError: no such model; the message says what is known.
+      UserError: no such model or precision; the message says what is known.
     """
+    check_precision(precision)
+    return dataclasses.replace(_load(name_or_path), precision=precision)
+
+
+def _load(name_or_path: str | Path) -> RestorationModel:
     name, path = str(name_or_path), Path(name_or_path)
     if name in _NAMES:
         return _from_export(_SHIPPED / name, name)

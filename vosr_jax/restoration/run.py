@@ -22,7 +22,8 @@ from vosr_jax.restoration.picture import (
     write_picture,
 )
 from vosr_jax.restoration.seeds import picture_seed
-from vosr_jax.restoration.upscaler import Upscaler, enlarged_size
+from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.restoration.upscaler import Upscaler
 
 
 class Watcher(Protocol):

@@ -15,7 +15,8 @@ from vosr_jax.restoration import colour, transparency
 from vosr_jax.restoration.photograph import Photograph, prepare
 from vosr_jax.restoration.picture import read_photograph
 from vosr_jax.restoration.presets import PRESETS, preset_settings
-from vosr_jax.restoration.shapes import SHAPES, computed_side, mirror
+from vosr_jax.restoration.settings import check_settings, sampler_settings
+from vosr_jax.restoration.shapes import computed_side, enlarged, enlarged_size, mirror
 from vosr_jax.restoration.tiling import TileGrid, plan_tiles
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from vosr_jax.restoration.shapes import Shapes
 
 Picture = Image.Image | Photograph | np.ndarray | str | Path
-
-_LARGEST_SCALE = 8
 
 
 class Upscaler:
@@ -51,16 +50,16 @@ class Upscaler:
         Args:
           name_or_path: "nano" (shipped with the package), a folder in the official layout, one
             of our exports, or a workdir of train.py (its newest checkpoint's averaged weights).
-          precision: what the denoiser computes in: "float32", "mixed" or "bfloat16".
+          precision: of the denoiser: "float32", "mixed" or "bfloat16" (docs/sampling.md).
 
         Raises:
           UserError: no such model or precision, or its files are damaged.
         """
+        from vosr_jax.restoration.compilation_cache import use_compilation_cache
         from vosr_jax.restoration.loading import load_model
-        from vosr_jax.restoration.precision import check_precision
 
-        check_precision(precision)
-        return cls(dataclasses.replace(load_model(name_or_path), precision=precision))
+        use_compilation_cache()
+        return cls(load_model(name_or_path, precision))
 
     def on(self, device: jax.Device) -> Upscaler:
         """The same upscaler with its networks copied to a device."""
@@ -137,8 +136,10 @@ class Upscaler:
         """
         import jax
 
+        from vosr_jax.restoration.draws import latent_draws
+
         photograph = _photograph(image)
-        _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes)
+        check_settings(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes)
         sampler = self.sampler(
             steps=steps,
             guidance_scale=guidance_scale,
@@ -158,16 +159,18 @@ class Upscaler:
         with jax.default_device(self.device):
             restored = []
             for number, source in enumerate(sources):
-                lq = _enlarged(source, scale)
+                lq = enlarged(source, scale)
                 tell = None if progress is None else _part_of(progress, number, len(sources))
-                draws = self._draws(plan.computed(lq, self.model), seed, noise, posterior_noise)
+                draws = latent_draws(
+                    self.model, plan.computed(lq, self.model), seed, noise, posterior_noise
+                )
                 restored.append(self._restore(lq, draws, sampler, plan, tell))
 
         picture = restored[0]
         if self.model.truncate:
             picture = colour.to_uint8(picture, truncate=True) / np.float32(255)
         kind = colour_fix or self.model.colour_fix
-        picture = colour.fix_colour(kind, picture, _enlarged(photograph.rgb, scale))
+        picture = colour.fix_colour(kind, picture, enlarged(photograph.rgb, scale))
         eight_bits = Image.fromarray(colour.to_uint8(picture, truncate=self.model.truncate))
         alpha = None
         if photograph.alpha is not None:
@@ -187,7 +190,7 @@ class Upscaler:
         **sampler: Any,
     ) -> None:
         """Raise the UserError that a call with these settings would raise for any picture."""
-        _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, "pil", shapes)
+        check_settings(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, "pil", shapes)
         self.sampler(**sampler)
 
     def tile_sizes(
@@ -215,52 +218,7 @@ class Upscaler:
         Raises:
           UserError: a value that cannot be used, or guidance for a one-step model.
         """
-        own = self.model.sampler
-        given = {key: value for key, value in given.items() if value is not None}
-        if given.get("steps", 1) < 1:
-            raise UserError(f"steps must be at least 1, not {given['steps']}")
-        if given.get("schedule", "linear") not in ("linear", "cosine"):
-            raise UserError(f"schedule '{given['schedule']}' is unknown; choose linear or cosine")
-        if "guidance_interval" in given:
-            given["guidance_interval"] = tuple(map(float, given["guidance_interval"]))
-        start, end = given.get("guidance_interval", (0.0, 1.0))
-        if not 0 <= start <= end <= 1:
-            raise UserError(
-                f"guidance_interval must be two times from 0 to 1 in order, not {start:g} {end:g}"
-            )
-        weak = given.get("weak_strength", 0.0)
-        if not 0 <= weak <= 1:
-            raise UserError(f"weak_strength must be between 0 and 1, not {weak:g}")
-        guided = given.get("guidance_scale", 1) != 1 or "weak_strength" in given
-        if own.r_input and (guided or "guidance_interval" in given):
-            raise UserError(
-                f"{self.model.name} is a one-step model, whose guidance is fixed by its training; "
-                "leave guidance_scale, weak_strength and guidance_interval out"
-            )
-        return dataclasses.replace(own, **given)
-
-    def _draws(self, size: tuple[int, int], seed: int, noise, posterior_noise):
-        """(posterior's draw or None, sampler's noise), [1, h, w, C] each; from the seed alone."""
-        import jax
-
-        from vosr_jax.restoration.model import channels_last
-
-        autoencoder = self.model.autoencoder
-        shape = (1, *(side // autoencoder.downscale for side in size), autoencoder.latent_channels)
-        drawn: list[Any] = []
-        for number, given in enumerate((posterior_noise, noise)):
-            if given is None:
-                key = jax.random.fold_in(jax.random.key(seed), number)
-                drawn.append(jax.random.normal(key, shape))
-                continue
-            draw = channels_last(given)
-            if draw.shape != shape:
-                expected = [1, shape[3], shape[1], shape[2]]
-                raise UserError(f"noise must have the shape {expected}, not {np.shape(given)}")
-            drawn.append(draw)
-        if not self.model.sample_posterior and posterior_noise is None:
-            drawn[0] = None
-        return tuple(drawn)
+        return sampler_settings(self.model, given)
 
     def _restore(self, lq: np.ndarray, draws, sampler, plan: _Plan, progress) -> np.ndarray:
         """lq [H, W, 3] in [0, 1] to the restored picture, the same shape and nominal range."""
@@ -342,19 +300,6 @@ def _evaluations(sampler: SamplerSettings, grid: TileGrid | None, tile_batch: in
     return sampler.steps * (1 if grid is None else tile_batches(grid, tile_batch))
 
 
-def _enlarged(picture: Image.Image, scale: float) -> np.ndarray:
-    """[H, W, 3] float32 in [0, 1], bicubically resized."""
-    width, height = enlarged_size(picture.size, scale)
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized, np.float32) / 255
-
-
-def enlarged_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(width, height) of the result for those of the source."""
-    width, height = (max(round(scale * side), 1) for side in size)
-    return width, height
-
-
 def _photograph(image: Picture) -> Photograph:
     if isinstance(image, Photograph):
         return image
@@ -369,23 +314,6 @@ def _photograph(image: Picture) -> Photograph:
             image = colour.to_uint8(image)
         image = Image.fromarray(image)
     return prepare(image)
-
-
-def _check(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes) -> None:
-    if not 1 <= scale <= _LARGEST_SCALE:
-        raise UserError(f"scale must be between 1 and {_LARGEST_SCALE}, not {scale}")
-    if tile_size != "auto" and not (isinstance(tile_size, int) and tile_size >= 0):
-        raise UserError(f"tile_size must be auto, 0 for no tiles, or pixels, not {tile_size}")
-    if tile_overlap < 0:
-        raise UserError(f"tile_overlap must not be negative, but is {tile_overlap}")
-    if vae_tile_size is not None and vae_tile_size < 0:
-        raise UserError(f"vae_tile_size must not be negative, but is {vae_tile_size}")
-    if colour_fix is not None and colour_fix not in colour.FIXES:
-        raise UserError(f"colour_fix '{colour_fix}' is unknown; choose {', '.join(colour.FIXES)}")
-    if output not in ("pil", "numpy"):
-        raise UserError(f"output '{output}' is unknown; choose pil or numpy")
-    if shapes not in SHAPES:
-        raise UserError(f"shapes '{shapes}' is unknown; choose {', '.join(SHAPES)}")
 
 
 def _as_float(restored: np.ndarray, finished: Image.Image) -> np.ndarray:
