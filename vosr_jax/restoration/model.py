@@ -79,7 +79,8 @@ class RestorationModel:
             runs it at once. The result is the same.
         """
         if self._tiled(np.shape(image)[1:3], tile_size):
-            return encode_tiled(self.autoencoder, np.asarray(image), noise, tile_size)
+            draw = None if noise is None else np.asarray(noise)
+            return encode_tiled(self.autoencoder, np.asarray(image), draw, tile_size)
         return _encode(*nnx.split(self.autoencoder), image, noise)
 
     def decode(self, latent: ArrayLike, tile_size: int = 0) -> ArrayLike:
