@@ -72,8 +72,9 @@ def run(options: argparse.Namespace) -> int:
     )
     index, count = _process(options)
     mine = share_of(planned, index, count)
-    jobs = [job for job in mine if options.overwrite or not job.target.exists()]
-    skipped = [job for job in mine if job not in jobs]
+    there = set() if options.overwrite else {job for job in mine if job.target.exists()}
+    jobs = [job for job in mine if job not in there]
+    skipped = [job for job in mine if job in there]
     if skipped:
         print(f"{len(skipped)} finished before and skipped; --overwrite makes them again")
     if not jobs:

@@ -94,11 +94,12 @@ def _pictures_in(folder: Path, out: Path, recursive: bool) -> Iterator[tuple[Pat
         for file in sorted(folder.rglob("*") if recursive else folder.iterdir())
         if file.suffix.lower() in SUFFIXES and file.is_file()
     ]
+    results = out.resolve()
     found = [
         (file, place.parent)
         for file, place in inside
         if not any(part.startswith(".") for part in place.parts)
-        and out.resolve() not in file.resolve().parents
+        and results not in file.resolve().parents
     ]
     if not found:
         deeper = "" if recursive else "; --recursive searches its folders too"
