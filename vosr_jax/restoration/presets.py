@@ -34,7 +34,7 @@ _LATENT = {
     "creative": Preset(-0.5),
 }
 # Chosen by eye on the nano model, which predicts a residual on pixels: at 1 it paints smooth and
-# bends small shapes, at 0 it is closest to the photograph, below it adds grain.
+# smears small shapes such as faces; towards 0 and below it keeps them and adds grain.
 _PIXELS = {
     "faithful": Preset(0.5),
     "balanced": Preset(0.0),
