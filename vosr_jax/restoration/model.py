@@ -143,6 +143,19 @@ def _tokens(graph, state, image: Array, size: int, block: int | None) -> Array:
     return visual_tokens(nnx.merge(graph, state), image, size, block)
 
 
+def on_device(model: RestorationModel, device: jax.Device) -> RestorationModel:
+    """The model with its networks' values on a device."""
+
+    def move(network):
+        graph, state = nnx.split(network)
+        return nnx.merge(graph, jax.device_put(state, device))
+
+    moved = {"denoiser": move(model.denoiser), "autoencoder": move(model.autoencoder)}
+    if model.encoder is not None:
+        moved["encoder"] = move(model.encoder)
+    return dataclasses.replace(model, **moved)
+
+
 def channels_last(array: np.ndarray) -> np.ndarray:
     """[1, C, h, w], as official files keep latents, to [1, h, w, C]."""
     return np.transpose(np.asarray(array, np.float32), (0, 2, 3, 1))
