@@ -47,8 +47,8 @@ def get_config():
                 config.optimizer, learning_rate=5e-4, muon_learning_rate=4e-3, warmup_steps=20
             ),
             train=replace(
-                config.train, total_steps=400, batch_size=8, log_every=10, checkpoint_every=50
+                config.train, total_steps=240, batch_size=8, log_every=10, checkpoint_every=20
             ),
-            sampling=replace(config.sampling, steps=1),
+            sampling=replace(config.sampling, steps=1, colour_fix="wavelet"),
         )
     )

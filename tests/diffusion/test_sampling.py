@@ -100,3 +100,23 @@ def test_the_trainings_guidance_tells_how_to_sample():
     assert SamplerSettings.from_guidance(free).weak_strength == 0
     none = GuidanceSettings(kind="none", scale=2.0)
     assert SamplerSettings.from_guidance(none).guidance_scale == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_student_goes_from_time_to_time_by_its_average_velocity(steps: int):
+    settings = SamplerSettings(steps, guidance_scale=0.5, r_input=True)
+    network, z, times = Network(), NOISE, settings.times()
+    got = sample(network, LQ, NOISE, settings, visual_tokens=TOKENS)
+    assert set(network.calls) == {2} and all(network.r_given), "full rows alone, with r"
+    for t, r in zip(times, times[1:], strict=False):
+        z = z - (t - r) * Network()(LQ, z, jnp.full(2, t), TOKENS, jnp.full(2, r))
+    np.testing.assert_allclose(got, z, atol=1e-5)
+
+
+def test_a_one_step_network_without_r_is_asked_once():
+    """VOSR 2.0's kind: the velocity at t = 1 leads to the picture."""
+    network = Network()
+    got = sample(network, LQ, NOISE, SamplerSettings(steps=1), visual_tokens=TOKENS)
+    assert network.calls == [2] and network.r_given == [False]
+    expected = NOISE - Network()(LQ, NOISE, jnp.ones(2), TOKENS)
+    np.testing.assert_allclose(got, expected, atol=1e-5)

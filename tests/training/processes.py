@@ -24,15 +24,17 @@ TINY = (
 )
 
 
-def start(workdir: Path, cache: Path, *overrides: str) -> subprocess.Popen:
-    """Begin or resume a run of configs/nano.py made tiny; compiled programs are kept in cache."""
+def start(
+    workdir: Path, cache: Path, *overrides: str, config: str = "configs/nano.py"
+) -> subprocess.Popen:
+    """Begin or resume a run of a nano config made tiny; compiled programs are kept in cache."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
-    command = [sys.executable, "train.py", "--config", "configs/nano.py", "--workdir", str(workdir)]
+    command = [sys.executable, "train.py", "--config", config, "--workdir", str(workdir)]
     return subprocess.Popen(
         [*command, *TINY, *overrides],
         cwd=ROOT,
