@@ -170,7 +170,7 @@ def test_keys_of_the_command_line_are_checked_section_by_section():
     [
         (["configs/nano.py", "--config.trian.x=1"], "did you mean train?"),
         (["configs/nano.py", "--config.train.total_steps=abc"], "train.total_steps=abc"),
-        (["configs/nano.py:huge"], "has the variants sharp, texture and vosr, not 'huge'"),
+        (["configs/nano.py:huge"], "has the variants sharp, texture, finish, vosr, not 'huge'"),
         (["configs/nana.py"], "config file configs/nana.py cannot be read"),
         (["configs/nano.py", "--confg=1"], "Unknown command line flag 'confg'"),
         (["configs/nano.py", "more"], "unknown argument 'more'"),

@@ -129,7 +129,10 @@ def config_of_args(
             token_width=args["enc_dim"],
         ),
         objective=ObjectiveConfig(
-            time_distribution=time[0], time_mu=float(time[1]), time_sigma=float(time[2])
+            name=args.get("distill_type", "rcgm") if kind == "one_step" else "flow_matching",
+            time_distribution=time[0],
+            time_mu=float(time[1]),
+            time_sigma=float(time[2]),
         ),
         guidance=GuidanceSettings(
             kind="restoration" if kind == "multi_step" else "none",
