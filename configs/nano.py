@@ -11,6 +11,7 @@ configs/nano.py:VARIANT picks one of
     (none)  stage one of the shipped model: flow matching alone
     sharp   stage two, from stage one's weights: with the perceptual term; set train.init_from
     texture stage three, from stage two's: with more of it, for a moment
+    finish  stage four, from stage three's: as stage two, with twice the perceptual term
     vosr    VOSR's own settings at this size: velocity of hr, AdamW, no detailer, no perceptual
             term; to compare with
 """
@@ -64,7 +65,7 @@ def nano() -> c.Config:
             sample_every=400,
             eval_every=400,
         ),
-        sampling=c.SamplingConfig(steps=3, colour_fix="none"),
+        sampling=c.SamplingConfig(steps=8, colour_fix="wavelet"),
         eval=c.EvalConfig(crop_size=256, pictures=9),
     )
 
@@ -98,6 +99,18 @@ def texture(config: c.Config) -> c.Config:
     )
 
 
+def finish(config: c.Config) -> c.Config:
+    """Long enough for the grain of stage three to settle where it belongs."""
+    replace = dataclasses.replace
+    config = sharp(config)
+    return replace(
+        config,
+        seed=4,
+        objective=replace(config.objective, perceptual_weight=4.0),
+        train=replace(config.train, total_steps=1200),
+    )
+
+
 def vosr(config: c.Config) -> c.Config:
     """What the large models are trained with, on the nano's pixels."""
     replace = dataclasses.replace
@@ -113,9 +126,9 @@ def vosr(config: c.Config) -> c.Config:
 
 def get_config(variant: str = ""):
     """The whole experiment."""
-    variants = {"": lambda config: config, "sharp": sharp, "texture": texture, "vosr": vosr}
+    stages = {"": lambda config: config, "sharp": sharp, "texture": texture, "finish": finish}
+    variants = stages | {"vosr": vosr}
     if variant not in variants:
-        raise ValueError(
-            f"configs/nano.py has the variants sharp, texture and vosr, not {variant!r}"
-        )
+        known = ", ".join(filter(None, variants))
+        raise ValueError(f"configs/nano.py has the variants {known}, not {variant!r}")
     return c.get_config_dict(variants[variant](nano()))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.restoration.models import tiny_model
 from vosr_jax import cli
+from vosr_jax.restoration.seeds import picture_seed
 from vosr_jax.restoration.upscaler import Upscaler
 
 
@@ -19,7 +20,7 @@ def tiny() -> Upscaler:
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch, tiny):
-    monkeypatch.setattr(Upscaler, "from_pretrained", lambda name: tiny)
+    monkeypatch.setattr(Upscaler, "from_pretrained", lambda name, precision="float32": tiny)
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(2):
@@ -36,10 +37,12 @@ def test_a_folder_is_restored_with_the_settings_given(photos, tmp_path, tiny, ca
     out = tmp_path / "out"
     options = ["-u", "2", "--steps", "1", "--guidance-scale", "0.3", "--seed", "5", "--compare"]
     assert cli.main(["upscale", str(photos), "-o", str(out), *options, "--suffix", "_x2"]) == 0
-    assert _names(out) == ["p0_x2-compare.png", "p0_x2.png", "p1_x2-compare.png", "p1_x2.png"]
-    expected = tiny(photos / "p1.png", scale=2, steps=1, guidance_scale=0.3, seed=5)
+    results = ["p0_x2-compare.png", "p0_x2.png", "p1_x2-compare.png", "p1_x2.png"]
+    assert _names(out) == ["manifest.json", *results]
+    seed = picture_seed(5, (photos / "p1.png").read_bytes())
+    expected = tiny(photos / "p1.png", scale=2, steps=1, guidance_scale=0.3, seed=seed)
     np.testing.assert_array_equal(Image.open(out / "p1_x2.png"), expected)
-    assert Image.open(out / "p1_x2-compare.png").size == (60, 16)
+    assert Image.open(out / "p1_x2-compare.png").size == (60, 32)
     assert "2 restored" in capsys.readouterr().out
 
 
@@ -47,7 +50,7 @@ def test_a_broken_picture_is_named_and_does_not_stop_the_rest(photos, tmp_path, 
     (photos / "a.png").write_text("no picture")
     out = tmp_path / "out"
     assert cli.main(["upscale", str(photos), "-o", str(out)]) == 1
-    assert _names(out) == ["p0.png", "p1.png"]
+    assert _names(out) == ["manifest.json", "p0.png", "p1.png"]
     shown = capsys.readouterr()
     assert "a.png" in shown.err and "1 failed" in shown.out
 
@@ -69,7 +72,7 @@ def test_transparency_is_not_lost_in_a_jpeg(photos, tmp_path, capsys):
     clear.save(photos / "p0.png")
     out = tmp_path / "out"
     assert cli.main(["upscale", str(photos), "-o", str(out), "--format", "jpg"]) == 1
-    assert _names(out) == ["p1.jpg"]
+    assert _names(out) == ["manifest.json", "p1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -88,13 +91,14 @@ def test_a_call_that_cannot_work_says_why(photos, tmp_path, monkeypatch, capsys,
     assert said in capsys.readouterr().err
 
 
-def test_an_unknown_model_is_refused_with_what_is_known(tmp_path, capsys):
+def test_an_unknown_model_is_refused_with_what_is_known(tmp_path, capsys, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     arguments = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert cli.main([*arguments, "-m", "nanoo"]) == 1
     assert "nano" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert cli.main([*arguments, "-m", "0.5b"]) == 1
-    assert "args.json" in capsys.readouterr().err
+    assert "vosr_jax[hub]" in capsys.readouterr().err
 
 
 def test_help_imports_neither_jax_nor_pictures():

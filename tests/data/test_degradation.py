@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,22 @@ def test_grey_and_jitter_change_the_colours_when_asked():
     assert sorted(kinds) == sorted(colour.JITTERS)
     lr, _ = drawn.apply(hr)
     assert 0 <= lr.min() and lr.max() <= 1
+
+
+def test_every_change_of_colour_is_torchvisions():
+    # Recorded from torchvision 0.29 on a picture in [-0.1, 1.1] with grey, black and white in it.
+    with np.load(Path(__file__).with_name("torchvision_colour.npz")) as golden:
+        image = golden["image"]
+        assert np.abs(colour.turn_grey(image) - golden["grey"]).max() < 1e-6
+        kinds = set()
+        for key in golden.files:
+            kind, _, amount = key.partition("/")
+            if amount:
+                kinds.add(kind)
+                ours = colour.jitter(image, kind, float(amount))
+                assert ours.dtype == np.float32
+                assert np.abs(ours - golden[key]).max() < 1e-5, key
+    assert kinds == set(colour.JITTERS)
 
 
 def test_turning_the_hue_by_a_third_swaps_the_primaries():

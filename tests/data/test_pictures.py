@@ -1,24 +1,16 @@
 """Every kind of picture file becomes 8-bit RGB, and what is none says why."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.conftest import picture
+from tests.data.conftest import encoded, picture
 from vosr_jax.data.pictures import (
     UnreadablePicture,
     decode_picture,
     is_picture_path,
     read_picture,
 )
-
-
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_rgb_comes_back_unchanged():

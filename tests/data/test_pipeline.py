@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.pipeline import memory, write_list
 from tests.data.conftest import picture
 from vosr_jax.data.pipeline import PipelineSettings, batches
 from vosr_jax.errors import UserError
@@ -81,12 +84,31 @@ def test_worker_processes_give_the_same_batches(photographs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
-def test_all_combinations_of_shards_workers_and_restarts_agree(photographs, workers):
-    expected = global_batches(settings(photographs), 6)
-    for shards, skipped in itertools.product((1, 2, 4), (0, 1, 4)):
-        pipeline = settings(photographs, workers=workers)
-        ours = global_batches(pipeline, 6 - skipped, shards, samples_seen=8 * skipped)
-        assert_equal(ours, expected[skipped:])
+def test_all_combinations_of_hosts_workers_and_restarts_agree(photographs, workers):
+    count = 5
+    expected = global_batches(settings(photographs), count)
+    assert any(batch["replaced"].any() for batch in expected)
+    pipeline = settings(photographs, workers=workers)
+    for hosts, restart in ((1, 0), (2, 3), (4, 1)):
+        # A worker process takes seconds to start, so with workers there is one restart a host.
+        for skipped in (restart,) if workers else range(count):
+            ours = global_batches(pipeline, count - skipped, hosts, samples_seen=8 * skipped)
+            assert_equal(ours, expected[skipped:])
+
+
+def test_a_mix_of_kinds_of_sources_keeps_its_order_too(photographs, tmp_path):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        for path in sorted(photographs.rglob("*.png"))[:8]:
+            writer.write(path.read_bytes())
+            tar.add(path, path.name)
+    writer.close()
+    mix = f"{photographs}:2,{tmp_path}/a.array_record:1,{tmp_path}/b.tar:1"
+    expected = global_batches(settings(mix), 5)
+    assert_equal(global_batches(settings(mix), 3, 2, samples_seen=16), expected[2:])
+    assert_equal(global_batches(settings(mix, workers=1), 4, samples_seen=8), expected[1:])
 
 
 def test_another_seed_gives_other_batches(photographs):
@@ -159,6 +181,39 @@ def test_the_cache_changes_nothing(photographs):
         global_batches(settings(photographs, cache_bytes=size), 6) for size in (1 << 20, 0)
     )
     assert_equal(cached, uncached)
+
+
+def test_a_source_that_is_far_larger_than_the_cache_is_not_kept_in_it(photographs, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        "vosr_jax.data.cache.PictureCache.put", lambda self, *pair: kept.append(pair)
+    )
+    picture_bytes = 4 * 56 * 72
+    for cache_bytes, keeps in (
+        (20 * picture_bytes // 8 - 1, False),
+        (20 * picture_bytes // 8, True),
+    ):
+        kept.clear()
+        global_batches(settings(photographs, cache_bytes=cache_bytes), 1)
+        assert bool(kept) == keeps
+
+
+@pytest.mark.slow
+def test_a_million_records_start_fast_and_leave_a_workers_memory_flat(tmp_path):
+    listed = write_list(tmp_path, 1_000_000)
+    cpu = time.process_time()
+    million = settings(listed, workers=1, crop_size=32)
+    with batches(million) as own:
+        next(own)
+        # Of the processor's time, which other programs cannot lengthen.
+        assert time.process_time() - cpu < 5
+        (worker,) = multiprocessing.active_children()
+        for _ in range(100):
+            next(own)
+        early = memory(worker.pid)
+        for _ in range(400):
+            next(own)
+        assert memory(worker.pid) < early + 8
 
 
 def test_settings_that_cannot_work_are_refused(photographs):

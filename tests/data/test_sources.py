@@ -45,7 +45,7 @@ def test_errors_name_the_folder_and_say_what_to_do(tmp_path, photographs):
     with pytest.raises(UserError, match=r"no photographs in .*empty"):
         parse_sources(str(empty))
     with pytest.raises(UserError, match="name the folder"):
-        parse_sources(str(empty / "notes.txt"))
+        parse_sources(f"files:{empty / 'notes.txt'}")
     with pytest.raises(UserError, match="must be above 0"):
         parse_sources(f"{photographs}:0")
     with pytest.raises(UserError, match="between two commas"):

@@ -6,6 +6,7 @@ import pytest
 
 from tests.parity import goldens
 from tests.parity.test_objectives import network
+from vosr_jax.diffusion.branches import Remembered
 from vosr_jax.diffusion.sampling import SamplerSettings, sample
 
 
@@ -23,11 +24,14 @@ def test_sampled_latent_is_the_official_one(case: str):
     interval = tuple(recorded.pop("guidance_interval", (0.0, 1.0)))
     settings = SamplerSettings(**recorded, guidance_interval=interval, r_input=one_step)
     model = network("onestep_model" if one_step else "multistep_model", r_embedding=one_step)
-    latent = jax.jit(
-        lambda lq, noise, tokens: sample(model, lq, noise, settings, visual_tokens=tokens)
-    )(
-        jnp.asarray(goldens.nhwc(arrays["lq_latent"])),
-        jnp.asarray(goldens.nhwc(arrays[f"{case}/noise"])),
-        jnp.asarray(arrays["visual_tokens"]),
+    latents = tuple(
+        jnp.asarray(goldens.nhwc(arrays[key])) for key in ("lq_latent", f"{case}/noise")
     )
-    goldens.check(f"samplers/{case}", latent, goldens.nhwc(arrays[f"{case}/out"]), 2e-4)
+    tokens = jnp.asarray(arrays["visual_tokens"])
+    for network_form in (model, Remembered(model)):
+        latent = jax.jit(
+            lambda lq, noise, tokens, form=network_form: sample(
+                form, lq, noise, settings, visual_tokens=tokens
+            )
+        )(*latents, tokens)
+        goldens.check(f"samplers/{case}", latent, goldens.nhwc(arrays[f"{case}/out"]), 2e-4)

@@ -3,12 +3,15 @@
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from tests.restoration.profiles import cmyk_profile
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.picture import prepare, read_photograph, write_picture
+from vosr_jax.restoration.photograph import prepare
+from vosr_jax.restoration.picture import read_photograph, write_picture
 
 
 @pytest.fixture
@@ -66,6 +69,60 @@ def test_cmyk_becomes_rgb(picture):
     assert np.abs(difference).max() <= 2
 
 
+def test_a_dark_sixteen_bit_picture_stays_dark():
+    dark = Image.fromarray(np.full((4, 4), 200, np.uint16))
+    assert np.asarray(prepare(dark).rgb).max() == 1
+    with pytest.raises(UserError, match="outside"):
+        prepare(Image.fromarray(np.full((4, 4), 70000, np.int32)))
+
+
+def test_deep_colours_become_eight_bits(tmp_path, picture):
+    deep = np.asarray(picture)[..., ::-1].astype(np.uint16) * 257
+    for name in ("deep.png", "deep.tif"):
+        cv2.imwrite(str(tmp_path / name), deep)
+        difference = np.asarray(read_photograph(tmp_path / name).rgb, int) - np.asarray(picture)
+        assert np.abs(difference).max() <= 1
+
+
+def test_cmyk_is_read_through_its_profile(tmp_path):
+    inks = np.zeros((8, 8, 4), np.uint8)
+    inks[:, :4, 0] = 255
+    Image.fromarray(inks, "CMYK").save(tmp_path / "a.jpg", icc_profile=cmyk_profile((60, 50, 40)))
+    photograph = read_photograph(tmp_path / "a.jpg")
+    assert photograph.icc_profile is None
+    orange, white = np.asarray(photograph.rgb, int)[4, [1, 6]]
+    np.testing.assert_allclose(orange, [232, 103, 77], atol=8)
+    assert white.min() > 245
+    damaged = cmyk_profile((60, 50, 40))[:200]
+    Image.fromarray(inks, "CMYK").save(tmp_path / "b.jpg", icc_profile=damaged)
+    assert read_photograph(tmp_path / "b.jpg").rgb.size == (8, 8)
+
+
+def test_a_profile_of_other_colours_than_the_results_is_left_out(picture):
+    for space, kept in ((b"RGB ", True), (b"CMYK", False), (b"GRAY", False)):
+        picture.info["icc_profile"] = bytes(16) + space + bytes(100)
+        assert (prepare(picture).icc_profile is not None) == kept
+    grey = picture.convert("L")
+    grey.info["icc_profile"] = bytes(16) + b"GRAY" + bytes(100)
+    assert prepare(grey).icc_profile is not None
+
+
+def test_a_lab_picture_keeps_its_colours(picture):
+    lab = ImageCms.profileToProfile(
+        picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    difference = np.asarray(prepare(lab).rgb, int) - np.asarray(picture)
+    assert np.abs(difference).max() <= 6
+
+
+def test_hidden_colours_take_those_of_the_nearest_visible_place():
+    pixels = np.zeros((6, 8, 4), np.uint8)
+    pixels[:, :3] = 200, 10, 10, 255
+    pixels[:, 6:] = 10, 10, 200, 1
+    rgb = np.asarray(prepare(Image.fromarray(pixels)).rgb)
+    assert (rgb[:, :4] == (200, 10, 10)).all() and (rgb[:, 5:] == (10, 10, 200)).all()
+
+
 def _bomb(path):
     def chunk(kind: bytes, data: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + data))
@@ -87,6 +144,25 @@ def test_what_is_no_picture_is_named(tmp_path, picture):
     for name in ("empty.png", "text.png", "cut.png", "moving.gif", "bomb.png", "absent.png"):
         with pytest.raises(UserError, match=name):
             read_photograph(tmp_path / name)
+
+
+def test_a_large_picture_is_refused_by_its_header_and_the_limit_can_be_raised(tmp_path):
+    Image.new("1", (3000, 1000)).save(tmp_path / "large.png")
+    with pytest.raises(UserError, match=r"large.png is 3000x1000, more than 2 megapixels"):
+        read_photograph(tmp_path / "large.png", max_megapixels=2)
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 1000
+    try:
+        assert read_photograph(tmp_path / "large.png").rgb.size == (3000, 1000)
+        assert Image.MAX_IMAGE_PIXELS == 1000
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def test_a_format_that_cannot_hold_the_size_is_named(tmp_path):
+    for name, width in (("a.webp", 16384), ("a.jpg", 65536)):
+        with pytest.raises(UserError, match=name):
+            write_picture(Image.new("L", (width, 2)), tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_writing_leaves_nothing_but_the_result(tmp_path, picture):

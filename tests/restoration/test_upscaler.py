@@ -1,14 +1,20 @@
 """The upscaler: any size and kind of picture, settings that take effect, seeds that stay."""
 
 import dataclasses
+import io
 
+import cv2
+import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests.restoration.models import tiny_model
+from tests.restoration.profiles import display_p3_profile
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.errors import UserError
+from vosr_jax.restoration.picture import write_picture
+from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.restoration.upscaler import Upscaler
 
 
@@ -53,8 +59,6 @@ def test_guidance_steps_and_weak_strength_all_take_effect(upscaler):
 
 
 def test_noise_can_be_handed_in(upscaler):
-    import jax
-
     size = (44, 60)
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (1, 22, 30, 12))
     given = upscaler(_picture(11, 15), noise=np.transpose(noise, (0, 3, 1, 2)))
@@ -95,6 +99,121 @@ def test_the_pictures_kind_is_kept(upscaler, tmp_path):
     assert upscaler(clear, output="numpy").shape == (44, 60, 4)
 
 
+@pytest.fixture(scope="module")
+def unchanging() -> Upscaler:
+    """A model that predicts no change."""
+    model = tiny_model()
+    kernel = model.denoiser.final.linear.kernel
+    kernel[...] = 0 * kernel[...]
+    return Upscaler(model)
+
+
+def test_a_wide_gamut_picture_looks_the_same_afterwards(unchanging, tmp_path):
+    source = Image.new("RGB", (8, 8), (250, 30, 60))
+    source.save(tmp_path / "p3.png", icc_profile=display_p3_profile())
+    result = unchanging(tmp_path / "p3.png", scale=2)
+    write_picture(result, tmp_path / "result.png")
+    seen = [_as_srgb(Image.open(tmp_path / name)) for name in ("p3.png", "result.png")]
+    np.testing.assert_allclose(seen[1][4, 4], seen[0][4, 4], atol=1)
+    assert np.abs(seen[0][4, 4].astype(int) - (250, 30, 60)).max() > 4
+
+
+def _as_srgb(image: Image.Image) -> np.ndarray:
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    srgb = ImageCms.createProfile("sRGB")
+    return np.asarray(ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB"))
+
+
+def test_transparency_is_restored_in_place_and_flat_where_it_was(upscaler):
+    rows, columns = np.mgrid[:24, :24]
+    inside = (rows - 12) ** 2 + (columns - 10) ** 2 < 36
+    pixels = np.zeros((24, 24, 4), np.uint8)
+    pixels[inside] = 220, 40, 40, 255
+    result = upscaler(Image.fromarray(pixels), scale=4, colour_fix="wavelet")
+    alpha = np.asarray(result.getchannel("A"), float)
+    deep = np.kron(_shrunk(inside, 3), np.ones((4, 4))) > 0
+    far = np.kron(_shrunk(~inside, 3), np.ones((4, 4))) > 0
+    assert (alpha[deep] == 255).all() and (alpha[far] == 0).all()
+    assert ((alpha > 0) & (alpha < 255)).any()
+    centre = [(axis * alpha).sum() / alpha.sum() for axis in np.mgrid[:96, :96]]
+    np.testing.assert_allclose(centre, [12 * 4 + 1.5, 10 * 4 + 1.5], atol=1.5)
+    # Nothing of the black that nobody saw.
+    assert np.asarray(result)[alpha > 0][:, 0].mean() > 180
+    shares: list[float] = []
+    upscaler(Image.fromarray(pixels), progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1.0
+
+
+def _shrunk(mask, by):
+    return cv2.erode(mask.astype(np.uint8), np.ones((2 * by + 1,) * 2))
+
+
+def test_schedule_and_interval_take_effect(upscaler):
+    plain = upscaler(_picture(), output="numpy", steps=3)
+    for setting in ({"schedule": "cosine"}, {"guidance_interval": (0.0, 0.5)}):
+        other = upscaler(_picture(), output="numpy", steps=3, **setting)
+        assert np.abs(other - plain).max() > 1e-4
+    off = upscaler(_picture(), output="numpy", steps=3, guidance_interval=(0.0, 0.0))
+    full = upscaler(_picture(), output="numpy", steps=3, guidance_scale=1)
+    np.testing.assert_allclose(off, full, atol=1e-5)
+
+
+def test_presets_lean_from_the_picture_to_invention(upscaler):
+    scales = [upscaler.preset(name)["guidance_scale"] for name in PRESETS]
+    assert scales == sorted(scales, reverse=True) and len(set(scales)) == 3
+    with pytest.raises(UserError, match="faithful"):
+        upscaler.preset("vivid")
+    student = Upscaler(tiny_model(sampler=SamplerSettings(steps=1, r_input=True)))
+    with pytest.raises(UserError, match="one-step"):
+        student.preset("creative")
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one for every program that is compiled."""
+    counted: list[str] = []
+
+    def listen(event: str, duration: float, **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            counted.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield counted
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_buckets_compile_once_for_pictures_of_many_sizes(compilations):
+    upscaler = Upscaler(tiny_model())
+    sizes = [(9, 9), (10, 13), (11, 16), (12, 15), (16, 16)]
+    for number, size in enumerate(sizes):
+        result = upscaler(_picture(*size), shapes="buckets")
+        assert result.size == (4 * size[1], 4 * size[0])
+        if number == 0:
+            first = len(compilations)
+    assert len(compilations) == first > 0
+    upscaler(_picture(10, 14), shapes="exact")
+    assert len(compilations) > first
+
+
+def test_a_large_picture_compiles_as_much_as_one_of_few_tiles_and_only_once(compilations):
+    upscaler = Upscaler(tiny_model())
+    options = {"tile_size": 32, "tile_overlap": 8}
+    upscaler(_picture(9, 17), **options)
+    few = len(compilations)
+    upscaler(_picture(50, 75), **options)
+    assert few < len(compilations) <= 2 * few
+    many = len(compilations)
+    upscaler(_picture(50, 75, seed=1), seed=5, guidance_scale=0.25, **options)
+    assert len(compilations) == many
+
+
+@pytest.mark.slow
+def test_a_strip_of_thirty_thousand_pixels_works(upscaler):
+    strip = Image.new("RGB", (30_000, 10), (90, 120, 60))
+    result = upscaler(strip, scale=1, steps=1, guidance_scale=1, tile_overlap=16)
+    assert result.size == (30_000, 10)
+
+
 def test_files_and_arrays_are_taken_like_pictures(upscaler, tmp_path):
     expected = upscaler(_picture())
     _picture().save(tmp_path / "a.png")
@@ -126,7 +245,13 @@ def test_a_one_step_model_refuses_guidance():
         {"tile_size": -1},
         {"colour_fix": "lab"},
         {"output": "tensor"},
-        {"vae_tile_size": 64},
+        {"vae_tile_size": -1},
+        {"tile_size": "huge"},
+        {"tile_overlap": -1},
+        {"schedule": "square"},
+        {"guidance_interval": (0.5, 0.2)},
+        {"weak_strength": 2.0},
+        {"shapes": "round"},
     ],
 )
 def test_settings_that_cannot_be_used_are_named(upscaler, setting):

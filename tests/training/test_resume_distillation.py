@@ -10,7 +10,8 @@ import pytest
 from tests.training.processes import finish, rows, start, wait_for_step
 from tests.training.test_resume import saved_state
 from vosr_jax.training.checkpoints import teacher_of
-from vosr_jax.weights.export import export_workdir
+from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.package import read_package
 
 STEPS, EVERY = 30, 10
 
@@ -20,7 +21,7 @@ def test_a_killed_and_resumed_distillation_is_the_uninterrupted_one_bit_for_bit(
     cache = tmp_path / "cache"
     code, output = finish(start(tmp_path / "taught", cache, "--config.train.total_steps=4"))
     assert code == 0, output
-    teacher = export_workdir(tmp_path / "taught", tmp_path / "teacher")
+    teacher = write_export(read_package(tmp_path / "taught"), tmp_path / "teacher")
     options = (
         f"--config.teacher={teacher}",
         f"--config.train.total_steps={STEPS}",

@@ -21,7 +21,9 @@ from vosr_jax.training.checkpoints import Checkpoints, load_ema, teacher_of
 from vosr_jax.training.loop import train
 from vosr_jax.training.run import start_run
 from vosr_jax.training.teacher import load_teacher, sha256_of, stored
-from vosr_jax.weights.export import export_workdir, load_export
+from vosr_jax.weights.export import load_export
+from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.package import read_package
 
 STUDENT = {"model": {"r_embedding": True}, "objective": {"name": "rcgm"}}
 
@@ -38,7 +40,7 @@ def teacher(tmp_path_factory) -> Path:
     """The export of a short multi-step run."""
     folder = tmp_path_factory.mktemp("teacher")
     train(tiny_config(optimizer={"learning_rate": 0.02}), folder / "run")
-    return export_workdir(folder / "run", folder / "export", "float32")
+    return write_export(read_package(folder / "run"), folder / "export")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,7 @@ def test_an_official_teacher_is_compared_by_its_args(tmp_path: Path):
         ae_type="sd2", enc_type="dinov2b", resolution=512, patch_size=2, dim=1024, depth=28,
         num_heads=16, mlp_ratio=4, enc_dim=768, encdim_ratio=3, use_qknorm=True, use_swiglu=True,
         use_rope=True, use_rmsnorm=True, layer_dinov2b_list=[8],
+        weak_cond_strength_aelq_list=[0.05, 0.25],
     )  # fmt: skip
     (tmp_path / "args.json").write_text(json.dumps(args))
     sections = {"autoencoder": {"kind": "sd2", "path": "x"}, "encoder": {"kind": "dinov2b"}}
@@ -170,7 +173,7 @@ def test_a_student_resumed_with_another_teacher_is_refused(
     folder, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(student, folder)
     train(tiny_config(), tmp_path / "second")
-    export_workdir(tmp_path / "second", other, "float32")
+    write_export(read_package(tmp_path / "second"), other)
     longer = {"train": {"checkpoint_every": 1, "total_steps": 4}}
     config = student_config(other, **longer)
     with pytest.raises(UserError, match="begun with another config .teacher: "):
@@ -189,7 +192,7 @@ def test_a_student_resumed_with_another_teacher_is_refused(
 def test_an_export_of_a_student_names_its_teacher_by_hash_alone(
     student: Path, teacher: Path, tmp_path: Path
 ):
-    folder = export_workdir(student, tmp_path / "export")
+    folder = write_export(read_package(student), tmp_path / "export")
     assert json.loads((folder / "config.json").read_text())["teacher"] is None
     told = (folder / "provenance.json").read_text()
     assert json.loads(told)["teacher_sha256"] == sha256_of(flatten(load_export(teacher)[1]))

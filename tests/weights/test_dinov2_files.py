@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tests.weights.torch_files import save_torch
 from vosr_jax.errors import UserError
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
-from vosr_jax.weights import load_encoder
+from vosr_jax.weights import dinov2, load_encoder
 from vosr_jax.weights.dinov2 import entries
 from vosr_jax.weights.tensors import to_official
 
@@ -45,6 +45,61 @@ def test_sizes_and_variant_follow_from_the_weights(tmp_path, variant):
     loaded, found = load_encoder(save_torch(tmp_path / "net.pth", tensors))
     assert found == settings
     assert _same(loaded, model)
+
+
+# (width, depth, heads, hidden width, SwiGLU) of the four released networks.
+RELEASED = {
+    "vits14": (384, 12, 6, 1536, False),
+    "vitb14": (768, 12, 12, 3072, False),
+    "vitl14": (1024, 24, 16, 4096, False),
+    "vitg14": (1536, 40, 24, 4096, True),
+}
+
+
+def _released_tensors(name: str, registers: int) -> dict[str, np.ndarray]:
+    """Every official tensor in its shape, of the type that takes no memory."""
+    width, depth, _, hidden, swiglu = RELEASED[name]
+    shapes = {"cls_token": (1, 1, width), "mask_token": (1, width), "norm.weight": (width,)}
+    shapes |= {"pos_embed": (1, 1370, width), "norm.bias": (width,)}
+    shapes |= {"patch_embed.proj.weight": (width, 3, 14, 14), "patch_embed.proj.bias": (width,)}
+    if registers:
+        shapes["register_tokens"] = (1, registers, width)
+    first, second = ("w12", "w3") if swiglu else ("fc1", "fc2")
+    inner = 2 * hidden if swiglu else hidden
+    for block in range(depth):
+        own = {
+            **{"norm1.weight": (width,), "norm1.bias": (width,), "ls1.gamma": (width,)},
+            **{"norm2.weight": (width,), "norm2.bias": (width,), "ls2.gamma": (width,)},
+            **{"attn.qkv.weight": (3 * width, width), "attn.qkv.bias": (3 * width,)},
+            **{"attn.proj.weight": (width, width), "attn.proj.bias": (width,)},
+            **{f"mlp.{first}.weight": (inner, width), f"mlp.{first}.bias": (inner,)},
+            **{f"mlp.{second}.weight": (width, hidden), f"mlp.{second}.bias": (width,)},
+        }
+        shapes |= {f"blocks.{block}.{name}": shape for name, shape in own.items()}
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("name", RELEASED)
+def test_each_released_network_is_told_from_its_official_tensors(
+    tmp_path, monkeypatch, name, registers
+):
+    tensors = _released_tensors(name, registers)
+    monkeypatch.setattr(dinov2, "read_tensors", lambda path: tensors)
+    width = RELEASED[name][0]
+    path = tmp_path / f"dinov2_{name}_pretrain.pth"
+    settings = dinov2.read_settings(path)
+    found = (settings.width, settings.depth, settings.heads, settings.ffn_width, settings.swiglu)
+    assert found == RELEASED[name]
+    assert (settings.grid, settings.patch_size, settings.registers) == (37, 14, registers)
+    assert settings.interpolate_antialias == bool(registers)
+    # Of the blocks only the first is kept, so that the test stays small.
+    if name != "vitg14":
+        model, _ = load_encoder(path, block=0)
+        assert model.blocks.scale1[...].shape == (1, width)
+    del tensors["blocks.0.attn.qkv.bias"]
+    with pytest.raises(UserError, match=r"blocks\.0\.attn\.qkv\.bias is missing"):
+        load_encoder(path, block=0)
 
 
 def test_registers_bring_their_released_way_of_resizing_positions(tmp_path):

@@ -4,24 +4,12 @@ import json
 
 import pytest
 
+from tests.parity import goldens
 from vosr_jax.errors import UserError
 from vosr_jax.weights import release
+from vosr_jax.weights.official_args import config_of_args
 
-_ARGS = {
-    "ae_type": "sd2",
-    "resolution": 64,
-    "patch_size": 2,
-    "dim": 32,
-    "depth": 2,
-    "num_heads": 2,
-    "mlp_ratio": 4,
-    "enc_dim": 64,
-    "encdim_ratio": 3,
-    "use_qknorm": True,
-    "use_swiglu": True,
-    "use_rope": True,
-    "use_rmsnorm": True,
-}
+_ARGS = {"dim": 32}
 
 
 def _folder(tmp_path, **changes):
@@ -50,21 +38,18 @@ def test_averaged_weights_are_taken_before_raw_ones(tmp_path):
         assert release.find_weights(folder).name == name
 
 
-def test_settings_follow_from_args(tmp_path):
-    args, file = release.read_args(_folder(tmp_path, auxiliary_time_cond=True))
-    settings = release.denoiser_settings(args, file)
-    assert (settings.latent_size, settings.width, settings.token_width) == (8, 32, 64)
-    assert settings.r_embedding
-
-
-@pytest.mark.parametrize("changes", [{"ae_type": "sd9"}, {"dim": None}, {"dim": "wide"}])
-def test_a_value_that_is_not_understood_names_the_file(tmp_path, changes):
-    args, file = release.read_args(_folder(tmp_path, **changes))
-    with pytest.raises(UserError, match="args.json"):
-        release.denoiser_settings(args, file)
-    args.pop("depth")
-    with pytest.raises(UserError, match="args.json"):
-        release.denoiser_settings(args, file)
+def test_a_lone_weights_file_below_is_found_and_of_several_none_is_guessed(tmp_path):
+    folder = _folder(tmp_path)
+    deep = folder / "checkpoint-00010000/clean_weights"
+    deep.mkdir(parents=True)
+    (deep / "model.safetensors").write_bytes(b"")
+    assert release.find_weights(folder) == deep / "model.safetensors"
+    (deep / "ema_model.safetensors").write_bytes(b"")
+    assert release.find_weights(folder).name == "ema_model.safetensors"
+    (folder / "x").mkdir()
+    (folder / "x/ema_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="holds 3 weights' files"):
+        release.find_weights(folder)
 
 
 def test_parts_are_found_from_above_or_beside_the_checkpoint(tmp_path):
@@ -72,5 +57,16 @@ def test_parts_are_found_from_above_or_beside_the_checkpoint(tmp_path):
     (tmp_path / "preset/ckpts/vae").mkdir()
     assert release.find_part("preset/ckpts/vae", file) == tmp_path / "preset/ckpts/vae"
     assert release.find_part("elsewhere/vae", file) == tmp_path / "preset/ckpts/vae"
-    with pytest.raises(UserError, match="decoder.pth"):
-        release.find_part("preset/ckpts/decoder.pth", file)
+    with pytest.raises(UserError, match=r"lwdecoder\.pth.*it comes from huggingface\.co/CSWRY"):
+        release.find_part("preset/ckpts/sd21_lwdecoder.pth", file)
+
+
+@pytest.mark.parametrize(("layer", "block"), [(-1, 2), (-3, 0), (1, 1)])
+def test_a_visual_layer_counted_from_the_end_is_found_by_the_encoders_depth(layer, block):
+    file = goldens.folder("pipeline") / "preset/ckpts/VOSR_0.5B_ms/args.json"
+    args = goldens.read_json(file) | {"layer_dinov2b_list": [layer]}
+    config, _ = config_of_args(args, file)
+    assert release.with_parts(config, args, file).encoder.block == block
+    args["layer_dinov2b_list"] = [-4]
+    with pytest.raises(UserError, match="layer_dinov2b_list names a block that"):
+        release.with_parts(config, args, file)

@@ -102,7 +102,10 @@ def test_a_damaged_or_absent_safetensors_file_is_named(tmp_path):
         read_tensors(path)
     save_file({"a": np.ones(100, np.float32)}, path)
     content = path.read_bytes()
-    for length in (0, 5, 40, len(content) - 1):
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"x\.safetensors is empty"):
+        read_tensors(path)
+    for length in (5, 40, len(content) - 1):
         path.write_bytes(content[:length])
         with pytest.raises(UserError, match=r"x\.safetensors is truncated"):
             read_tensors(path)

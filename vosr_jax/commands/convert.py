@@ -1,23 +1,70 @@
-"""`vosr convert`: a training run's weights as an export."""
+"""`vosr convert`: any model as an export, or in the official layout."""
 
 import argparse
+import re
 from pathlib import Path
+
+from vosr_jax.errors import UserError
+
+_SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def add_parser(commands) -> None:
     """Describe the command to argparse's subparsers."""
-    convert = commands.add_parser("convert", help="write a training run's weights as an export")
-    convert.add_argument("model", type=Path, metavar="WORKDIR", help="of train.py")
-    convert.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
-    convert.add_argument("--dtype", choices=("float16", "float32"), default="float16")
+    convert = commands.add_parser(
+        "convert",
+        help="write a model as an export, or in the official layout",
+        description="Write a release folder, an export or a training run's newest weights as an "
+        "export (config.json, safetensors, the frozen networks, manifest.json), or in the layout "
+        "that the official PyTorch commands read. Tensors keep their bits.",
+    )
+    add = convert.add_argument
+    add("model", metavar="SOURCE", help="release folder, export, workdir of train.py, or name")
+    add("-o", "--out", type=Path, required=True, metavar="OUT", help="a new or empty folder")
+    add("--to", choices=("export", "official"), default="export", help="default: export")
+    add(
+        "--dtype",
+        choices=("asis", "float32", "float16", "bfloat16"),
+        help="of the denoiser; default: as it is stored, but float16 for a run's export",
+    )
+    add("--shard-size", default="4GB", metavar="SIZE", help="largest file of an export, e.g. 2GB")
+    add(
+        "--kind",
+        choices=("multi_step", "one_step", "one_step_2"),
+        help="what an official checkpoint is taken for, where its args.json does not say",
+    )
     convert.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the export."""
-    from vosr_jax.weights.export import export_workdir
+    """Write the folder."""
+    shard_bytes = _bytes(options.shard_size)
+    from vosr_jax.restoration.loading import locate_model
+    from vosr_jax.weights.export_folder import write_export
+    from vosr_jax.weights.official_folder import write_official
+    from vosr_jax.weights.package import read_package
 
-    folder = export_workdir(options.model, options.out, options.dtype)
-    size = (folder / "model.safetensors").stat().st_size / 1e6
-    print(f"wrote {folder} ({size:.1f} MB)")
+    package = read_package(locate_model(options.model), options.kind)
+    dtype = options.dtype
+    if dtype is None and package.origin == "workdir" and options.to == "export":
+        dtype = "float16"
+    if dtype == "asis":
+        dtype = None
+    notes: tuple[str, ...] = ()
+    if options.to == "export":
+        folder = write_export(package, options.out, dtype=dtype, shard_bytes=shard_bytes)
+    else:
+        folder, notes = write_official(package, options.out, dtype=dtype)
+    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file()) / 1e6
+    print(f"wrote {folder} ({size:.1f} MB in {options.out})")
+    for note in notes:
+        print(f"note: {note}")
     return 0
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|KB|MB|GB)", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * _SIZES[match[2].upper()]) if match else 0
+    if size < 1:
+        raise UserError(f"--shard-size {text} is no size; write e.g. 500MB or 4GB")
+    return size

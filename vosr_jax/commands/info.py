@@ -1,19 +1,65 @@
 """`vosr info`: what a model is."""
 
 import argparse
+import re
+from pathlib import Path
+
+from vosr_jax.errors import UserError
+
+_LARGEST_SIDE = 1 << 17
 
 
 def add_parser(commands) -> None:
     """Describe the command to argparse's subparsers."""
-    info = commands.add_parser("info", help="show what a model is")
-    info.add_argument("model", nargs="?", default="nano", metavar="MODEL")
+    info = commands.add_parser(
+        "info",
+        help="show what a model is",
+        description="Parts, sizes, kind, steps, licences and notes of a model.",
+    )
+    add = info.add_argument
+    add("model", nargs="?", default="nano", metavar="MODEL", help="name, folder or hub id")
+    add("--verify", action="store_true", help="check every file against manifest.json's sha256")
+    add("--size", metavar="WxH", help="also the memory for a result of this size, e.g. 1024x768")
+    add("--tile-size", type=int, default=512, help="denoiser's tiles for --size, 0: none")
     info.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the description."""
-    from vosr_jax.restoration.loading import load_model
-    from vosr_jax.restoration.summary import describe
+    size = None if options.size is None else _size(options.size)
+    if options.tile_size < 0:
+        raise UserError(f"--tile-size {options.tile_size} is negative; 0 means no tiles")
+    from vosr_jax.restoration.loading import load_model, locate_model
+    from vosr_jax.restoration.summary import describe, describe_memory, table
 
-    print(describe(load_model(options.model)))
+    folder = locate_model(options.model)
+    if options.verify:
+        from vosr_jax.weights.manifest import verify
+
+        print(table([("verified", f"{verify(folder)} files have the sha256 of manifest.json")]))
+    model = load_model(options.model if options.model == "nano" else folder)
+    print(describe(model))
+    stated = _licences(folder)
+    print(table([(f"{'' if i else 'licence'}", line) for i, line in enumerate(stated)]))
+    if size is not None:
+        import jax
+
+        from vosr_jax.restoration.footprint import estimate
+
+        memory = estimate(model, size, options.tile_size)
+        print(describe_memory(memory, size, options.tile_size, jax.default_backend()))
     return 0
+
+
+def _licences(folder: Path) -> list[str]:
+    """One line a part, as its source states it."""
+    from vosr_jax.weights.licences import of_folder
+
+    return [f"{part}: {licence}" for part, licence in of_folder(folder).items()]
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or not all(0 < int(side) <= _LARGEST_SIDE for side in match.groups()):
+        raise UserError(f"--size {text} is no picture's size; write e.g. 1024x768")
+    return int(match[1]), int(match[2])

@@ -1,18 +1,22 @@
-"""`vosr upscale`: files and folders of pictures in, restored ones out."""
+"""`vosr upscale`: files, folders and patterns in, restored pictures and their manifest out."""
 
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vosr_jax.errors import UserError
+from vosr_jax.restoration.presets import PRESETS
 
 if TYPE_CHECKING:
+    from vosr_jax.restoration.jobs import Job
     from vosr_jax.restoration.upscaler import Upscaler
 
 _FORMATS = ("png", "jpg", "webp", "tif")
+_SAMPLER = ("steps", "schedule", "guidance_scale", "guidance_interval", "weak_strength")
+_OWN = "the model's own if not given"
 
 
 def add_parser(commands) -> None:
@@ -20,156 +24,171 @@ def add_parser(commands) -> None:
     upscale = commands.add_parser(
         "upscale",
         help="restore pictures",
-        description="Restore and enlarge pictures; folders are searched for pictures, one level.",
+        description="Restore and enlarge pictures. A manifest.json beside the results says what "
+        "made each; running the same command again goes on where a run has stopped.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = upscale.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="pictures or folders of pictures")
+    add("paths", nargs="+", metavar="PATH", help="pictures, folders, or quoted patterns (**/*.jpg)")
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder of the results")
     add("-u", "--upscale", type=float, default=4.0, metavar="FACTOR", help="1 to 8, fractions too")
     add("-m", "--model", default="nano", help="name, export, workdir or official folder")
-    add("--steps", type=int, help="sampling steps; the model's own if not given")
-    add("--guidance-scale", type=float, help="the model's own if not given")
-    add("--weak-strength", type=float, help="the model's own if not given")
-    add("--tile-size", type=int, default=512, help="denoiser's tiles in result pixels, 0: none")
+    add("-r", "--recursive", action="store_true", help="search folders in folders too")
+    add("--preset", choices=PRESETS, help="guidance by name; what is given beside it wins")
+    add("--steps", type=int, help=f"sampling steps; {_OWN}")
+    add("--schedule", choices=("linear", "cosine"), help=f"of the steps' times; {_OWN}")
+    add("--guidance-scale", type=float, help=_OWN)
+    interval = {"nargs": 2, "metavar": ("START", "END")}
+    add("--guidance-interval", type=float, help=f"times within which it acts; {_OWN}", **interval)
+    add("--weak-strength", type=float, help=_OWN)
+    add("--colour-fix", choices=("adain", "wavelet", "none"), help=_OWN)
+    add("--seed", type=int, default=0, help="of the run; each picture's follows from it")
+    add("--precision", choices=("float32", "mixed", "bfloat16"), default="float32", help="to use")
+    tiles = "denoiser's tiles in result pixels, 0: none; auto: 512, less if memory is short"
+    add("--tile-size", type=_tile_size, default="auto", help=tiles)
     add("--tile-overlap", type=int, default=64, help="in result pixels")
-    add("--colour-fix", choices=("adain", "wavelet", "none"), help="the model's own if not given")
-    add("--seed", type=int, default=0, help="of the noise")
+    add("--vae-tile-size", type=int, help="autoencoder's, 0: none; by memory if not given")
+    add("--shapes", choices=("exact", "buckets"), default="exact", help="buckets: compile less")
     add("--compare", action="store_true", help="also write input, bicubic and result side by side")
     add("--overwrite", action="store_true", help="replace results that exist; else skip them")
     add("--suffix", default="", help="added to the results' names")
     add("--format", choices=_FORMATS, default="png", help="of the results")
+    add("--max-megapixels", type=float, default=100, help="refuse larger inputs")
+    add("--process-index", type=int, help="which part of the pictures this process restores")
+    add("--process-count", type=int, help="how many processes share them; jax.distributed's own")
     upscale.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Restore every picture that is left to do."""
-    sources = list(_sources(options.paths, options.out))
-    jobs = _jobs(sources, options)
-    skipped = len(sources) - len(jobs)
+    from vosr_jax.restoration.jobs import plan_jobs, share_of
+
+    planned = plan_jobs(
+        options.paths,
+        options.out,
+        suffix=options.suffix,
+        ending=options.format,
+        recursive=options.recursive,
+    )
+    index, count = _process(options)
+    mine = share_of(planned, index, count)
+    there = set() if options.overwrite else {job for job in mine if job.target.exists()}
+    jobs = [job for job in mine if job not in there]
+    skipped = [job for job in mine if job in there]
     if skipped:
-        print(f"{skipped} finished before and skipped; --overwrite makes them again")
+        print(f"{len(skipped)} finished before and skipped; --overwrite makes them again")
     if not jobs:
         return 0
     from vosr_jax.restoration.picture import make_folder
-    from vosr_jax.restoration.upscaler import Upscaler
 
     make_folder(options.out)
-    upscaler = Upscaler.from_pretrained(options.model)
-    failed: list[Path] = []
-    started = time.monotonic()
-    for number, (source, target) in enumerate(jobs):
-        progress = _Progress(started, number, len(jobs), source.name)
-        try:
-            _restore(upscaler, source, target, options, progress)
-        except Exception as error:
-            # Whatever one picture meets, out of memory say, the rest of the run goes on.
-            progress.clear()
-            known = isinstance(error, UserError)
-            reason = str(error) if known else f"{source}: {type(error).__name__}: {error}"
-            print(f"failed: {reason}", file=sys.stderr)
-            failed.append(source)
-    print(f"{len(jobs) - len(failed)} restored into {options.out}", end="")
-    print(f", {len(failed)} failed: {', '.join(map(str, failed))}" if failed else "")
-    return 1 if failed else 0
-
-
-def _sources(paths: Sequence[Path], out: Path) -> Iterator[Path]:
-    """Files as given, folders' pictures by name; OUT itself is not searched."""
-    from vosr_jax.restoration.picture import SUFFIXES
-
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(
-            file
-            for file in path.iterdir()
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-        )
-        if not found:
-            raise UserError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
-        if path.resolve() == out.resolve():
-            raise UserError(f"{path} is both input and output folder; choose another for -o")
-        yield from found
-
-
-def _jobs(sources: Sequence[Path], options: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """(source, target) of what is left to do."""
-    jobs: dict[Path, Path] = {}
-    for source in sources:
-        target = options.out / f"{source.stem}{options.suffix}.{options.format}"
-        if jobs.setdefault(target, source) != source:
-            raise UserError(
-                f"{jobs[target]} and {source} would both be written to {target}; "
-                "restore them into different folders"
-            )
-        if target.exists() and target.resolve() == source.resolve():
-            raise UserError(f"{source} would be replaced by its result; set --suffix or another -o")
-    left = [(s, t) for t, s in jobs.items() if options.overwrite or not t.exists()]
-    return left
+    with warnings.catch_warnings():
+        warnings.showwarning = _note
+        return _restore(options, jobs, [job.name for job in skipped], (index, count))
 
 
 def _restore(
-    upscaler: "Upscaler", source: Path, target: Path, options: argparse.Namespace, progress
-) -> None:
-    from vosr_jax.restoration.picture import check_target, read_photograph, write_picture
+    options: argparse.Namespace, jobs: "list[Job]", skipped: list[str], process: tuple[int, int]
+) -> int:
+    from vosr_jax.commands.progress import Progress
+    from vosr_jax.restoration.manifest import Manifest, manifest_path
+    from vosr_jax.restoration.run import RunSettings, restore_all
+    from vosr_jax.restoration.upscaler import Upscaler
 
-    photograph = read_photograph(source)
-    check_target(target, photograph.alpha is not None)
-    result = upscaler(
-        photograph,
-        scale=options.upscale,
-        steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        weak_strength=options.weak_strength,
-        tile_size=options.tile_size,
-        tile_overlap=options.tile_overlap,
-        colour_fix=options.colour_fix,
-        seed=options.seed,
-        progress=progress,
+    upscaler = Upscaler.from_pretrained(options.model, precision=options.precision)
+    given = _given(options, upscaler)
+    record = _record(options, upscaler, given, process)
+    manifest = Manifest(manifest_path(options.out, *process), record)
+    other = sum(map(manifest.made_otherwise, skipped))
+    if other:
+        print(f"{other} of those were made with other settings, see manifest.json")
+    manifest.found(skipped)
+    settings = RunSettings(
+        options.upscale, given, options.seed, options.compare, options.max_megapixels
     )
-    write_picture(result, target)
-    if options.compare:
-        row = _side_by_side(photograph.rgb, result)
-        write_picture(row, target.with_name(f"{target.stem}-compare.png"))
-    progress.clear()
-    print(f"{target} ({result.width}x{result.height})")
+    weights = _weights(jobs, options.max_megapixels)
+    outcome = restore_all(upscaler, jobs, settings, manifest, Progress(weights))
+    failed = ", ".join(str(job.source) for job in outcome.failed)
+    print(f"{len(jobs) - len(outcome.failed)} restored into {options.out}", end="")
+    print(f", {len(outcome.failed)} failed: {failed}" if failed else "")
+    return 0 if outcome.recorded and not outcome.failed else 1
 
 
-def _side_by_side(source, result):
-    """From left to right: the input with its pixels repeated, bicubic, the result."""
-    from PIL import Image
-
-    row = Image.new("RGB", (3 * result.width, result.height))
-    row.paste(source.resize(result.size, Image.Resampling.NEAREST), (0, 0))
-    row.paste(source.resize(result.size, Image.Resampling.BICUBIC), (result.width, 0))
-    row.paste(result.convert("RGB"), (2 * result.width, 0))
-    return row
-
-
-class _Progress:
-    """One line on a terminal: which picture, its share, time left of the whole run."""
-
-    def __init__(self, started: float, number: int, count: int, name: str):
-        self.started, self.number, self.count, self.name = started, number, count, name
-        self(0.0)
-
-    def __call__(self, share: float) -> None:
-        if not sys.stderr.isatty():
-            return
-        done = (self.number + share) / self.count
-        spent = time.monotonic() - self.started
-        left = f", {_duration(spent / done - spent)} left" if done > 0 else ""
-        line = f"[{self.number + 1}/{self.count}] {self.name} {share:.0%}{left}"
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+def _given(options: argparse.Namespace, upscaler: "Upscaler") -> dict[str, Any]:
+    """Keyword arguments of the upscaler; raises UserError where the model refuses them."""
+    given: dict[str, Any] = {} if options.preset is None else upscaler.preset(options.preset)
+    explicit = {key: getattr(options, key) for key in _SAMPLER}
+    given |= {key: value for key, value in explicit.items() if value is not None}
+    given |= {
+        "tile_size": options.tile_size,
+        "tile_overlap": options.tile_overlap,
+        "vae_tile_size": options.vae_tile_size,
+        "colour_fix": options.colour_fix,
+        "shapes": options.shapes,
+    }
+    upscaler.check(scale=options.upscale, **given)
+    return given
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+def _record(options, upscaler: "Upscaler", given: dict[str, Any], process) -> dict[str, Any]:
+    """What the manifest says of the run."""
+    import dataclasses
+
+    import jax
+
+    from vosr_jax.restoration.fingerprint import device_names, versions, weights_sha256
+
+    sampler = upscaler.sampler(**{key: given[key] for key in _SAMPLER if key in given})
+    settings = dataclasses.asdict(sampler) | {
+        "scale": options.upscale,
+        "preset": options.preset,
+        "precision": options.precision,
+        "colour_fix": options.colour_fix or upscaler.model.colour_fix,
+        "tile_size": options.tile_size,
+        "tile_overlap": options.tile_overlap,
+        "shapes": options.shapes,
+    }
+    settings["guidance_interval"] = list(settings["guidance_interval"])
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "settings": settings,
+        "seed": options.seed,
+        "model": {"name": upscaler.model.name, "sha256": weights_sha256(upscaler.model)},
+        "versions": versions(),
+        "devices": device_names(jax.local_devices()),
+        "process": list(process),
+    }
+
+
+def _weights(jobs: "list[Job]", max_megapixels: float) -> dict[str, float]:
+    """Every picture's part of the work: its pixels."""
+    from vosr_jax.restoration.picture import picture_size
+
+    weights = {}
+    for job in jobs:
+        try:
+            width, height = picture_size(job.source, max_megapixels)
+        except UserError:
+            width = height = 1
+        weights[job.name] = float(width * height)
+    return weights
+
+
+def _process(options: argparse.Namespace) -> tuple[int, int]:
+    """(index, count) as given, or jax.distributed's if that is at work."""
+    if options.process_index is not None or options.process_count is not None:
+        if options.process_index is None or options.process_count is None:
+            raise UserError("--process-index and --process-count belong together; give both")
+        return options.process_index, options.process_count
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        return jax.process_index(), jax.process_count()
+    return 0, 1
+
+
+def _tile_size(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def _note(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"note: {message}", file=sys.stderr)

@@ -45,12 +45,14 @@ class ModelConfig:
 class AutoencoderConfig:
     """The frozen autoencoder.
 
-    Attributes: kind; path of its weights (sd2, qwen); sample_posterior in training;
-    downscale and scaling_factor of the space_to_depth kind.
+    Attributes: kind; path of its weights (sd2, qwen); decoder, the light decoder in
+    the place of sd2's own; sample_posterior in training; downscale and scaling_factor of the
+    space_to_depth kind.
     """
 
     kind: Literal["sd2", "qwen", "space_to_depth"] = "sd2"
     path: str | None = None
+    decoder: str | None = None
     sample_posterior: bool = True
     downscale: int = 8
     scaling_factor: float = 1.0
@@ -105,7 +107,11 @@ class ObjectiveConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Photographs in, pairs out; see data/pipeline.py."""
+    """Photographs in, pairs out; see data/pipeline.py.
+
+    degradation is the JPEG variant; grey_probability and jitter_probability are the shares of LR
+    pictures turned grey and changed in colour, which the official training leaves at zero.
+    """
 
     sources: str | None = None
     crop_size: int = 512
@@ -113,6 +119,8 @@ class DataConfig:
     flip: bool = False
     workers: int = 8
     degradation: Literal["official", "libjpeg"] = "official"
+    grey_probability: float = 0.0
+    jitter_probability: float = 0.0
     max_bad_fraction: float = 0.05
     cache_bytes: int = 1 << 30
 
@@ -167,11 +175,15 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How pictures are made for samples and validation; guidance is in its own section."""
+    """How pictures are made for samples and validation; guidance is in its own section.
+
+    truncate: make eight bits by cutting, as the official commands do, not by rounding.
+    """
 
     steps: int = 25
     schedule: Literal["linear", "cosine"] = "linear"
     colour_fix: Literal["adain", "wavelet", "none"] = "adain"
+    truncate: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -166,6 +166,9 @@ def _check(config: Config) -> None:
         ),
         (0 <= start <= end <= 1, "guidance.interval must be (start, end), 0 <= start <= end <= 1"),
         (0 <= c.guidance.drop_rate <= 1, "guidance.drop_rate must lie in [0, 1]"),
+        (0 <= c.data.grey_probability <= 1, "data.grey_probability must lie in [0, 1]"),
+        (0 <= c.data.jitter_probability <= 1, "data.jitter_probability must lie in [0, 1]"),
+        (0 <= c.data.max_bad_fraction <= 1, "data.max_bad_fraction must lie in [0, 1]"),
         (0 <= c.ema.decay < 1, "ema.decay must lie in [0, 1)"),
         (
             c.train.batch_size % c.train.microbatches == 0,

@@ -63,6 +63,10 @@ class BadRecordLog:
             for bad in row:
                 self._name_once(bad)
 
+    def counts(self) -> dict[str, int]:
+        """Replaced and enlarged samples so far."""
+        return {"replaced": self.replaced, "enlarged": self.enlarged}
+
     def _name_once(self, bad: BadRecord) -> None:
         if bad.record in self._known:
             return

@@ -11,7 +11,7 @@ import numpy as np
 from vosr_jax.data.bad_records import BadRecordLog
 from vosr_jax.data.degradation import RealESRGANSettings
 from vosr_jax.data.samples import BadRecord, Sample, SampleMaker
-from vosr_jax.data.sources import FileSource, parse_sources
+from vosr_jax.data.sources import Source, parse_sources
 from vosr_jax.data.workers import single_threaded_children, start_worker
 from vosr_jax.errors import UserError
 
@@ -74,8 +74,8 @@ def collate(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     }
 
 
-def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int, shards: int):
-    """The endless dataset of this shard's batches, as a Grain IterDataset."""
+def places(settings: PipelineSettings, sources: tuple[Source, ...]):
+    """(source, position) of every sample of the endless sequence, as a Grain MapDataset."""
     import grain
 
     endless = [
@@ -85,10 +85,16 @@ def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int,
         .repeat()
         for number, source in enumerate(sources)
     ]
-    places = endless[0]
-    if len(endless) > 1:
-        places = grain.MapDataset.mix(endless, weights=[source.weight for source in sources])
-    maker = SampleMaker(
+    if len(endless) == 1:
+        return endless[0]
+    return grain.MapDataset.mix(endless, weights=[source.weight for source in sources])
+
+
+def sample_maker(
+    settings: PipelineSettings, sources: tuple[Source, ...], keep_plans: bool = False
+) -> SampleMaker:
+    """What turns a place into a sample."""
+    return SampleMaker(
         sources,
         seed=settings.seed,
         crop_size=settings.crop_size,
@@ -96,10 +102,18 @@ def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int,
         flip=settings.flip,
         degradation=settings.degradation,
         cache_bytes=settings.cache_bytes,
+        keep_plans=keep_plans,
     )
+
+
+def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int, shards: int):
+    """The endless dataset of this shard's batches, as a Grain IterDataset."""
+    import grain
+
+    maker = sample_maker(settings, sources)
     # Made before the slices, index is the position in the endless sequence; batched before the
     # hosts' slice, a row keeps its place whatever the number of hosts.
-    samples = places.map_with_index(maker)[samples_seen:]
+    samples = places(settings, sources).map_with_index(maker)[samples_seen:]
     batches_of_all = samples.batch(settings.batch_size // shards, batch_fn=collate)
     own = batches_of_all[shard::shards]
     # An element is a whole batch here: Grain's default of 500 would fill the memory.
@@ -144,7 +158,7 @@ class Batches:
       log: counts of replaced and enlarged samples so far.
     """
 
-    def __init__(self, dataset, sources: tuple[FileSource, ...], log: BadRecordLog):
+    def __init__(self, dataset, sources: tuple[Source, ...], log: BadRecordLog):
         from absl import flags
 
         # Grain's workers read flags; a program not started by absl.app.run has not parsed any.

@@ -3,15 +3,23 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
-from vosr_jax.data.cache import PictureCache
+from vosr_jax.data.cache import PictureCache, picture_bytes
 from vosr_jax.data.cropping import at_least, random_crop
-from vosr_jax.data.degradation import RealESRGANSettings, degrade
-from vosr_jax.data.pictures import UnreadablePicture
-from vosr_jax.data.sources import FileSource
+from vosr_jax.data.degradation import Plan, RealESRGANSettings, sample_plan
+from vosr_jax.data.pictures import UnreadablePicture, decode_image, read_all
+from vosr_jax.data.raw_pictures import raw_picture
+from vosr_jax.data.sources import Source
 
 # A source in which so many other records fail one after another has gone as a whole.
 _ATTEMPTS = 32
+
+# Bad records that a process need not try to read again.
+_REMEMBERED = 10_000
+
+# Of a source that is so many times larger than the cache hardly a picture would be met again.
+_CACHED_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Sample:
       bad: the records that could not be read in its place, the one meant first.
       enlarged: the picture was smaller than the crop.
       lost: no record of the source could be read; hr and lq are black.
+      plan: what the degradation did, where that is kept.
     """
 
     hr: np.ndarray
@@ -41,6 +50,7 @@ class Sample:
     bad: list[BadRecord] = field(default_factory=list)
     enlarged: bool = False
     lost: bool = False
+    plan: Plan | None = None
 
 
 class SampleMaker:
@@ -54,11 +64,12 @@ class SampleMaker:
       flip: mirror half of the crops.
       degradation: what may happen to the crop.
       cache_bytes: decoded pictures to keep, per process.
+      keep_plans: samples tell their plans.
     """
 
     def __init__(
         self,
-        sources: tuple[FileSource, ...],
+        sources: tuple[Source, ...],
         *,
         seed: int,
         crop_size: int,
@@ -66,6 +77,7 @@ class SampleMaker:
         flip: bool,
         degradation: RealESRGANSettings,
         cache_bytes: int,
+        keep_plans: bool = False,
     ):
         self.sources = sources
         self.seed = seed
@@ -74,6 +86,7 @@ class SampleMaker:
         self.flip = flip
         self.degradation = degradation
         self.cache_bytes = cache_bytes
+        self.keep_plans = keep_plans
         self._forget()
 
     def _forget(self) -> None:
@@ -95,42 +108,52 @@ class SampleMaker:
           index: that position.
           place: (number of the source, position in it).
         """
-        source, position = place
-        picture, bad = self._read_or_replace(index, source, position)
-        if picture is None:
+        hr, enlarged, rng, bad = self._crop_or_replace(index, *place)
+        if hr is None:
             black = np.zeros((self.crop_size, self.crop_size, 3), np.uint8)
             return Sample(black, black, index, bad, lost=True)
-        rng = np.random.default_rng((self.seed, index))
-        picture, enlarged = at_least(picture, self.crop_size)
-        hr = random_crop(picture, self.crop_size, rng, self.flip)
-        _, lq = degrade(hr, rng, self.degradation, self.scale)
-        return Sample(hr, lq, index, bad, enlarged)
+        plan = sample_plan(rng, hr.shape[0], hr.shape[1], self.degradation, self.scale)
+        _, lq = plan.apply(hr)
+        return Sample(hr, lq, index, bad, enlarged, plan=plan if self.keep_plans else None)
 
-    def _read_or_replace(self, index, source, position):
-        """The picture, or another of the same source chosen by seed and index alone."""
+    def _crop_or_replace(self, index, source, position):
+        """A crop of the picture, or of another of the same source; what follows is drawn next."""
         bad: list[BadRecord] = []
         # A stream of its own, so that a replacement does not move the crop's draws.
         others = np.random.default_rng((self.seed, index, 1))
         for _ in range(_ATTEMPTS):
-            outcome = self._read(source, position)
-            if isinstance(outcome, np.ndarray):
-                return outcome, bad
+            rng = np.random.default_rng((self.seed, index))
+            outcome = self._crop(source, position, rng)
+            if not isinstance(outcome, BadRecord):
+                return *outcome, rng, bad
             bad.append(outcome)
             position = int(others.integers(len(self.sources[source])))
-        return None, bad
+        return None, False, None, bad
 
-    def _read(self, source: int, position: int) -> np.ndarray | BadRecord:
+    def _crop(self, source: int, position: int, rng) -> tuple[np.ndarray, bool] | BadRecord:
+        """(crop, whether the picture was enlarged for it)."""
         key = source, position
         if key in self._unreadable:
             return self._unreadable[key]
-        picture = self._cache.get(key)
-        if picture is None:
-            records = self.sources[source]
-            try:
-                picture = records.read(position)
-            except UnreadablePicture as error:
-                bad = BadRecord(records.name, records.record_name(position), str(error))
+        records = self.sources[source]
+        try:
+            picture = self._cache.get(key)
+            if picture is not None:
+                return self._cut(picture, rng)
+            with records.open(position) as file:
+                raw = raw_picture(file)
+                if raw is not None and min(raw.height, raw.width) >= self.crop_size:
+                    return random_crop(raw, self.crop_size, rng, self.flip), False
+                picture = decode_image(read_all(file))
+        except UnreadablePicture as error:
+            bad = BadRecord(records.name, records.record_name(position), str(error))
+            if len(self._unreadable) < _REMEMBERED:
                 self._unreadable[key] = bad
-                return bad
+            return bad
+        if len(records) * picture_bytes(picture) <= _CACHED_SHARE * self.cache_bytes:
             self._cache.put(key, picture)
-        return picture
+        return self._cut(picture, rng)
+
+    def _cut(self, picture: Image.Image, rng) -> tuple[np.ndarray, bool]:
+        picture, enlarged = at_least(picture, self.crop_size)
+        return random_crop(picture, self.crop_size, rng, self.flip), enlarged

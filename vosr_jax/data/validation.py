@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vosr_jax.data.cropping import at_least, random_crop
 from vosr_jax.data.degradation import RealESRGANSettings, degrade
@@ -56,10 +57,10 @@ def validation_pairs(
     pairs = []
     for picture in pictures:
         name, pixels = picture if isinstance(picture, tuple) else _read(picture)
-        pixels, _ = at_least(pixels, crop_size)
+        image, _ = at_least(Image.fromarray(pixels), crop_size)
         for number in range(crops_per_picture):
             rng = np.random.default_rng((seed, zlib.crc32(name.encode()), number))
-            hr = random_crop(pixels, crop_size, rng, flip=False)
+            hr = random_crop(image, crop_size, rng, flip=False)
             lr, lq = degrade(hr, rng, degradation, scale)
             pairs.append(Pair(f"{name}-{number}", hr, eight_bits(lr), lq))
     return pairs

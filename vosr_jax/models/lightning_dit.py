@@ -144,7 +144,8 @@ class LightningDiT(nnx.Module):
           stream_dtype: of the residual stream between them.
           time_dtype: of the times and all that is made of them: embedding, modulation, gates.
         """
-        other = nnx.merge(*nnx.split(self))
+        # Variables of its own, so that casting them leaves this network alone.
+        other = nnx.merge(*nnx.split(self), copy=True)
         other.dtype, other.stream_dtype = jnp.dtype(dtype), jnp.dtype(stream_dtype)
         other.time_dtype = jnp.dtype(time_dtype)
         return other

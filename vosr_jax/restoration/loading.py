@@ -1,5 +1,6 @@
 """From a model's name or path to a model that restores."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,37 +8,64 @@ from vosr_jax.config import Config, validate
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.restoration.precision import check_precision
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
-_SHIPPED = Path(__file__).parents[1] / "pretrained"
-_NAMES = ("nano",)
-_RELEASED = ("0.5b", "0.5b-onestep", "1.4b", "1.4b-onestep")
+_SHIPPED_FOLDER = Path(__file__).parents[1] / "pretrained"
+SHIPPED = ("nano",)
 
 
 def shipped_folder(name: str) -> Path | None:
     """Where a shipped model lies; None for any other name."""
-    return _SHIPPED / name if name in _NAMES else None
+    return _SHIPPED_FOLDER / name if name in SHIPPED else None
 
 
-def load_model(name_or_path: str | Path) -> RestorationModel:
-    """Load a shipped model, an export, a workdir or a folder in the official layout.
+def locate_model(name_or_path: str | Path) -> Path:
+    """Where a model lies: a shipped one, an existing path, or one fetched from the hub.
+
+    Args:
+      name_or_path: as `load_model` takes it.
 
     Raises:
       UserError: no such model; the message says what is known.
     """
+    from vosr_jax.weights import hub
+
     name, path = str(name_or_path), Path(name_or_path)
-    if name in _NAMES:
-        return _from_export(_SHIPPED / name, name)
-    if name in _RELEASED:
-        raise UserError(
-            f"model '{name}' is not downloaded by this version; download the release and give "
-            "the folder that holds its args.json"
-        )
-    if not path.exists():
-        raise UserError(
-            f"model '{name}' is neither a known name ({', '.join(_NAMES)}) nor an existing "
-            "folder; give an export, a workdir of train.py or an official folder"
-        )
+    folder = shipped_folder(name)
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError(f"model '{name}' is not in this installation: {folder} is missing")
+        return folder
+    if path.exists():
+        return path
+    found = hub.parse(name)
+    if found is not None:
+        return hub.fetch(found)
+    raise UserError(
+        f"model '{name}' is neither a known name ({', '.join((*SHIPPED, *hub.RELEASED))}) nor an "
+        "existing folder nor owner/repo:subfolder@revision of the hub; give an export, a workdir "
+        "of train.py or an official folder"
+    )
+
+
+def load_model(name_or_path: str | Path, precision: str = "float32") -> RestorationModel:
+    """Load a shipped model, an export, a workdir, an official folder, or one from the hub.
+
+    Args:
+      name_or_path: a path, "nano", a released model ("0.5b", "0.5b-onestep", "1.4b",
+        "1.4b-onestep") or owner/repo:subfolder@revision.
+      precision: what its denoiser shall compute in, one of `precision.PRECISIONS`.
+
+    Raises:
+      UserError: no such model or precision; the message says what is known.
+    """
+    check_precision(precision)
+    model = _load(locate_model(name_or_path))
+    return dataclasses.replace(model, precision=precision)
+
+
+def _load(path: Path) -> RestorationModel:
     from vosr_jax.weights.export import is_export
 
     if is_export(path):
@@ -83,16 +111,25 @@ def from_config(config: Config, denoiser: Any, name: str) -> RestorationModel:
         parameterization=config.parameterization(),
         colour_fix=config.sampling.colour_fix,
         sample_posterior=config.autoencoder.sample_posterior,
+        truncate=bool(config.sampling.truncate),
     )
 
 
 def _from_export(folder: Path, name: str) -> RestorationModel:
-    from vosr_jax.weights.export import load_export
+    from vosr_jax.weights.export import load_export, local_config
+    from vosr_jax.weights.json_file import read_json_object
+    from vosr_jax.weights.official_args import config_of_args
+    from vosr_jax.weights.package import ARGS_FILE
 
-    if not folder.is_dir():
-        raise UserError(f"model '{name}' is not in this installation: {folder} is missing")
-    config, denoiser = load_export(folder)
-    return from_config(validate(config), denoiser, name)
+    _, denoiser = load_export(folder)
+    config = validate(local_config(folder))
+    model = from_config(config, denoiser, name)
+    args_file = folder / ARGS_FILE
+    if not args_file.is_file():
+        return model
+    args, has_r = read_json_object(args_file), config.model.r_embedding
+    notes = config_of_args(args, args_file, r_embedding=has_r)[1]
+    return dataclasses.replace(model, notes=notes)
 
 
 def _from_workdir(workdir: Path) -> RestorationModel:

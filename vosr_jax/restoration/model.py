@@ -18,6 +18,7 @@ from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.restoration.denoising import denoise
 from vosr_jax.restoration.precision import at_precision
+from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
 from vosr_jax.restoration.tiling import TileGrid
 
 
@@ -68,13 +69,30 @@ class RestorationModel:
         """Sides of pictures must be multiples of this many pixels."""
         return self.autoencoder.downscale * self.denoiser.settings.patch_size
 
-    def encode(self, image: ArrayLike, noise: ArrayLike | None) -> Array:
-        """[B, H, W, 3] in [-1, 1] to its latent; noise is the posterior's draw or None."""
+    def encode(self, image: ArrayLike, noise: ArrayLike | None, tile_size: int = 0) -> ArrayLike:
+        """A picture to its latent.
+
+        Args:
+          image: [B, H, W, 3] in [-1, 1].
+          noise: the posterior's draw [B, h, w, C], or None.
+          tile_size: side of the encoder's tiles in pixels; 0, or a picture that fits into one,
+            runs it at once. The result is the same.
+        """
+        if self._tiled(np.shape(image)[1:3], tile_size):
+            draw = None if noise is None else np.asarray(noise)
+            return encode_tiled(self.autoencoder, np.asarray(image), draw, tile_size)
         return _encode(*nnx.split(self.autoencoder), image, noise)
 
-    def decode(self, latent: ArrayLike) -> Array:
-        """A latent to [B, H, W, 3] in [-1, 1], clipped."""
+    def decode(self, latent: ArrayLike, tile_size: int = 0) -> ArrayLike:
+        """A latent to [B, H, W, 3] in [-1, 1], clipped; tiles as in `encode`."""
+        height, width = (side * self.autoencoder.downscale for side in np.shape(latent)[1:3])
+        if self._tiled((height, width), tile_size):
+            return decode_tiled(self.autoencoder, np.asarray(latent), tile_size)
         return _decode(*nnx.split(self.autoencoder), latent)
+
+    def _tiled(self, size: tuple[int, int], tile_size: int) -> bool:
+        # The pixel autoencoder only rearranges: it needs no more memory than the picture.
+        return max(size) > tile_size > 0 and hasattr(self.autoencoder, "decoder_input")
 
     def visual_tokens(self, image: ArrayLike) -> Array | None:
         """[B, H, W, 3] in [-1, 1] to [B, N, D]; None where the model has no encoder."""
@@ -123,6 +141,19 @@ def _decode(graph, state, latent: Array) -> Array:
 @partial(jax.jit, static_argnums=(0, 3, 4))
 def _tokens(graph, state, image: Array, size: int, block: int | None) -> Array:
     return visual_tokens(nnx.merge(graph, state), image, size, block)
+
+
+def on_device(model: RestorationModel, device: jax.Device) -> RestorationModel:
+    """The model with its networks' values on a device."""
+
+    def move(network):
+        graph, state = nnx.split(network)
+        return nnx.merge(graph, jax.device_put(state, device))
+
+    moved = {"denoiser": move(model.denoiser), "autoencoder": move(model.autoencoder)}
+    if model.encoder is not None:
+        moved["encoder"] = move(model.encoder)
+    return dataclasses.replace(model, **moved)
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:

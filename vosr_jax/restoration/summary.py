@@ -1,18 +1,27 @@
 """What a model is, in a few lines for people."""
 
-import math
 from typing import Any
 
-import jax
-from flax import nnx
-
+from vosr_jax.restoration.footprint import Memory, parameter_count
 from vosr_jax.restoration.model import RestorationModel
 
 
 def describe(model: RestorationModel) -> str:
     """Parts, sizes and the settings that are used where none are given."""
     settings, sampler = model.denoiser.settings, model.sampler
-    kind = "one-step (takes the interval's end)" if sampler.r_input else "multi-step"
+    guided = not sampler.r_input and sampler.guidance_scale != 1
+    kind = "multi-step"
+    if sampler.r_input:
+        kind = "one-step (takes the interval's end)"
+    elif sampler.steps == 1 and not guided:
+        kind = "one-step (without the interval's end)"
+    guidance = "none"
+    if sampler.r_input:
+        guidance = "learned"
+    elif guided:
+        guidance = f"scale {sampler.guidance_scale:g}, weak strength {sampler.weak_strength:g}"
+    networks = (model.denoiser, model.autoencoder, model.encoder)
+    total = sum(map(parameter_count, networks))
     lines = [
         ("model", f"{model.name}, {kind}"),
         (
@@ -35,19 +44,41 @@ def describe(model: RestorationModel) -> str:
         ),
         ("predicts", f"{model.parameterization.prediction} of {model.parameterization.endpoint}"),
         ("steps", f"{sampler.steps}, {sampler.schedule}"),
-        (
-            "guidance",
-            "learned"
-            if sampler.r_input
-            else f"scale {sampler.guidance_scale:g}, weak strength {sampler.weak_strength:g}",
-        ),
+        ("guidance", guidance),
+        ("source's latent", "drawn" if model.sample_posterior else "the posterior's mode"),
         ("colour fix", model.colour_fix),
+        ("weights", f"{total / 1e6:.1f}M parameters, {_bytes(4 * total)} in float32"),
         *(("note", note) for note in model.notes),
     ]
-    return "\n".join(f"{title + ':':<16}{text}" for title, text in lines)
+    return table(lines)
+
+
+def describe_memory(memory: Memory, size: tuple[int, int], tile_size: int, backend: str) -> str:
+    """What `memory.estimate` found, and how."""
+    tile = f"tiles of {tile_size} px" if tile_size else "no tiles"
+    programs = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.programs.items())
+    return table(
+        [
+            (
+                "memory",
+                f"{_bytes(memory.peak)} for a result of {size[0]}x{size[1]} ({tile} in the "
+                f"denoiser, encoder and decoder on the whole picture, float32, {backend})",
+            ),
+            ("", f"weights {_bytes(memory.parameters)}; besides them, one at a time: {programs}"),
+            ("", "inputs, outputs and temporaries as XLA counts them in the compiled programs"),
+        ]
+    )
+
+
+def table(lines: list[tuple[str, str]]) -> str:
+    """Titles on the left, texts on the right."""
+    return "\n".join(f"{title + ':' if title else '':<17}{text}" for title, text in lines)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _millions(network: Any) -> str:
-    shapes = jax.tree.leaves(nnx.state(network, nnx.Param))
-    count = sum(math.prod(leaf.shape) for leaf in shapes)
+    count = parameter_count(network)
     return f"{count / 1e6:.1f}M parameters" if count else "no parameters"

@@ -13,6 +13,7 @@ from vosr_jax.diffusion.randomness import index_words
 from vosr_jax.errors import UserError
 from vosr_jax.training.checkpoints import Checkpoints, open_workdir
 from vosr_jax.training.log import RunLog, say
+from vosr_jax.training.prefetch import Prefetch
 from vosr_jax.training.preview import Preview
 from vosr_jax.training.run import Run, pipeline_settings, start_run
 from vosr_jax.training.sharding import batch_shard, put_batch
@@ -87,29 +88,28 @@ def _steps(run: Run, folder: Path, checkpoints: Checkpoints, stop: StopRequest) 
         bad_records_path=folder / "bad_records.jsonl",
     )
     log.start(first)
-    with data:
-        since, waited, counted = time.monotonic(), 0.0, 0
+    placed = Prefetch(data, lambda batch: device_batch(batch, run), data.log.counts)
+    with data, placed:
+        since, waits = time.monotonic(), []
         for step in range(first + 1, t.total_steps + 1):
-            asked = time.monotonic()
-            batch = device_batch(next(data), run)
-            waited += time.monotonic() - asked
+            batch = next(placed)
+            waits.append(placed.waited)
             run.state, metrics = step_fn(run.state, run.weights, batch)
-            counted += 1
             at_an_end = step in (first + 1, t.total_steps)
             if _due(step, t.log_every) or (at_an_end and t.log_every):
                 values = {k: float(v) for k, v in metrics.items() if v.ndim == 0}
                 seconds = time.monotonic() - since
                 values |= {
                     "samples_seen": step * t.batch_size,
-                    "pairs_per_second": counted * t.batch_size / seconds,
-                    "step_seconds": seconds / counted,
-                    "data_wait_seconds": waited / counted,
-                    "replaced": data.log.replaced,
-                    "enlarged": data.log.enlarged,
+                    "pairs_per_second": len(waits) * t.batch_size / seconds,
+                    "step_seconds": seconds / len(waits),
+                    "data_wait_seconds": sum(waits) / len(waits),
+                    "data_wait_seconds_max": max(waits),
+                    **placed.counted,
                 }
                 log.write(step, values)
                 log.progress(step, values)
-                since, waited, counted = time.monotonic(), 0.0, 0
+                since, waits = time.monotonic(), []
             if _due(step, t.sample_every) or _due(step, t.eval_every):
                 # Not training, so the rates leave its time out.
                 since += _show(run, preview, log, step)

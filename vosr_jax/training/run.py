@@ -94,8 +94,13 @@ def pipeline_settings(config: Config) -> PipelineSettings:
 
 
 def degradation_settings(config: Config) -> RealESRGANSettings:
-    """The official degradation, with the JPEG variant that the config names."""
-    return RealESRGANSettings(jpeg=config.data.degradation)
+    """The official degradation, with the JPEG variant and the extras that the config names."""
+    data = config.data
+    return RealESRGANSettings(
+        jpeg=data.degradation,
+        grey_probability=data.grey_probability,
+        jitter_probability=data.jitter_probability,
+    )
 
 
 def build_method(

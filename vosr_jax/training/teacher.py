@@ -118,10 +118,11 @@ def check_teacher(config: Config, own: Config) -> None:
 
 def check_official_teacher(config: Config, path: Path) -> None:
     """The same for a folder or file in the official layout."""
-    from vosr_jax.weights.release import denoiser_settings, read_args
+    from vosr_jax.weights.official_args import config_of_args
+    from vosr_jax.weights.release import read_args
 
     args, file = read_args(path)
-    settings = denoiser_settings(args, file)
+    settings = config_of_args(args, file)[0].model_settings()
     if settings.r_embedding:
         raise UserError(
             f"teacher={config.teacher} is itself a one-step student (auxiliary_time_cond in "

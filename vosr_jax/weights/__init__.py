@@ -4,10 +4,10 @@ from pathlib import Path
 
 
 def load_denoiser(path: str | Path):
-    """Read a denoiser: an official VOSR checkpoint.
+    """Read a denoiser: an official VOSR checkpoint, or one of our exports.
 
     Args:
-      path: a folder in the official layout, or a weights' file inside one.
+      path: a folder in the official layout, a weights' file inside one, or an export's folder.
 
     Returns:
       (network, its settings).
@@ -16,7 +16,11 @@ def load_denoiser(path: str | Path):
       UserError: no such file, a damaged one, or one whose tensors are not the network's.
     """
     from vosr_jax.weights import release
+    from vosr_jax.weights.export import is_export, load_export
 
+    if is_export(path):
+        _, denoiser = load_export(path)
+        return denoiser, denoiser.settings
     return release.load_denoiser(path)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,11 +10,14 @@ from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.sd import SDSettings
 from vosr_jax.weights import sd_autoencoder
 from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.sharded import INDEX
 from vosr_jax.weights.tensors import read_tensors, state_dict
 from vosr_jax.weights.torch_pickle import read_torch_zip
 
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_STEM = "diffusion_pytorch_model"
+_WEIGHTS = (f"{_STEM}.safetensors", _STEM + INDEX, f"{_STEM}.bin")
 _PARTS = ("encoder", "decoder")
+LIGHT_DECODER = "LightDecoder"
 
 
 def load(
@@ -26,11 +30,13 @@ def load(
     if not parts or set(parts) - set(_PARTS):
         raise ValueError(f"parts are of {_PARTS}, not {parts}")
     path = Path(path)
-    config_file, weights = _locate(path)
+    config_file, weights = locate(path)
     if config_file is None:
         return _light(weights)
     config = read_json_object(config_file)
     kind = config.get("_class_name", "AutoencoderKL")
+    if kind == LIGHT_DECODER:
+        return _light(path)
     if kind == "AutoencoderKL":
         return _stable_diffusion(config, config_file, weights, decoder, parts)
     if decoder is not None:
@@ -45,8 +51,18 @@ def load(
     )
 
 
-def _locate(path: Path) -> tuple[Path | None, Path]:
-    """(config file or None for a light decoder, weights' file)."""
+def locate(path: Path) -> tuple[Path | None, Path]:
+    """The files of an autoencoder.
+
+    Args:
+      path: as `load` takes it.
+
+    Returns:
+      (config.json or None for a light decoder's file, the weights' file).
+
+    Raises:
+      UserError: there is no autoencoder.
+    """
     if path.is_file():
         config = path.parent / "config.json"
         if path.suffix in (".pth", ".pt") or not config.is_file():
@@ -92,8 +108,23 @@ def _light(path: Path):
 
 
 def _read_light(path: Path) -> tuple[SDSettings, dict[str, np.ndarray]]:
+    config, tensors = read_light(path)
+    return sd_autoencoder.light_settings(config, path), sd_autoencoder.light_tensors(tensors)
+
+
+def read_light(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A light decoder's config and tensors, from the official file or an export's folder.
+
+    Raises:
+      UserError: it is damaged, or no light decoder.
+    """
+    if path.is_dir() or path.suffix == ".safetensors":
+        config_file, weights = locate(path)
+        config = {} if config_file is None else read_json_object(config_file)
+        if config.pop("_class_name", None) != LIGHT_DECODER:
+            raise UserError(f"{path} is no light decoder; {LIGHT_DECODER} is expected")
+        return config, read_tensors(weights)
     saved = read_torch_zip(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
         raise UserError(f"{path} is no light decoder: it carries no config")
-    tensors = sd_autoencoder.light_tensors(state_dict(saved, path))
-    return sd_autoencoder.light_settings(saved["config"], path), tensors
+    return saved["config"], state_dict(saved, path)

@@ -11,6 +11,7 @@ from flax import nnx
 from vosr_jax.errors import UserError
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
 from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.sharded import find_safetensors
 from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense, read_tensors
 
 _HEAD_CHANNELS = 64
@@ -31,7 +32,7 @@ def load(path: str | Path, *, block: int | None = None) -> tuple[DINOv2, DINOv2S
     Raises:
       UserError: no such file, or its tensors are not those of a DINOv2.
     """
-    path = _file(Path(path))
+    path = find_file(Path(path))
     tensors = read_tensors(path)
     settings = _settings(tensors, path)
     if block is not None:
@@ -50,14 +51,27 @@ def load(path: str | Path, *, block: int | None = None) -> tuple[DINOv2, DINOv2S
     return model, settings
 
 
-def _file(path: Path) -> Path:
+def read_settings(path: str | Path) -> DINOv2Settings:
+    """The settings alone, of all blocks; raises as `load`."""
+    path = find_file(Path(path))
+    return _settings(read_tensors(path), path)
+
+
+def find_file(path: Path) -> Path:
+    """A DINOv2's weights' file (or its shards' index) in a folder; a file is taken as it is.
+
+    Raises:
+      UserError: the folder holds none, or several.
+    """
     if not path.is_dir():
         return path
+    whole = find_safetensors(path, "model")
+    if whole is not None:
+        return whole
     found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pth"))
-    preferred = [p for p in found if p.name == "model.safetensors"] or found
-    if not preferred or (len(found) > 1 and preferred is found):
+    if len(found) != 1:
         raise UserError(f"{path}: expected one .safetensors or .pth file, found {len(found)}")
-    return preferred[0]
+    return found[0]
 
 
 def _settings(tensors: Mapping[str, np.ndarray], path: Path) -> DINOv2Settings:

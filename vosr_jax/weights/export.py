@@ -1,7 +1,8 @@
-"""Our own format of a trained denoiser: a folder with `config.json` and `model.safetensors`.
+"""Our own format of a model: a folder with `config.json` and `model.safetensors` or its shards.
 
 Tensor names are the parameters' dotted paths; config.json is the training config, from which
-the network's settings follow; provenance.json says how the weights came about.
+the network's settings follow; provenance.json says how the weights came about. Frozen networks
+that lie in the folder too are named in config.json relative to it.
 """
 
 import json
@@ -14,6 +15,8 @@ from flax import nnx
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.models.parameters import Blueprint
+from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.sharded import find_safetensors, write_safetensors
 
 
 def save_export(
@@ -35,15 +38,9 @@ def save_export(
     Returns:
       The folder.
     """
-    from safetensors.numpy import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: np.ascontiguousarray(v, dtype=dtype) for k, v in parameters.items()}
-    temporary = folder / "model.safetensors.tmp"
-    save_file(tensors, temporary)
-    temporary.chmod(0o644)  # safetensors writes files that only their owner can read
-    temporary.replace(folder / "model.safetensors")
+    write_safetensors(folder, "model", {k: v.astype(dtype) for k, v in parameters.items()})
     for name, content in (("config.json", config), ("provenance.json", provenance)):
         if content is not None:
             temporary = folder / f"{name}.tmp"
@@ -52,49 +49,62 @@ def save_export(
     return folder
 
 
-def export_workdir(workdir: str | Path, folder: str | Path, dtype: str = "float16") -> Path:
-    """Write the newest averaged weights of a training run as an export.
+def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
+    """The newest averaged weights of a training run.
 
     Args:
       workdir: of train.py.
-      folder: of the export.
-      dtype: of the stored tensors.
 
     Returns:
-      The folder.
+      (its config, {dotted path: array}, facts for provenance.json).
 
     Raises:
-      UserError: the workdir has no checkpoint, or the folder can't be written.
+      UserError: the workdir has no checkpoint, or the training packages are missing.
     """
     from vosr_jax import __version__
-    from vosr_jax.training.checkpoints import load_ema, teacher_of
 
-    config, step, ema = load_ema(workdir)
-    # Where the run found its files says nothing to whoever gets the weights.
-    for section, key in (
-        *(("data", "sources"), ("train", "init_from")),
-        *(("eval", "model"), ("eval", "hr"), ("eval", "lr")),
-    ):
-        config[section][key] = None
-    config["teacher"] = None
-    provenance = {
+    try:
+        from vosr_jax.training.checkpoints import load_ema, teacher_of
+
+        config, step, ema = load_ema(workdir)
+    except ImportError as error:
+        raise UserError(
+            f"{workdir} is a workdir, whose checkpoints need the training packages: "
+            f"pip install 'vosr_jax[train]' ({error})"
+        ) from error
+    facts = {
         "vosr_jax": __version__,
         "step": step,
         "samples_seen": step * config["train"]["batch_size"],
         "parameters": int(sum(array.size for array in ema.values())),
-        "dtype": dtype,
     }
     if (teacher := teacher_of(workdir)) is not None:
-        provenance["teacher_sha256"] = teacher["sha256"]
-    try:
-        return save_export(folder, config, ema, dtype, provenance)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error}); choose another folder") from error
+        facts["teacher_sha256"] = teacher["sha256"]
+    return config, ema, facts
 
 
 def is_export(folder: str | Path) -> bool:
     """Whether a folder holds an export."""
-    return all((Path(folder) / name).is_file() for name in ("config.json", "model.safetensors"))
+    folder = Path(folder)
+    weights = find_safetensors(folder, "model")
+    return (folder / "config.json").is_file() and weights is not None
+
+
+def local_config(folder: str | Path) -> dict[str, Any]:
+    """An export's config with the frozen networks that lie in its folder named where they are.
+
+    Raises:
+      UserError: config.json is missing or damaged.
+    """
+    folder = Path(folder)
+    config = read_json_object(folder / "config.json")
+    for section, key in (("autoencoder", "path"), ("autoencoder", "decoder"), ("encoder", "path")):
+        part = config.get(section)
+        if isinstance(part, dict) and isinstance(part.get(key), str):
+            place = folder / part[key]
+            if place.exists():
+                part[key] = str(place)
+    return config
 
 
 def build_denoiser(
@@ -139,11 +149,10 @@ def load_export(folder: str | Path, **options) -> tuple[dict[str, Any], Lightnin
       UserError: a file is missing or damaged, or the tensors are not the config's network's.
     """
     from vosr_jax.config import validate
-    from vosr_jax.weights.json_file import read_json_object
     from vosr_jax.weights.tensors import read_tensors
 
     folder = Path(folder)
     config = read_json_object(folder / "config.json")
-    source = folder / "model.safetensors"
+    source = find_safetensors(folder, "model") or folder / "model.safetensors"
     settings = validate(config).model_settings()
     return config, build_denoiser(settings, read_tensors(source), str(source), **options)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.rotary import rotary_table
 from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense
 
 ROTARY_BUFFERS = "feat_rope."
@@ -37,6 +38,15 @@ def entries(settings: LightningDiTSettings) -> list[Entry]:
     for layer in range(s.depth):
         table += _block(s, layer)
     return table
+
+
+def rotary_buffers(settings: LightningDiTSettings) -> dict[str, np.ndarray]:
+    """The rotary tables of the training grid, which official files carry beside the parameters."""
+    if not settings.rotary:
+        return {}
+    side = settings.latent_size // settings.patch_size
+    cosine, sine = rotary_table((side, side), side, settings.head_width)
+    return {f"{ROTARY_BUFFERS}freqs_cos": cosine, f"{ROTARY_BUFFERS}freqs_sin": sine}
 
 
 def _block(s: LightningDiTSettings, layer: int) -> Iterator[Entry]:

@@ -20,7 +20,7 @@ def config_autoencoder(config: "Config") -> Any:
     own = config.autoencoder
     if own.kind == "space_to_depth":
         return SpaceToDepth(SpaceToDepthSettings(own.downscale, own.scaling_factor))
-    autoencoder, _ = load_autoencoder(str(own.path))
+    autoencoder, _ = load_autoencoder(str(own.path), decoder=own.decoder)
     if autoencoder.latent_channels != config.latent_channels:
         raise UserError(
             f"{own.path} has {autoencoder.latent_channels} latent channels, but "

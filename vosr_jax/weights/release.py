@@ -1,18 +1,33 @@
 """The official layout: a checkpoint's args.json, its weights, and the networks around it."""
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.official_args import config_of_args
+from vosr_jax.weights.sharded import INDEX
+from vosr_jax.weights.tensors import read_tensors
 
 _ARGS = "args.json"
 _LEVELS = 5
-_LATENT_CHANNELS = {"sd2": 4, "qwen": 16}
-_DOWNSCALE = 8
 _FOLDERS = ("clean_weights", "checkpoints", "")
-_WEIGHTS = ("ema_model.safetensors", "model.safetensors", "ema_model.pth", "model.pth")
+_STEMS = ("ema_model", "model")
+_WEIGHTS = tuple(f"{stem}{end}" for stem in _STEMS for end in (".safetensors", INDEX, ".pth"))
+_RELEASE = "huggingface.co/CSWRY/VOSR"
+_HOMES = {
+    "dinov2_vit": "dl.fbaipublicfiles.com/dinov2, and the release's torch_cache",
+    "stable-diffusion-2-1-base": f"{_RELEASE}, or any copy of Stable Diffusion 2.1 base",
+    "Qwen-Image-vae-2d": _RELEASE,
+    "sd21_lwdecoder": _RELEASE,
+}
+_R_EMBEDDING = "r_embedder."
 
 
 def find_args(path: str | Path) -> Path | None:
@@ -55,40 +70,23 @@ def find_weights(path: str | Path) -> Path:
         for name in _WEIGHTS:
             if (path / folder / name).is_file():
                 return path / folder / name
+    # The official command falls back to any file below; which one must not be left to chance.
+    below = sorted(file for file in path.rglob("*.safetensors"))
+    averaged = [file for file in below if file.name.startswith(_STEMS[0])]
+    for candidates in (averaged, below):
+        if len(candidates) == 1:
+            return candidates[0]
+    if below:
+        raise UserError(
+            f"{path} holds {len(below)} weights' files ({below[0]}, {below[-1]}, ...); "
+            "name the one that is meant"
+        )
     raise UserError(f"{path} holds no weights; expected checkpoints/{_WEIGHTS[0]} or the like")
 
 
-def denoiser_settings(args: dict[str, Any], file: Path) -> LightningDiTSettings:
-    """args.json as the network's settings.
-
-    Raises:
-      UserError: a key is missing or its value unknown.
-    """
-    channels = _LATENT_CHANNELS.get(args.get("ae_type", ""))
-    if channels is None:
-        known = ", ".join(_LATENT_CHANNELS)
-        raise UserError(f"{file}: ae_type is {args.get('ae_type')!r}; known are {known}")
-    try:
-        return LightningDiTSettings(
-            latent_channels=channels,
-            latent_size=int(args["resolution"]) // _DOWNSCALE,
-            patch_size=int(args["patch_size"]),
-            width=int(args["dim"]),
-            depth=int(args["depth"]),
-            heads=int(args["num_heads"]),
-            mlp_ratio=float(args["mlp_ratio"]),
-            token_width=int(args["enc_dim"]),
-            token_hidden_ratio=int(args["encdim_ratio"]),
-            r_embedding=bool(args.get("auxiliary_time_cond", False)),
-            qk_norm=bool(args["use_qknorm"]),
-            swiglu=bool(args["use_swiglu"]),
-            rotary=bool(args["use_rope"]),
-            rms_norm=bool(args["use_rmsnorm"]),
-        )
-    except KeyError as error:
-        raise UserError(f"{file} lacks the key {error.args[0]}") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file} has a value of the wrong kind ({error})") from error
+def takes_interval_end(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether official tensors are a network's with the interval's end r as an input."""
+    return any(name.startswith(_R_EMBEDDING) for name in tensors)
 
 
 def load_denoiser(path: str | Path, **options) -> tuple[LightningDiT, LightningDiTSettings]:
@@ -104,13 +102,32 @@ def load_denoiser(path: str | Path, **options) -> tuple[LightningDiT, LightningD
     Raises:
       UserError: a file is missing, damaged, or its tensors are not the network's.
     """
+    denoiser, config, _ = load_release(path, **options)
+    return denoiser, config.model_settings()
+
+
+def load_release(path: str | Path, **options) -> tuple[LightningDiT, Config, tuple[str, ...]]:
+    """Read a denoiser with what its args.json says, without its frozen networks.
+
+    Args:
+      path: a folder in the official layout, or a weights' file inside one.
+      **options: `dtype` and `remat` of `LightningDiT`.
+
+    Returns:
+      (network in float32, its config, notes).
+
+    Raises:
+      UserError: a file is missing or damaged, its tensors are not the network's, or args.json
+        has a value that is not understood.
+    """
     from vosr_jax.weights.lightning_dit import from_official
-    from vosr_jax.weights.tensors import read_tensors
 
     args, file = read_args(path)
-    settings = denoiser_settings(args, file)
     weights = find_weights(path)
-    return from_official(read_tensors(weights), settings, str(weights), **options), settings
+    tensors = read_tensors(weights)
+    config, notes = config_of_args(args, file, r_embedding=takes_interval_end(tensors))
+    denoiser = from_official(tensors, config.model_settings(), str(weights), **options)
+    return denoiser, config, notes
 
 
 def find_part(named: str, args_file: Path) -> Path:
@@ -125,7 +142,9 @@ def find_part(named: str, args_file: Path) -> Path:
     relative = Path(named)
     tails = [Path(*relative.parts[-keep:]) for keep in range(len(relative.parts), 0, -1)]
     places = [relative]
-    for folder in args_file.resolve().parents:
+    # A hub's cache keeps files as links to elsewhere, so the folder is resolved and not the file.
+    home = args_file.parent.resolve()
+    for folder in (home, *home.parents):
         places += [folder / tail for tail in tails]
     for place in places:
         if place.exists():
@@ -133,4 +152,35 @@ def find_part(named: str, args_file: Path) -> Path:
     raise UserError(
         f"{args_file} needs {named}, which lies neither in the working folder nor in any folder "
         "above the checkpoint; put it beside the checkpoint or into preset/ckpts"
+        f"{_home(relative)}"
     )
+
+
+def _home(part: Path) -> str:
+    """Where a part that is missing comes from, as far as that is known."""
+    for ending, source in _HOMES.items():
+        if ending in part.as_posix():
+            return f" (it comes from {source})"
+    return ""
+
+
+def with_parts(config: Config, args: dict[str, Any], args_file: Path) -> Config:
+    """A checkpoint's config with its frozen networks' files as they lie here.
+
+    Raises:
+      UserError: one of them is missing or damaged.
+    """
+    from vosr_jax.weights import dinov2
+
+    own = config.autoencoder
+    decoder = None if own.decoder is None else str(find_part(own.decoder, args_file))
+    autoencoder = dataclasses.replace(
+        own, path=str(find_part(str(own.path), args_file)), decoder=decoder
+    )
+    path, block = find_part(str(config.encoder.path), args_file), args["layer_dinov2b_list"][0]
+    if block < 0:
+        block += dinov2.read_settings(path).depth
+        if block < 0:
+            raise UserError(f"{args_file}: layer_dinov2b_list names a block that {path} has not")
+    encoder = dataclasses.replace(config.encoder, path=str(path), block=block)
+    return dataclasses.replace(config, autoencoder=autoencoder, encoder=encoder)

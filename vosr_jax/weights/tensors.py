@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.errors import UserError
+from vosr_jax.weights.sharded import INDEX, read_safetensors, read_shards
 from vosr_jax.weights.torch_pickle import read_torch_zip
 
 Network = TypeVar("Network", bound=nnx.Module)
@@ -17,11 +18,12 @@ _STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Read every tensor of a .safetensors file or of a torch zip file (.pth, .pt, .bin).
+    """Read every tensor of safetensors or of a torch zip file (.pth, .pt, .bin).
 
     Args:
-      path: the file. In a torch file the tensors may lie at the top or under the key
-        `model_state_dict`, `state_dict` or `model`.
+      path: a .safetensors file, the index of several (`model.safetensors.index.json`), or a torch
+        file, in which the tensors may lie at the top or under the key `model_state_dict`,
+        `state_dict` or `model`.
 
     Returns:
       Tensors by name, in the file's type (float16 and `ml_dtypes.bfloat16` included); those of a
@@ -31,8 +33,10 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
       UserError: the file is missing, truncated, damaged, hostile, or holds no tensors.
     """
     path = Path(path)
+    if path.name.endswith(INDEX):
+        return read_shards(path)
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     return state_dict(read_torch_zip(path), path)
 
 
@@ -50,20 +54,6 @@ def state_dict(saved: Any, path: str | Path) -> dict[str, np.ndarray]:
         saved = saved[inner[0]]
     keys = ", ".join(_STATE_DICT_KEYS)
     raise UserError(f"{path} holds no tensors by name, neither at its top nor under {keys}")
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    # Importing ml_dtypes is what makes numpy know bfloat16.
-    import ml_dtypes  # noqa: F401
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is no file")
-    try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -140,25 +130,59 @@ def assign(
     Raises:
       UserError: a tensor is missing, unexpected or of another shape; it names the tensor.
     """
-    entries = list(entries)
     graphdef, state = nnx.split(nnx.eval_shape(build))
     flat = dict(nnx.to_flat_state(state))
     shapes = {key: tuple(value.shape) for key, value in flat.items()}
-    _check(entries, shapes, tensors, path, tuple(ignored))
-    arrays: dict[tuple, np.ndarray] = {}
-    for entry in entries:
-        shape = shapes[entry.ours]
-        if entry.layer is None:
-            value = entry.layout.to_ours(tensors[entry.official], shape)
-            arrays[entry.ours] = np.asarray(value, np.float32)
-        else:
-            stack = arrays.setdefault(entry.ours, np.empty(shape, np.float32))
-            stack[entry.layer] = entry.layout.to_ours(tensors[entry.official], shape[1:])
-    absent = sorted(".".join(map(str, key)) for key in flat.keys() - arrays.keys())
-    if absent:
-        raise ValueError(f"the table of names lacks {', '.join(absent)}")
+    arrays = arrange(entries, shapes, tensors, path, ignored=ignored, dtype=np.float32)
     filled = [(key, value.replace(jnp.asarray(arrays[key]))) for key, value in flat.items()]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def arrange(
+    entries: Iterable[Entry],
+    shapes: Mapping[tuple, tuple[int, ...]],
+    tensors: Mapping[str, np.ndarray],
+    path: str | Path,
+    *,
+    ignored: Iterable[str] = (),
+    dtype: Any = None,
+) -> dict[tuple, np.ndarray]:
+    """Official tensors as our parameters' arrays.
+
+    Args:
+      entries: the table; each parameter must be in it.
+      shapes: of every parameter, by path.
+      tensors: official tensors by name.
+      path: the file they come from, for messages.
+      ignored: starts of names of tensors that the file may hold in vain.
+      dtype: of the arrays; None keeps the tensors' own, in a stack the one that holds all.
+
+    Returns:
+      {path of the parameter: array}.
+
+    Raises:
+      UserError: a tensor is missing, unexpected or of another shape; it names the tensor.
+    """
+    entries = list(entries)
+    _check(entries, shapes, tensors, path, tuple(ignored))
+    kinds: dict[tuple, Any] = {}
+    for entry in entries:
+        own = dtype or tensors[entry.official].dtype
+        # float16 and bfloat16 have no common type but this.
+        kinds[entry.ours] = own if kinds.get(entry.ours, own) == own else np.dtype(np.float32)
+    arrays: dict[tuple, np.ndarray] = {}
+    for entry in entries:
+        shape, kind = shapes[entry.ours], kinds[entry.ours]
+        if entry.layer is None:
+            value = entry.layout.to_ours(tensors[entry.official], shape)
+            arrays[entry.ours] = np.asarray(value, kind)
+        else:
+            stack = arrays.setdefault(entry.ours, np.empty(shape, kind))
+            stack[entry.layer] = entry.layout.to_ours(tensors[entry.official], shape[1:])
+    absent = sorted(".".join(map(str, key)) for key in shapes.keys() - arrays.keys())
+    if absent:
+        raise ValueError(f"the table of names lacks {', '.join(absent)}")
+    return arrays
 
 
 def _check(entries, shapes, tensors, path, ignored) -> None:
@@ -187,7 +211,13 @@ def _names(names: list[str]) -> str:
 def to_official(model: nnx.Module, entries: Iterable[Entry]) -> dict[str, np.ndarray]:
     """The network's parameters under their official names, in the official layout."""
     flat = dict(nnx.to_flat_state(nnx.state(model)))
-    arrays = {key: np.asarray(value[...]) for key, value in flat.items()}
+    return name_officially({key: np.asarray(value[...]) for key, value in flat.items()}, entries)
+
+
+def name_officially(
+    arrays: Mapping[tuple, np.ndarray], entries: Iterable[Entry]
+) -> dict[str, np.ndarray]:
+    """The inverse of `arrange`: {path of the parameter: array} to {official name: array}."""
     return {
         entry.official: np.ascontiguousarray(
             entry.layout.to_official(

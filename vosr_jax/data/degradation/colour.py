@@ -1,6 +1,5 @@
 """Changes of colour that the recipe can make but the shipped parameters leave out."""
 
-import cv2
 import numpy as np
 
 from vosr_jax.data.degradation.noise import greyscale
@@ -33,10 +32,35 @@ def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Turn the hue by `shift` of a full circle; the picture is clipped to [0, 1]."""
-    hsv = cv2.cvtColor(np.clip(image, 0, 1), cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0] + 360 * shift) % 360
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    """Turn the hue by `shift` of a full circle.
+
+    As torchvision, whose function the original calls: what lies outside [0, 1] is not clipped
+    before, and of the result only what is not the brightest channel.
+    """
+    high, low = image.max(axis=-1), image.min(axis=-1)
+    chroma = high - low
+    saturation = chroma / np.where((chroma == 0) | (high == 0), 1, high)
+    red, green, blue = np.moveaxis(
+        (high[..., None] - image) / np.where(chroma == 0, 1, chroma)[..., None], -1, 0
+    )
+    sixths = np.where(
+        image[..., 0] == high,
+        blue - green,
+        np.where(image[..., 1] == high, 2 + red - blue, 4 + green - red),
+    )
+    sixths = 6 * ((sixths / 6 + 1 + shift) % 1)
+    sector = np.floor(sixths)
+    past = sixths - sector
+    falling = np.clip(high * (1 - saturation * past), 0, 1)
+    rising = np.clip(high * (1 - saturation * (1 - past)), 0, 1)
+    lowest = np.clip(high * (1 - saturation), 0, 1)
+    # Of every sector the red; green and blue run two and four sectors behind.
+    course = np.stack([high, falling, lowest, lowest, rising, high])
+    place = sector.astype(np.int64)
+    channels = [
+        np.take_along_axis(course, ((place + behind) % 6)[None], axis=0)[0] for behind in (0, 4, 2)
+    ]
+    return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def jitter(image: np.ndarray, kind: str, amount: float) -> np.ndarray:

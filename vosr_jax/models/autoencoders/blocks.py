@@ -8,7 +8,7 @@ from jax import Array
 from vosr_jax.models.attention import attention
 from vosr_jax.models.layers import Conv, Linear, matmul_precision
 
-_QUERY_CHUNK = 2048
+QUERY_CHUNK = 2048
 
 
 class GroupNorm(nnx.Module):
@@ -19,12 +19,23 @@ class GroupNorm(nnx.Module):
         self.weight = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, statistics: tuple[Array, Array] | None = None) -> Array:
+        """Normalize a picture's features.
+
+        Args:
+          x: [B, H, W, C].
+          statistics: mean and variance of the groups, [groups] each, where x is but a part of
+            the picture; x's own otherwise.
+        """
         grouped = x.astype(jnp.float32).reshape(
             x.shape[0], -1, self.groups, x.shape[-1] // self.groups
         )
-        centred = grouped - grouped.mean((1, 3), keepdims=True)
-        variance = jnp.square(centred).mean((1, 3), keepdims=True)
+        if statistics is None:
+            centred = grouped - grouped.mean((1, 3), keepdims=True)
+            variance = jnp.square(centred).mean((1, 3), keepdims=True)
+        else:
+            centred = grouped - statistics[0][:, None]
+            variance = statistics[1][:, None]
         normed = (centred * jax.lax.rsqrt(variance + 1e-6)).reshape(x.shape)
         return normed * self.weight[...] + self.bias[...]
 
@@ -45,7 +56,7 @@ class ResidualBlock(nnx.Module):
         return hidden + (x if self.shortcut is None else self.shortcut(x))
 
 
-def spatial_attention(query: Array, key: Array, value: Array, chunk: int = _QUERY_CHUNK) -> Array:
+def spatial_attention(query: Array, key: Array, value: Array, chunk: int = QUERY_CHUNK) -> Array:
     """One-head attention over all positions of a picture, the queries taken in chunks.
 
     Args:
@@ -78,10 +89,15 @@ class Attention(nnx.Module):
         self.out = Linear(channels, channels, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        normed = self.norm(x)
-        return x + self.out(
-            spatial_attention(self.query(normed), self.key(normed), self.value(normed))
-        )
+        return self.join(x, spatial_attention(*self.project(self.norm(x))))
+
+    def project(self, normed: Array) -> tuple[Array, Array, Array]:
+        """Query, key and value, [B, H, W, C] each."""
+        return self.query(normed), self.key(normed), self.value(normed)
+
+    def join(self, x: Array, attended: Array) -> Array:
+        """The attention's result added to its input."""
+        return x + self.out(attended)
 
 
 class Middle(nnx.Module):

@@ -89,9 +89,17 @@ class Middle(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = self.before(x)
-        qkv = self.qkv(self.norm(x))  # [B, H, W, 3, C]
-        x = x + self.out(spatial_attention(qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]))
+        x = self.join(x, spatial_attention(*self.project(self.norm(x))))
         return self.after(x)
+
+    def project(self, normed: Array) -> tuple[Array, Array, Array]:
+        """Query, key and value, [B, H, W, C] each."""
+        qkv = self.qkv(normed)  # [B, H, W, 3, C]
+        return qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
+
+    def join(self, x: Array, attended: Array) -> Array:
+        """The attention's result added to its input."""
+        return x + self.out(attended)
 
 
 class Level(nnx.Module):
@@ -203,7 +211,11 @@ class QwenAutoencoder(nnx.Module):
         """
         if self.encoder is None:
             raise ValueError("this autoencoder has no encoder")
-        mean, std = split_moments(self.encoder(image.astype(jnp.float32)))
+        return self.posterior(self.encoder(image.astype(jnp.float32)))
+
+    def posterior(self, encoded: Array) -> tuple[Array, Array]:
+        """What the encoder gave, [B, h, w, 2 C], as normalized mean and standard deviation."""
+        mean, std = split_moments(encoded)
         latents_mean, latents_std = self._normalization()
         return (mean - latents_mean) / latents_std, std / latents_std
 
@@ -221,9 +233,12 @@ class QwenAutoencoder(nnx.Module):
         """
         if self.decoder is None:
             raise ValueError("this autoencoder has no decoder")
+        return jnp.clip(self.decoder(self.decoder_input(latent)), -1.0, 1.0)
+
+    def decoder_input(self, latent: Array) -> Array:
+        """The latent as the decoder takes it, without normalization."""
         latents_mean, latents_std = self._normalization()
-        latent = latent.astype(jnp.float32) * latents_std + latents_mean
-        return jnp.clip(self.decoder(latent), -1.0, 1.0)
+        return latent.astype(jnp.float32) * latents_std + latents_mean
 
     def _normalization(self) -> tuple[np.ndarray, np.ndarray]:
         settings = self.settings

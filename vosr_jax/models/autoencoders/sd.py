@@ -178,7 +178,15 @@ class SDAutoencoder(nnx.Module):
         """
         if self.encoder is None:
             raise ValueError("this autoencoder has no encoder")
-        return split_moments(self.encoder(image.astype(jnp.float32)))
+        return self.posterior(self.encoder(image.astype(jnp.float32)))
+
+    def posterior(self, encoded: Array) -> tuple[Array, Array]:
+        """What the encoder gave, [B, h, w, 2 C], as mean and standard deviation."""
+        return split_moments(encoded)
+
+    def decoder_input(self, latent: Array) -> Array:
+        """The latent as the decoder takes it: here, as it is."""
+        return latent
 
     def decode(self, latent: Array) -> Array:
         """The picture of a latent.

@@ -1,0 +1,168 @@
+"""Precisions: what is cast, how far the results are apart, and the guard."""
+
+import dataclasses
+import functools
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.test_lightning_dit import SMALL, network
+from tests.restoration.models import tiny_model
+from vosr_jax.diffusion.branches import Plain, Remembered
+from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.errors import UserError
+from vosr_jax.models.parameters import flatten
+from vosr_jax.restoration.denoising import _advance, _prepare
+from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.restoration.precision import Guarded, at_precision
+from vosr_jax.restoration.tiling import plan_tiles
+
+_PLAIN = dataclasses.replace(SMALL, r_embedding=False)
+_SAMPLER = SamplerSettings(steps=2, guidance_scale=0.5)
+
+
+def _inputs(tiles: int | None = None):
+    rng = np.random.default_rng(3)
+    shape = (1, 16, 16, 4) if tiles else (1, 8, 8, 4)
+    tokens = (1, tiles, 5, 12) if tiles else (1, 5, 12)
+    return tuple(jnp.asarray(rng.normal(size=s), jnp.float32) for s in (shape, shape, tokens))
+
+
+@functools.cache
+def _model(precision: str) -> RestorationModel:
+    denoiser = network(_PLAIN)
+    return dataclasses.replace(tiny_model(), denoiser=denoiser, precision=precision)
+
+
+def test_mixed_casts_the_blocks_matrices_alone_and_bfloat16_everything():
+    mixed = flatten(at_precision(network(_PLAIN), "mixed"))
+    short = {name for name, value in mixed.items() if value.dtype == jnp.bfloat16}
+    matrices = ("attn.qkv", "attn.proj", "query", "key", "value", "cross_attn.proj", "mlp.")
+    assert short and all(n.startswith("blocks.") and any(m in n for m in matrices) for n in short)
+    assert not any("norm" in name or "table" in name for name in short)
+    everything = flatten(at_precision(network(_PLAIN), "bfloat16"))
+    assert all(value.dtype == jnp.bfloat16 for value in everything.values())
+    assert all(v.dtype == jnp.float32 for v in flatten(network(_PLAIN)).values())
+    with pytest.raises(UserError, match="float16"):
+        at_precision(network(_PLAIN), "float16")
+
+
+def test_short_precisions_are_near_float32_and_mixed_is_nearer():
+    lq, noise, tokens = _inputs()
+    exact = _model("float32").sample(lq, noise, tokens, _SAMPLER)
+    error = {}
+    for precision in ("mixed", "bfloat16"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            short = _model(precision).sample(lq, noise, tokens, _SAMPLER)
+        error[precision] = float(jnp.abs(short - exact).mean())
+    assert 1e-6 < error["mixed"] < error["bfloat16"] < 0.1
+
+
+class _Overflowing(Remembered):
+    """Gives what is not finite in rows whose latent begins above a limit."""
+
+    def __init__(self, denoiser, limit: float):
+        super().__init__(denoiser)
+        self._limit = limit
+
+    def evaluate(self, condition, *rest):
+        made = super().evaluate(condition, *rest)
+        bad = condition[:, 0, 0, 0] > self._limit
+        weak = made.weak
+        if weak is not None:
+            weak = jnp.where(bad[:, None, None, None], jnp.inf, weak)
+        return made._replace(weak=weak)
+
+
+def test_rows_that_overflow_are_repeated_in_float32_and_the_others_stay():
+    exact, fast = network(_PLAIN), at_precision(network(_PLAIN), "mixed")
+    lq, noise, tokens = (jnp.concatenate([x, 0.5 * x]) for x in _inputs())
+    lq = lq.at[0, 0, 0, 0].set(5.0)
+
+    def run(branches):
+        return np.asarray(sample(branches, lq, noise, _SAMPLER, visual_tokens=tokens))
+
+    guarded = run(Guarded(_Overflowing(fast, 4.0), Plain(exact)))
+    np.testing.assert_allclose(guarded[0], run(exact)[0], atol=1e-5)
+    np.testing.assert_allclose(guarded[1], run(Remembered(fast))[1], atol=1e-6)
+    assert np.abs(guarded[1] - run(exact)[1]).max() > 1e-5
+    assert not np.isfinite(run(_Overflowing(fast, 4.0))[0]).all()
+
+
+def _huge(denoiser, factor: float):
+    """The same function; the values of the cross-attention are larger by a factor inside."""
+    other = denoiser.computing_in(jnp.float32)
+    value, proj = other.blocks.cross_attn.value, other.blocks.cross_attn.proj
+    for parameter in (value.kernel, value.bias):
+        parameter[...] = parameter[...] * factor
+    proj.kernel[...] = proj.kernel[...] / factor
+    return other
+
+
+@pytest.fixture
+def short_range(monkeypatch):
+    """Short products overflow at 65504, as those of float16 do."""
+    from vosr_jax.models import layers
+
+    plain = layers.Linear.__call__
+
+    def overflowing(self, x, dtype=jnp.float32):
+        y = plain(self, x, dtype)
+        if jnp.dtype(dtype) == jnp.float32:
+            return y
+        return jnp.where(jnp.abs(y) > 65504, jnp.inf, y)
+
+    monkeypatch.setattr(layers.Linear, "__call__", overflowing)
+
+
+def test_tiles_whose_activations_overflow_are_counted_and_right(short_range):
+    grid = plan_tiles((16, 16), 8, 0, 1, 2)
+    lq, noise, tokens = _inputs(tiles=len(grid.starts))
+    model = _model("float32")
+    huge = dataclasses.replace(model, denoiser=_huge(model.denoiser, 1e6), precision="mixed")
+    exact = dataclasses.replace(huge, precision="float32")
+    arguments = lq, noise, tokens, _SAMPLER, grid, 4
+    # Nine tiles in each of two steps; the last batch's three fillers do not count.
+    with pytest.warns(UserWarning, match="^18 tiles repeated in float32: mixed"):
+        ours = huge.sample(*arguments)
+    np.testing.assert_allclose(ours, exact.sample(*arguments), atol=1e-4)
+
+
+def test_a_model_that_is_not_finite_in_float32_either_is_named():
+    lq, noise, tokens = _inputs()
+    for precision in ("float32", "bfloat16"):
+        with pytest.raises(UserError, match="model 'tiny'"):
+            _model(precision).sample(lq.at[0, 0, 0, 0].set(jnp.nan), noise, tokens, _SAMPLER)
+
+
+def test_progress_comes_after_every_question_and_changes_nothing():
+    lq, noise, tokens = _inputs()
+    told: list[int] = []
+    watched = _model("float32").sample(
+        lq, noise, tokens, _SAMPLER, on_evaluation=lambda: told.append(1)
+    )
+    assert len(told) == _SAMPLER.steps
+    np.testing.assert_array_equal(watched, _model("float32").sample(lq, noise, tokens, _SAMPLER))
+
+
+def test_keys_that_are_not_kept_give_the_same(monkeypatch):
+    from vosr_jax.restoration import denoising
+
+    lq, noise, tokens = _inputs()
+    kept = _model("float32").sample(lq, noise, tokens, _SAMPLER)
+    monkeypatch.setattr(denoising, "KEPT_BYTES", 0)
+    assert denoising.kept_bytes(network(_PLAIN), (1, *tokens.shape)) == 2 * 3 * 32 * 5 * 4
+    anew = _model("float32").sample(lq, noise, tokens, _SAMPLER)
+    np.testing.assert_allclose(anew, kept, atol=1e-5)
+
+
+def test_another_guidance_scale_compiles_nothing_anew():
+    lq, noise, tokens = _inputs()
+    _model("float32").sample(lq, noise, tokens, _SAMPLER)
+    before = _advance._cache_size(), _prepare._cache_size()
+    changed = dataclasses.replace(_SAMPLER, guidance_scale=-0.5, weak_strength=0.2)
+    _model("float32").sample(lq, noise, tokens, changed)
+    assert (_advance._cache_size(), _prepare._cache_size()) == before

@@ -1,0 +1,73 @@
+"""Batches lie ready before the step asks, in their order, and errors come in their turn."""
+
+import threading
+import time
+
+import pytest
+
+from vosr_jax.training.prefetch import Prefetch
+
+
+def test_batches_come_in_order_placed_and_counted():
+    seen = []
+
+    def batches():
+        for number in range(5):
+            seen.append(number)
+            yield number
+
+    with Prefetch(batches(), lambda number: 10 * number, lambda: len(seen)) as placed:
+        assert [(next(placed), placed.counted) for _ in range(5)] == [
+            (0, 1),
+            (10, 2),
+            (20, 3),
+            (30, 4),
+            (40, 5),
+        ]
+        for _ in range(2):
+            with pytest.raises(StopIteration):
+                next(placed)
+
+
+def test_an_error_comes_after_the_batches_before_it():
+    def batches():
+        yield 1
+        yield 2
+        raise ValueError("the third is bad")
+
+    with Prefetch(batches(), lambda batch: batch) as placed:
+        time.sleep(0.1)
+        assert [next(placed), next(placed)] == [1, 2]
+        with pytest.raises(ValueError, match="third"):
+            next(placed)
+
+
+def test_the_wait_is_what_the_step_waited():
+    slow = threading.Event()
+
+    def batches():
+        yield "ready"
+        slow.wait(5)
+        yield "late"
+
+    with Prefetch(batches(), lambda batch: batch) as placed:
+        time.sleep(0.1)
+        next(placed)
+        assert placed.waited < 0.05
+        threading.Timer(0.2, slow.set).start()
+        next(placed)
+        assert placed.waited > 0.1
+
+
+def test_no_more_lie_ready_than_asked_for_and_closing_ends_the_thread():
+    made = []
+
+    def batches():
+        while True:
+            made.append(None)
+            yield len(made)
+
+    with Prefetch(batches(), lambda batch: batch, depth=2) as placed:
+        time.sleep(0.3)
+        assert len(made) <= 3
+    assert not placed._thread.is_alive()

@@ -1,0 +1,174 @@
+"""`vosr data`: prepare, inspect, and make evaluation pairs of one's own photographs."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from vosr_jax.errors import UserError
+
+_SOURCES = "as data.sources: path[:weight],... (docs/data.md)"
+
+
+def add_parser(commands) -> None:
+    """Describe the command to argparse's subparsers."""
+    data = commands.add_parser("data", help="prepare and look at training pictures")
+    tasks = data.add_subparsers(required=True, metavar="TASK")
+    _add_prepare(tasks)
+    _add_inspect(tasks)
+    _add_make_eval(tasks)
+
+
+def _add(tasks, name: str, description: str, run):
+    task = tasks.add_parser(
+        name,
+        help=description[0].lower() + description[1:],
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    task.set_defaults(run=run)
+    return task.add_argument
+
+
+def _add_prepare(tasks) -> None:
+    from vosr_jax.data.preparation.settings import FilterSettings
+
+    own = FilterSettings()
+    add = _add(tasks, "prepare", "Filter pictures and write them as ArrayRecord shards", prepare)
+    add("sources", metavar="SOURCES", help=_SOURCES)
+    add("-o", "--out", type=Path, required=True, metavar="FOLDER", help="of datasets")
+    add("--min-side", type=int, default=own.min_side, help="of the shorter side, pixels")
+    add("--max-blockiness", type=float, default=own.max_blockiness, help="0: any")
+    add("--min-sharpness", type=float, default=own.min_sharpness, help="0: any")
+    add(
+        *("--duplicate-distance", "-d"),
+        type=int,
+        default=own.duplicate_distance,
+        help="bits of 64 in which hashes of duplicates may differ; -1: keep duplicates",
+    )
+    add("--shard-megabytes", type=int, default=1024, help="largest size of a shard")
+    add("--workers", type=int, default=1, help="processes of the DirectRunner")
+    add("--runner", default="DirectRunner", help="Beam's: DataflowRunner, SparkRunner, ...")
+    add("--beam", action="append", default=[], metavar="--option=value", help="for the runner")
+
+
+def _add_inspect(tasks) -> None:
+    add = _add(tasks, "inspect", "Draw pairs with what was done to them; time the making", inspect)
+    add("sources", nargs="?", metavar="SOURCES", help=f"{_SOURCES}; scikit-image's if left out")
+    add("-o", "--out", type=Path, default=Path("pairs.png"), metavar="FILE", help="the sheet")
+    add("--count", type=int, default=8, help="pairs on the sheet")
+    add("--seconds", type=float, default=5.0, help="for how long pairs are made")
+    _add_degradation(add)
+
+
+def _add_make_eval(tasks) -> None:
+    add = _add(tasks, "make-eval", "Write fixed pairs for eval.hr and eval.lr", make_eval)
+    add("sources", nargs="?", metavar="SOURCES", help=f"{_SOURCES}; scikit-image's if left out")
+    add("-o", "--out", type=Path, required=True, metavar="FOLDER", help="gets hr/ and lr/")
+    add("--count", type=int, default=0, help="pictures, drawn by the seed; 0: all")
+    add("--crops", type=int, default=1, help="of each picture")
+    _add_degradation(add)
+
+
+def _add_degradation(add) -> None:
+    add("--crop", type=int, default=256, help="side of the HR crops, pixels")
+    add("--scale", type=int, default=4, help="HR side over LR side")
+    add("--seed", type=int, default=0, help="of order, crops and degradation")
+    add("--degradation", choices=("official", "libjpeg"), default="official", help="kind of JPEG")
+
+
+def _check(options: argparse.Namespace, positive: Sequence[str]) -> None:
+    for name in positive:
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(options, name)}")
+    if options.crop % options.scale:
+        raise UserError(f"--crop {options.crop} must be a multiple of --scale {options.scale}")
+    if options.seed < 0:
+        raise UserError(f"--seed must not be negative, not {options.seed}")
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Run the Beam pipeline and say what it dropped."""
+    from vosr_jax.data.preparation.prepare import prepare as run
+    from vosr_jax.data.preparation.settings import FilterSettings
+
+    if options.workers < 1 or options.shard_megabytes < 1:
+        raise UserError("--workers and --shard-megabytes must be at least 1")
+    settings = FilterSettings(
+        options.min_side,
+        options.max_blockiness,
+        options.min_sharpness,
+        options.duplicate_distance,
+    )
+    beam = list(options.beam)
+    if options.workers > 1:
+        beam += [
+            "--direct_running_mode=multi_processing",
+            f"--direct_num_workers={options.workers}",
+        ]
+    done = run(
+        options.sources,
+        options.out,
+        settings,
+        runner=options.runner,
+        beam_options=beam,
+        max_shard_bytes=options.shard_megabytes << 20,
+    )
+    print(f"kept {done.kept}", *(f"{reason} {n}" for reason, n in sorted(done.dropped.items())))
+    if done.dropped:
+        print(f"dropped ones, with reasons: {done.report}")
+    print(f"train with --config.data.sources={done.folder}")
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Write the contact sheet and print rates."""
+    from vosr_jax.data.degradation import RealESRGANSettings
+    from vosr_jax.data.inspection import inspect as look
+    from vosr_jax.data.pipeline import PipelineSettings
+
+    _check(options, ("count", "crop", "scale"))
+    settings = PipelineSettings(
+        sources=options.sources,
+        seed=options.seed,
+        crop_size=options.crop,
+        scale=options.scale,
+        degradation=RealESRGANSettings(jpeg=options.degradation),
+        cache_bytes=0,
+    )
+    seen = look(settings, options.count, options.seconds)
+    for name, length, share in seen.sources:
+        print(f"{name}: {length} pictures, {share:.0%} of the samples")
+    try:
+        seen.sheet.save(options.out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{options.out} cannot be written ({error}); choose another -o") from error
+    print(f"{seen.pairs_per_second:.1f} pairs/s per core from file to pair, of {options.crop} px")
+    print(f"{seen.degraded_per_second:.1f} pairs/s per core for the degradation alone")
+    print(f"{len(seen.bad)} unreadable, {seen.enlarged} enlarged, of {seen.seen} samples")
+    for bad in seen.bad:
+        print(f"unreadable: {bad.record} ({bad.reason})")
+    print(f"wrote {options.out}")
+    return 0
+
+
+def make_eval(options: argparse.Namespace) -> int:
+    """Write the pairs."""
+    from vosr_jax.data.degradation import RealESRGANSettings
+    from vosr_jax.data.evaluation_set import write_evaluation_set
+
+    _check(options, ("crops", "crop", "scale"))
+    count, unreadable = write_evaluation_set(
+        options.sources,
+        options.out,
+        count=options.count,
+        crop_size=options.crop,
+        scale=options.scale,
+        seed=options.seed,
+        degradation=RealESRGANSettings(jpeg=options.degradation),
+        crops_per_picture=options.crops,
+    )
+    for name in unreadable:
+        print(f"passed over: {name}")
+    print(f"wrote {count} pairs; evaluate with")
+    print(f"--config.eval.hr={options.out}/hr --config.eval.lr={options.out}/lr")
+    return 0

@@ -1,0 +1,122 @@
+"""Writing fixed LR/HR pairs into folders, for `eval.hr` and `eval.lr`."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vosr_jax.data.degradation import RealESRGANSettings
+from vosr_jax.data.pictures import UnreadablePicture
+from vosr_jax.data.sources import Source, parse_sources
+from vosr_jax.data.validation import validation_pairs
+from vosr_jax.errors import UserError
+
+
+def write_evaluation_set(
+    sources: str | None,
+    out: str | Path,
+    *,
+    count: int,
+    crop_size: int,
+    scale: int,
+    seed: int,
+    degradation: RealESRGANSettings,
+    crops_per_picture: int = 1,
+) -> tuple[int, list[str]]:
+    """Make `out/hr`, `out/lr` and `out/pairs.json`.
+
+    Which pictures, crops and degradations follows from the sources and the seed alone.
+
+    Args:
+      sources: text as in `data.sources`; the pictures are drawn without repetition.
+      out: folder that does not exist yet, or is empty.
+      count: pictures, or 0 for all.
+      crop_size, scale, seed, degradation, crops_per_picture: see validation_pairs.
+
+    Returns:
+      (number of pairs, names of pictures that could not be read and were passed over).
+
+    Raises:
+      UserError: a source is wrong, the folder is not empty, or no picture can be read.
+    """
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; choose another folder for -o")
+    unreadable: list[str] = []
+    # Under another name until all is there.
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        (part / "hr").mkdir(parents=True)
+        (part / "lr").mkdir()
+        listed = []
+        pictures = _pictures(parse_sources(sources), count, seed, unreadable)
+        for name, record, pixels in pictures:
+            pairs = validation_pairs(
+                [(name, pixels)],
+                crop_size=crop_size,
+                scale=scale,
+                seed=seed,
+                degradation=degradation,
+                crops_per_picture=crops_per_picture,
+            )
+            for pair in pairs:
+                Image.fromarray(pair.hr).save(part / "hr" / f"{pair.name}.png")
+                Image.fromarray(pair.lr).save(part / "lr" / f"{pair.name}.png")
+                listed.append({"name": pair.name, "record": record})
+        if not listed:
+            raise UserError("none of the pictures can be read; name other sources")
+        about = {
+            "seed": seed,
+            "scale": scale,
+            "crop_size": crop_size,
+            "degradation": dataclasses.asdict(degradation),
+            "pairs": listed,
+        }
+        (part / "pairs.json").write_text(json.dumps(about, indent=1) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return len(listed), unreadable
+
+
+def _pictures(
+    sources: tuple[Source, ...], count: int, seed: int, unreadable: list[str]
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(name of its own, record, pixels), in a random order of the seed."""
+    lengths = [len(source) for source in sources]
+    order = np.random.default_rng(seed).permutation(sum(lengths))
+    ends = np.cumsum(lengths)
+    used: Counter[str] = Counter()
+    given = 0
+    for rank in order:
+        if count and given == count:
+            return
+        number = int(np.searchsorted(ends, rank, side="right"))
+        source, position = sources[number], int(rank) - int(ends[number]) + lengths[number]
+        record = source.record_name(position)
+        try:
+            pixels = source.read(position)
+        except UnreadablePicture as error:
+            unreadable.append(f"{record} ({error})")
+            continue
+        stem = _stem(record)
+        used[stem] += 1
+        name = stem if used[stem] == 1 else f"{stem}_{used[stem]}"
+        given += 1
+        yield name, record, pixels
+
+
+def _stem(record: str) -> str:
+    """A file name from a record's: its last part without suffix."""
+    stem = os.path.splitext(os.path.basename(record.rstrip("/")))[0] or "picture"
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)

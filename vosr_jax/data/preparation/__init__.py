@@ -1,0 +1,1 @@
+"""From a folder or tar set to filtered ArrayRecord shards, on Apache Beam."""

@@ -1,0 +1,131 @@
+"""Reading a part of an uncompressed picture file, for which nothing else need be read.
+
+PPM, BMP and uncompressed TIFF files hold their pixels as they are, so the rows of a crop can be
+picked out. Compressed files are decoded whole: a PNG must be unpacked from its start, JPEG
+decoders that skip parts give other pixels at the borders, and a file that was cut short must
+not pass for a whole one because the crop lies above the cut.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from vosr_jax.data.pictures import UnreadablePicture
+
+_ORIENTATION = 0x0112
+# PPM, BMP, and TIFF in either byte order.
+_STARTS = (b"P6", b"BM", b"II*\0", b"MM\0*")
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A rectangle of pixels that lie row after row in the file.
+
+    Attributes:
+      left, top, right, bottom: where it lies in the picture.
+      offset: of its first byte in the file.
+      stride: bytes from one row to the next.
+      upward: the first row in the file is the lowest.
+      blue_first: the channels are BGR.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    offset: int
+    stride: int
+    upward: bool
+    blue_first: bool
+
+    @property
+    def end(self) -> int:
+        """Where its bytes end in the file; the last row may lack its padding."""
+        return self.offset + (self.bottom - self.top - 1) * self.stride + self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        return 3 * (self.right - self.left)
+
+
+@dataclass(frozen=True)
+class RawPicture:
+    """An open file of uncompressed 8-bit RGB pixels.
+
+    Attributes:
+      height, width: of the picture, pixels.
+      tiles: what lies where in the file.
+    """
+
+    file: BinaryIO
+    height: int
+    width: int
+    tiles: tuple[_Tile, ...]
+
+    def region(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """A rectangle: [height, width, 3] uint8; raises UnreadablePicture."""
+        result = np.zeros((height, width, 3), np.uint8)
+        for tile in self.tiles:
+            first, last = max(top, tile.top), min(top + height, tile.bottom)
+            start, stop = max(left, tile.left), min(left + width, tile.right)
+            if first < last and start < stop:
+                rows = self._rows(tile, first, last)[:, start - tile.left : stop - tile.left]
+                result[first - top : last - top, start - left : stop - left] = rows
+        return result
+
+    def _rows(self, tile: _Tile, first: int, last: int) -> np.ndarray:
+        """Rows of a tile at its whole width."""
+        skipped = tile.bottom - last if tile.upward else first - tile.top
+        size = (last - first - 1) * tile.stride + tile.row_bytes
+        try:
+            self.file.seek(tile.offset + skipped * tile.stride)
+            data = self.file.read(size)
+        except OSError as error:
+            raise UnreadablePicture(error.strerror or str(error)) from error
+        if len(data) < size:
+            raise UnreadablePicture("the file ends before its pixels do")
+        shape = last - first, tile.right - tile.left, 3
+        rows = np.ndarray(shape, np.uint8, data, strides=(tile.stride, 3, 1))
+        rows = rows[::-1] if tile.upward else rows
+        return rows[..., ::-1] if tile.blue_first else rows
+
+
+def raw_picture(file: BinaryIO) -> RawPicture | None:
+    """The picture in an open file if it is uncompressed 8-bit RGB, upright and whole; else None.
+
+    The file is left at its start.
+    """
+    try:
+        start = file.read(4)
+        file.seek(0)
+        if not start.startswith(_STARTS):
+            return None
+        image = Image.open(file)
+        tiles = _tiles(image)
+        upright = image.getexif().get(_ORIENTATION, 1) == 1
+        size = file.seek(0, os.SEEK_END)
+    except Exception:
+        # Whatever is wrong with the file, decoding it whole says so.
+        return None
+    finally:
+        file.seek(0)
+    if not tiles or not upright or max(tile.end for tile in tiles) > size:
+        return None
+    return RawPicture(file, image.height, image.width, tiles)
+
+
+def _tiles(image: Image.Image) -> tuple[_Tile, ...]:
+    """Pillow's list of what lies where in the file, if all of it is plain 8-bit RGB."""
+    tiles = []
+    for codec, extents, offset, arguments in getattr(image, "tile", ()):
+        plain = (arguments, 0, 1) if isinstance(arguments, str) else arguments
+        if image.mode != "RGB" or codec != "raw" or plain[0] not in ("RGB", "BGR"):
+            return ()
+        order, stride, step = plain
+        stride = stride or 3 * (extents[2] - extents[0])
+        left, top, right, bottom = extents
+        tiles.append(_Tile(left, top, right, bottom, offset, stride, step < 0, order == "BGR"))
+    return tuple(tiles)

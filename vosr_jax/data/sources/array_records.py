@@ -1,0 +1,181 @@
+"""ArrayRecord shards: bare ones whose records are picture files, and TensorFlow Datasets."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+from urllib.parse import parse_qsl
+
+from vosr_jax.data.pictures import UnreadablePicture
+from vosr_jax.data.sources.source import Source, in_memory
+from vosr_jax.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened(Source):
+    """A source that needs an open reader, which every process opens for itself."""
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        return self._open_records()
+
+    def _open_records(self) -> Any:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "_records"}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _record(self, position: int) -> Any:
+        if not 0 <= position < len(self):
+            raise IndexError(f"record {position} of {len(self)}")
+        try:
+            return self._records[position]
+        except Exception as error:
+            # The readers raise whatever their C++ parts report.
+            raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRecordSource(_Opened):
+    """ArrayRecord files whose every record is the content of a picture file."""
+
+    paths: tuple[str, ...]
+
+    def _open_records(self) -> Any:
+        try:
+            from array_record.python.array_record_data_source import ArrayRecordDataSource
+        except ImportError as error:
+            raise UserError("ArrayRecord shards need pip install array_record") from error
+        return ArrayRecordDataSource(self.paths)
+
+    def record_name(self, position: int) -> str:
+        return f"{self.name}[{position}]"
+
+    def open(self, position: int) -> BinaryIO:
+        return in_memory(self._record(position))
+
+
+@dataclass(frozen=True, eq=False)
+class TfdsSource(_Opened):
+    """One split of a dataset that TensorFlow Datasets has prepared as ArrayRecord.
+
+    Attributes:
+      dataset: its name, with configuration and version if wanted; or "" where `folder` is that
+        of one version of a dataset.
+      folder: where datasets lie (TFDS's `data_dir`), None for TFDS's own.
+      split: e.g. "train" or "train[:90%]".
+    """
+
+    dataset: str
+    folder: str | None
+    split: str
+
+    def _open_records(self) -> Any:
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise UserError(
+                "TensorFlow Datasets need pip install tensorflow-datasets array_record"
+            ) from error
+        try:
+            if not self.dataset:
+                builder = tfds.builder_from_directory(self.folder)
+            else:
+                builder = tfds.builder(self.dataset, data_dir=self.folder)
+            pictures = _picture_features(builder.info.features, tfds)
+            if not pictures:
+                raise UserError(f"data.sources: {self.name} has no feature of pictures")
+            undecoded = {feature: tfds.decode.SkipDecoding() for feature in pictures}
+            if self.dataset:
+                records = tfds.data_source(
+                    self.dataset,
+                    split=self.split,
+                    data_dir=self.folder,
+                    decoders=undecoded,
+                    download=False,
+                )
+            else:
+                records = builder.as_data_source(self.split, decoders=undecoded)
+        except UserError:
+            raise
+        except Exception as error:
+            # TFDS raises many kinds of errors, some with pages of text.
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(
+                f"data.sources: {self.name} cannot be opened ({reason[0]}); prepare it with "
+                "file_format=array_record, or name its folder with ?data_dir="
+            ) from error
+        return _FirstPicture(records, pictures[0])
+
+    def record_name(self, position: int) -> str:
+        return f"{self.name}[{position}]"
+
+    def open(self, position: int) -> BinaryIO:
+        return in_memory(self._record(position))
+
+
+class _FirstPicture:
+    """The encoded picture of every example."""
+
+    def __init__(self, records, feature: str):
+        self._records, self._feature = records, feature
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, position: int) -> bytes:
+        return self._records[position][self._feature]
+
+
+def _picture_features(features, tfds) -> list[str]:
+    return [name for name, one in features.items() if isinstance(one, tfds.features.Image)]
+
+
+def array_record_source(name: str, paths: Sequence[str], weight: float = 1.0) -> ArrayRecordSource:
+    """Bare ArrayRecord files, in the order given.
+
+    Raises:
+      UserError: a file that is no ArrayRecord file, or no record.
+    """
+    source = ArrayRecordSource(name, weight, tuple(paths))
+    return _not_empty(source)
+
+
+def tfds_source(text: str, weight: float = 1.0) -> TfdsSource:
+    """A dataset by name.
+
+    Args:
+      text: `name[/configuration][:version][?split=...&data_dir=...]`.
+
+    Raises:
+      UserError: there is no such dataset, or it has no pictures.
+    """
+    dataset, _, options = text.partition("?")
+    given = dict(parse_qsl(options, keep_blank_values=True))
+    unknown = set(given) - {"split", "data_dir"}
+    if unknown or not dataset:
+        raise UserError(
+            f"data.sources: tfds:{text} is unclear; write tfds:name[?split=...&data_dir=...]"
+        )
+    split = given.get("split", "train")
+    return _not_empty(TfdsSource(f"tfds:{text}", weight, dataset, given.get("data_dir"), split))
+
+
+def tfds_folder_source(folder: str, weight: float = 1.0) -> TfdsSource:
+    """The training split of a prepared dataset, by the folder of one of its versions."""
+    return _not_empty(TfdsSource(folder, weight, "", folder, "train"))
+
+
+def _not_empty(source):
+    try:
+        length = len(source)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"data.sources: {source.name} cannot be opened ({error})") from error
+    if not length:
+        raise UserError(f"data.sources: {source.name} holds no records")
+    return source

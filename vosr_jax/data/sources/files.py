@@ -1,0 +1,85 @@
+"""Picture files: those of a folder tree, or those that a list names."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from vosr_jax.data.pictures import UnreadablePicture, is_picture_path
+from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.source import Source
+from vosr_jax.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource(Source):
+    """Picture files, one record each.
+
+    Attributes:
+      folder: what the files' names are relative to.
+      files: names relative to folder, in a fixed order.
+    """
+
+    folder: str
+    files: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def record_name(self, position: int) -> str:
+        return os.path.join(self.folder, self.files[position])
+
+    def open(self, position: int) -> BinaryIO:
+        try:
+            return open(self.record_name(position), "rb")
+        except (OSError, ValueError) as error:
+            raise UnreadablePicture(getattr(error, "strerror", None) or str(error)) from error
+
+
+def folder_source(folder: str, weight: float = 1.0) -> FileSource:
+    """Every picture below a folder, links followed (each folder once), sorted by path.
+
+    Raises:
+      UserError: there is no such folder, it or one below may not be read, or there is no picture.
+    """
+    if not os.path.exists(folder):
+        raise UserError(f"data.sources: there is no folder {folder}; correct the path")
+    if not os.path.isdir(folder):
+        raise UserError(f"data.sources: {folder} is a file; name the folder that holds pictures")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"data.sources: {folder} may not be read; change its permissions")
+    # By code points, so that the order does not depend on the machine's language.
+    files = Names(sorted(_pictures_below(folder)))
+    if not files:
+        raise UserError(
+            f"data.sources: no photographs in {folder} or below it; put .jpg, .png, .webp or "
+            ".tif files there, or name another folder"
+        )
+    return FileSource(folder, weight, str(folder), files)
+
+
+def _pictures_below(folder: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"data.sources: {error.filename} may not be read ({error.strerror}); change its "
+            "permissions, or name another folder"
+        ) from error
+
+    visited = set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        about = os.stat(parent)
+        if (about.st_dev, about.st_ino) in visited:
+            # Else a link to a folder above would be followed for ever.
+            folders.clear()
+            continue
+        visited.add((about.st_dev, about.st_ino))
+        folders.sort()
+        inside = os.path.relpath(parent, folder)
+        prefix = "" if inside == "." else inside + os.sep
+        yield from (prefix + name for name in names if is_picture_path(name))
+
+
+def file_source(name: str, paths: Sequence[Path | str], weight: float = 1.0) -> FileSource:
+    """Some files in the order given."""
+    return FileSource(name, weight, "", Names(str(path) for path in paths))

@@ -1,0 +1,137 @@
+"""From the text in `data.sources` to open sources."""
+
+import glob
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vosr_jax.data.photographs import scikit_image_photographs
+from vosr_jax.data.pictures import is_picture_path
+from vosr_jax.data.sources.array_records import (
+    array_record_source,
+    tfds_folder_source,
+    tfds_source,
+)
+from vosr_jax.data.sources.files import file_source, folder_source
+from vosr_jax.data.sources.official_text import text_sources
+from vosr_jax.data.sources.source import Source
+from vosr_jax.data.sources.tar import tar_source
+from vosr_jax.errors import UserError
+
+PREFIXES = ("files", "tar", "arrayrecord", "list", "tfds")
+
+
+def parse_sources(text: str | None) -> tuple[Source, ...]:
+    """Open what `data.sources` names.
+
+    Args:
+      text: `path[:weight],...`, each with its share of the samples (1 where it is left out).
+        A path is a folder of pictures, of tar shards, of ArrayRecord shards or of a prepared
+        TensorFlow dataset; a .tar or .array_record file, or a pattern with * for several; or a
+        .txt file in the official format. `tfds:name` is a TensorFlow dataset. A prefix
+        (files:, tar:, arrayrecord:, list:) says which kind is meant where that is unclear.
+        None or empty: scikit-image's photographs.
+
+    Raises:
+      UserError: a path or weight that is none.
+    """
+    if not text or not text.strip():
+        return (file_source("scikit-image", scikit_image_photographs()),)
+    opened: list[Source] = []
+    for part in text.split(","):
+        opened += _open(*_path_and_weight(part))
+    return tuple(opened)
+
+
+def _path_and_weight(part: str) -> tuple[str, float]:
+    part = part.strip()
+    path, colon, weight_text = part.rpartition(":")
+    if not part:
+        raise UserError("data.sources: there is nothing between two commas; write path[:weight],…")
+    if not colon or os.path.exists(part):
+        return part, 1.0
+    try:
+        weight = float(weight_text)
+    except ValueError:
+        return part, 1.0
+    if not 0 < weight < float("inf"):
+        raise UserError(f"data.sources: the weight of {path} is {weight_text}; it must be above 0")
+    return path, weight
+
+
+def _open(path: str, weight: float) -> tuple[Source, ...]:
+    prefix, colon, rest = path.partition(":")
+    if not colon or prefix not in PREFIXES or os.path.exists(path):
+        prefix, rest = "", path
+    if prefix == "tfds":
+        return (tfds_source(rest, weight),)
+    rest = os.path.expanduser(rest)
+    kind = prefix or _kind(rest)
+    if kind == "list":
+        return text_sources(rest, _open_shards, weight)
+    if kind == "tar":
+        return (tar_source(rest, _shards(rest, _is_tar), weight),)
+    if kind == "arrayrecord":
+        return (_open_array_records(rest, weight),)
+    return (folder_source(rest, weight),)
+
+
+def _kind(path: str) -> str:
+    """One of PREFIXES, by suffix or by what a folder holds."""
+    if path.lower().endswith(".txt"):
+        return "list"
+    if _is_tar(path):
+        return "tar"
+    if _is_array_record(path):
+        return "arrayrecord"
+    if not os.path.isdir(path):
+        return "files"
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return "files"
+    found = {
+        "tar": any(map(_is_tar, names)),
+        "arrayrecord": any(map(_is_array_record, names)),
+        "files": any(map(is_picture_path, names)),
+    }
+    kinds = [kind for kind, holds in found.items() if holds]
+    if len(kinds) > 1:
+        raise UserError(
+            f"data.sources: {path} holds {' and '.join(kinds)}; say which is meant with a prefix, "
+            f"as in {kinds[0]}:{path}"
+        )
+    return kinds[0] if kinds else "files"
+
+
+def _is_tar(path: str) -> bool:
+    return path.lower().endswith(".tar") and not os.path.basename(path).startswith(".")
+
+
+def _is_array_record(path: str) -> bool:
+    """Also names such as train.array_record-00000-of-00004, and patterns of them."""
+    name = os.path.basename(path).lower()
+    return not name.startswith(".") and (".array_record" in name or name.endswith(".arrayrecord"))
+
+
+def _shards(path: str, is_one: Callable[[str], bool]) -> list[str]:
+    """The shards that a file, a folder or a pattern stands for, by name."""
+    if os.path.isdir(path):
+        found = [os.path.join(path, name) for name in os.listdir(path) if is_one(name)]
+    else:
+        found = [path] if os.path.exists(path) else glob.glob(path)
+    if not found:
+        raise UserError(f"data.sources: there are no shards at {path}; correct the path")
+    return sorted(found)
+
+
+def _open_array_records(path: str, weight: float) -> Source:
+    if (Path(path) / "features.json").exists():
+        return tfds_folder_source(path, weight)
+    return array_record_source(path, _shards(path, _is_array_record), weight)
+
+
+def _open_shards(folder: str, weight: float) -> Source:
+    """A folder that a text file names: tar shards officially, any kind here."""
+    (source,) = _open(folder, weight)
+    return source

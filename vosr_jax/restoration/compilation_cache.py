@@ -1,0 +1,30 @@
+"""Compiled programs kept on disk, so that only the first run of a shape compiles."""
+
+import os
+from pathlib import Path
+
+# Programs that compile faster than this are not worth a file.
+_SHORTEST_COMPILATION = 0.05
+
+
+def cache_folder() -> Path:
+    """Where compiled programs lie: below VOSR_CACHE_DIR, else the user's cache folder."""
+    own = os.environ.get("VOSR_CACHE_DIR")
+    if own:
+        return Path(own).expanduser() / "compiled"
+    users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(users) / "vosr_jax" / "compiled"
+
+
+def use_compilation_cache() -> None:
+    """Let JAX keep compiled programs; where JAX has been given a folder, that one stays.
+
+    JAX takes its folder and thresholds from JAX_COMPILATION_CACHE_DIR and its other variables.
+    A folder that cannot be written costs a warning of JAX and no result.
+    """
+    import jax
+
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _SHORTEST_COMPILATION)

@@ -1,0 +1,218 @@
+"""Run a convolutional network stage by stage over maps that need not fit a device.
+
+A stage is the part of a network between two places that must see the whole picture (the
+statistics of a group norm, the middle attention). It runs tile by tile, all tiles of one shape
+whatever the map's, reading its input with a halo and writing its output to a map on the host;
+on the way it gathers the output's statistics for the next norm. So every pixel is computed from
+what the untiled network would use, and the device holds one tile at a time.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+_SIDE_MULTIPLE = 8
+_SMALLEST_SIDE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is computed of every tile.
+
+    Attributes:
+      compute: (module, statistics, inside, tile, *others) -> tile of the output. `tile` carries
+        the halo and `inside`, [1, rows, columns, 1], is 0 where it lies beyond the picture;
+        `others` are further maps at the same pixels, without halo.
+      halo: input pixels needed before and after a tile.
+      up, down: the output's side over the input's is up / down.
+    """
+
+    compute: Callable[..., Array]
+    halo: tuple[int, int] = (1, 1)
+    up: int = 1
+    down: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Mean and variance of a map's channel groups over the whole picture, float32 [groups]."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def run_stage(
+    stage: Stage,
+    module: nnx.Module,
+    source: np.ndarray,
+    target: np.ndarray,
+    area: int,
+    *,
+    statistics: Statistics | None = None,
+    others: tuple[np.ndarray, ...] = (),
+    groups: int = 0,
+) -> Statistics | None:
+    """Compute a whole map from another.
+
+    Args:
+      stage: what to compute.
+      module: its parameters.
+      source: [H, W, C] input.
+      target: [H up / down, W up / down, C'] output; it may be one of `others`, not `source`.
+      area: a tile's pixels times channels at most.
+      statistics: of the input's norm, where it has a group norm.
+      others: further inputs of the output's size.
+      groups: of the output's next group norm; 0 where there is none.
+
+    Returns:
+      The output's statistics, None for 0 groups.
+    """
+    height, width = source.shape[:2]
+    channels = max(source.shape[2], target.shape[2] * stage.up**2 // stage.down**2)
+    side = tile_side(area, channels, max(height, width))
+    graph, state = nnx.split(module)
+    merged = _Merged(groups) if groups else None
+    waiting: tuple | None = None
+    for row, fresh_rows in _tiles(height, side):
+        for column, fresh_columns in _tiles(width, side):
+            start, fresh = (row, column), (fresh_rows, fresh_columns)
+            lengths = zip(start, (height, width), strict=True)
+            inside = tuple(_inside(s, side, length, stage) for s, length in lengths)
+            counted = tuple(_counted(s, f, side, stage) for s, f in zip(start, fresh, strict=True))
+            tile = _read(source, start, side, stage.halo)
+            same = tuple(_read(o, _scale(start, stage), _one(side, stage), (0, 0)) for o in others)
+            result = _compute(
+                (stage, graph, groups), state, _arrays(statistics), inside, counted, tile, same
+            )
+            # One tile is computed while the one before is written.
+            if waiting is not None:
+                _write(target, merged, stage, *waiting)
+            waiting = (result, start, fresh)
+    if waiting is not None:
+        _write(target, merged, stage, *waiting)
+    return merged.finish() if merged is not None else None
+
+
+def tile_side(area: int, channels: int, longest: int) -> int:
+    """The side of a tile in input pixels, a multiple of 8.
+
+    Args:
+      area: a tile's pixels times channels at most.
+      channels: of the tile.
+      longest: side of the map. Tiles are halved while one still covers it, so that a small map
+        costs little more than itself and yet all maps share two or three shapes.
+    """
+    side = math.isqrt(area // channels) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+    half = side // 2 // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+    while half >= max(longest, _SMALLEST_SIDE):
+        side, half = half, half // 2 // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+    return max(side, _SMALLEST_SIDE)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compute(static, state, statistics, inside, counted, tile, others):
+    stage, graph, groups = static
+    rows, columns = (mask.astype(jnp.float32) for mask in inside)
+    mask = (rows[:, None] * columns[None])[None, :, :, None]
+    output = stage.compute(nnx.merge(graph, state), statistics, mask, tile, *others)
+    if not groups:
+        return output, None
+    return output, _moments(output, counted, groups)
+
+
+def _moments(output: Array, counted, groups: int) -> tuple[Array, Array]:
+    """Mean and squared deviations of a tile's groups, over the pixels that count."""
+    rows, columns = (mask.astype(jnp.float32) for mask in counted)
+    weight = (rows[:, None] * columns[None])[None, :, :, None, None]
+    grouped = output.reshape(*output.shape[:3], groups, -1)
+    count = jnp.sum(weight) * grouped.shape[-1]
+    mean = jnp.sum(grouped * weight, (0, 1, 2, 4)) / count
+    deviation = (grouped - mean[:, None]) * weight
+    return mean, jnp.sum(jnp.square(deviation), (0, 1, 2, 4))
+
+
+class _Merged:
+    """Statistics of all tiles so far, merged in double precision (Chan et al., 1979)."""
+
+    def __init__(self, groups: int):
+        self.count, self.mean, self.squares = 0, np.zeros(groups), np.zeros(groups)
+
+    def add(self, count: int, mean: np.ndarray, squares: np.ndarray) -> None:
+        total = self.count + count
+        difference = np.asarray(mean, np.float64) - self.mean
+        self.mean = self.mean + difference * (count / total)
+        self.squares = self.squares + squares + difference**2 * (self.count * count / total)
+        self.count = total
+
+    def finish(self) -> Statistics:
+        variance = self.squares / max(self.count, 1)
+        return Statistics(self.mean.astype(np.float32), variance.astype(np.float32))
+
+
+def _arrays(statistics: Statistics | None):
+    return None if statistics is None else (statistics.mean, statistics.variance)
+
+
+def _tiles(length: int, side: int) -> list[tuple[int, tuple[int, int]]]:
+    """(start, (first, last) input pixel that no earlier tile has) along one axis.
+
+    The last tile is shifted inward; where the map is shorter than a tile, it sticks out.
+    """
+    starts = [*range(0, max(length - side, 0), side), max(length - side, 0)]
+    ends = [min(start + side, length) for start in starts]
+    firsts = [0, *ends[:-1]]
+    return [(s, (a, b)) for s, a, b in zip(starts, firsts, ends, strict=True)]
+
+
+def _inside(start: int, side: int, length: int, stage: Stage) -> np.ndarray:
+    """Which pixels of a tile with its halo lie in the picture, at the input's resolution."""
+    before, after = stage.halo
+    position = np.arange(start - before, start + side + after)
+    return (position >= 0) & (position < length)
+
+
+def _one(pixels: int, stage: Stage) -> int:
+    return pixels * stage.up // stage.down
+
+
+def _scale(start: tuple[int, int], stage: Stage) -> tuple[int, int]:
+    return _one(start[0], stage), _one(start[1], stage)
+
+
+def _counted(start: int, fresh: tuple[int, int], side: int, stage: Stage) -> np.ndarray:
+    """Which pixels of an output tile are new, along one axis."""
+    first, last = (_one(pixel - start, stage) for pixel in fresh)
+    position = np.arange(_one(side, stage))
+    return (position >= first) & (position < last)
+
+
+def _read(
+    source: np.ndarray, start: tuple[int, int], side: int, halo: tuple[int, int]
+) -> np.ndarray:
+    """[1, side + halo, side + halo, C]; zero beyond the map."""
+    before, after = halo
+    slices, padding = [], []
+    for first, length in zip(start, source.shape[:2], strict=True):
+        low, high = first - before, first + side + after
+        slices.append(slice(max(low, 0), min(high, length)))
+        padding.append((max(-low, 0), max(high - length, 0)))
+    return np.pad(source[tuple(slices)], [*padding, (0, 0)])[None]
+
+
+def _write(target, merged, stage: Stage, result, start, fresh) -> None:
+    """The new pixels of a finished tile, and their statistics."""
+    output, moments = result
+    (top, bottom), (left, right) = ((_one(a, stage), _one(b, stage)) for a, b in fresh)
+    row, column = _scale(start, stage)
+    values = np.asarray(output)[0, top - row : bottom - row, left - column : right - column]
+    target[top:bottom, left:right] = values
+    if merged is not None:
+        count = (bottom - top) * (right - left) * (values.shape[-1] // len(merged.mean))
+        merged.add(count, *(np.asarray(value) for value in moments))

@@ -1,0 +1,265 @@
+"""Autoencoders in tiles: the untiled result, in memory that the tile bounds.
+
+Tiles that are normalized by their own statistics, or attend to themselves alone, come out in
+other colours than their neighbours. Here the group norms' statistics and the middle attention
+are those of the whole picture: the networks run stage by stage (streaming.py), every stage over
+all tiles. Stable Diffusion's encoder and decoder, the light decoder and Qwen-Image's share this
+walk; theirs differ in their norms, Qwen's are a pixel's own.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from vosr_jax.models.autoencoders.blocks import double
+from vosr_jax.models.layers import Conv, matmul_precision
+from vosr_jax.restoration.maps import Maps
+from vosr_jax.restoration.streamed_attention import streamed_attention
+from vosr_jax.restoration.streaming import Stage, Statistics, run_stage
+
+
+def encode_tiled(
+    autoencoder: Any,
+    image: np.ndarray,
+    noise: np.ndarray | None,
+    tile_size: int,
+    host_bytes: int | None = None,
+) -> np.ndarray:
+    """`models.autoencoders.encode` in tiles, a picture after another.
+
+    Args:
+      autoencoder: with an encoder of convolutions.
+      image: [B, H, W, 3] in [-1, 1], sides multiples of `downscale`.
+      noise: [B, h, w, C], or None for the posterior's mode.
+      tile_size: side of a tile in pixels, at the finest resolution.
+      host_bytes: what features may take of the host's memory before they go to a file, as
+        in `Maps`.
+
+    Returns:
+      [B, h, w, C] float32.
+
+    Raises:
+      UserError: the disk of the temporary files is full.
+    """
+    encoded = []
+    for picture in np.asarray(image):
+        with Maps(host_bytes) as maps:
+            walk = _Walk(maps, autoencoder.encoder, tile_size)
+            encoded.append(np.array(walk.encode(picture)))
+    mean, std = autoencoder.posterior(jnp.asarray(np.stack(encoded)))
+    if noise is not None and std is not None:
+        mean = mean + std * noise
+    return np.asarray(mean * autoencoder.scaling_factor)
+
+
+def decode_tiled(
+    autoencoder: Any, latent: np.ndarray, tile_size: int, host_bytes: int | None = None
+) -> np.ndarray:
+    """`models.autoencoders.decode` in tiles, a latent after another; clipped.
+
+    Args:
+      autoencoder: with a decoder of convolutions.
+      latent: [B, h, w, C], as the denoiser has it.
+      tile_size: side of a tile in pixels, at the finest resolution.
+      host_bytes: as in `encode_tiled`.
+
+    Returns:
+      [B, H, W, 3] float32 in [-1, 1].
+
+    Raises:
+      UserError: the disk of the temporary files is full.
+    """
+    given = autoencoder.decoder_input(jnp.asarray(latent) / autoencoder.scaling_factor)
+    pictures = []
+    for one in np.asarray(given):
+        with Maps(host_bytes) as maps:
+            picture = _Walk(maps, autoencoder.decoder, tile_size).decode(one)
+            pictures.append(np.clip(np.array(picture), -1, 1))
+    return np.stack(pictures)
+
+
+class _Walk:
+    """One network over one picture.
+
+    Args:
+      maps: where the features go.
+      network: encoder or decoder.
+      tile_size: in pixels at the finest resolution.
+    """
+
+    def __init__(self, maps: Maps, network: Any, tile_size: int):
+        self.maps, self.network = maps, network
+        # The finest resolution is the encoder's first and the decoder's last.
+        width = min(network.conv_in.kernel.shape[-1], network.conv_out.kernel.shape[-2])
+        self.area = tile_size**2 * width
+        self.groups = getattr(network.norm_out, "groups", 0)
+
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        """[H, W, 3] to the posterior's moments [h, w, 2 C]."""
+        net = self.network
+        x, statistics = self._run(_CONV, net.conv_in, image, _width(net.conv_in))
+        for level in net.levels:
+            for block in level.blocks:
+                x, statistics = self._block(block, x, statistics)
+            if level.resample is not None:
+                x, statistics = self._run(_HALVE, level.resample, x, _width(level.resample))
+        x, statistics = self._middle(x, statistics)
+        out = _Out(net.norm_out, net.conv_out, net.quant)
+        return self._run(_LAST, out, x, _width(net.conv_out), statistics, last=True)[0]
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        """[h, w, C] to [H, W, 3]."""
+        net = self.network
+        first = _In(net.quant, net.conv_in)
+        x, statistics = self._run(_FIRST, first, latent, _width(net.conv_in))
+        x, statistics = self._middle(x, statistics)
+        for level in net.levels:
+            for block in level.blocks:
+                x, statistics = self._block(block, x, statistics)
+            if level.resample is not None:
+                x, statistics = self._run(_DOUBLE, level.resample, x, _width(level.resample))
+        out = _Out(net.norm_out, net.conv_out, None)
+        return self._run(_LAST, out, x, _width(net.conv_out), statistics, last=True)[0]
+
+    def _middle(self, x: np.ndarray, statistics) -> tuple[np.ndarray, Statistics | None]:
+        middle = self.network.middle
+        x, statistics = self._block(middle.before, x, statistics)
+        # Stable Diffusion's attention is a module in the middle, Qwen's is the middle's own.
+        attention = getattr(middle, "attention", middle)
+        if attention is not None:
+            x, statistics = self._attend(attention, x, statistics)
+        return self._block(middle.after, x, statistics)
+
+    def _attend(self, attention: Any, x: np.ndarray, statistics):
+        channels = x.shape[2]
+        projected = self.maps.new((*x.shape[:2], 3 * channels))
+        run_stage(_PROJECT, attention, x, projected, self.area, statistics=statistics)
+        attended = self.maps.new(x.shape)
+        flat = projected.reshape(-1, 3, channels)
+        streamed_attention(flat, attended.reshape(-1, channels))
+        self.maps.free(projected)
+        # x is both input and result: no pixel looks at its neighbours here.
+        found = run_stage(_JOIN, attention, attended, x, self.area, others=(x,), groups=self.groups)
+        self.maps.free(attended)
+        return x, found
+
+    def _block(self, block: Any, x: np.ndarray, statistics):
+        hidden = self.maps.new((*x.shape[:2], _width(block.conv1)))
+        found = run_stage(
+            _FIRST_HALF, block, x, hidden, self.area, statistics=statistics, groups=self.groups
+        )
+        # Where the channels stay the same, the result takes its input's place.
+        same = x.shape == hidden.shape
+        y = x if same else self.maps.new(hidden.shape)
+        found = run_stage(
+            _SECOND_HALF,
+            block,
+            hidden,
+            y,
+            self.area,
+            statistics=found,
+            others=(x,),
+            groups=self.groups,
+        )
+        for used in (hidden,) if same else (hidden, x):
+            self.maps.free(used)
+        return y, found
+
+    def _run(self, stage: Stage, module: Any, x, channels: int, statistics=None, *, last=False):
+        """One stage into a new map; x is given back."""
+        sides = (n * stage.up // stage.down for n in x.shape[:2])
+        y = self.maps.new((*sides, channels))
+        groups = 0 if last else self.groups
+        found = run_stage(stage, module, x, y, self.area, statistics=statistics, groups=groups)
+        self.maps.free(x)
+        return y, found
+
+
+class _In(nnx.Module):
+    """The decoder's first layers."""
+
+    def __init__(self, quant: Any, conv: Conv):
+        self.quant, self.conv = quant, conv
+
+
+class _Out(nnx.Module):
+    """A coder's last layers."""
+
+    def __init__(self, norm: Any, conv: Conv, quant: Any):
+        self.norm, self.conv, self.quant = norm, conv, quant
+
+
+def _width(conv: Conv) -> int:
+    return conv.kernel.shape[-1]
+
+
+def _convolve(conv: Conv, x: Array, stride: int = 1) -> Array:
+    """3x3 without padding: the tile brings its neighbours along."""
+    y = jax.lax.conv_general_dilated(
+        x,
+        conv.kernel[...],
+        window_strides=(stride, stride),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=matmul_precision(x.dtype),
+    )
+    return y + conv.bias[...]
+
+
+def _activated(norm: Any, statistics, inside: Array, x: Array) -> Array:
+    """silu(norm(x)), zero beyond the picture, as a padded convolution sees it."""
+    return jax.nn.silu(_normed(norm, statistics, x)) * inside
+
+
+def _normed(norm: Any, statistics, x: Array) -> Array:
+    return norm(x) if statistics is None else norm(x, statistics)
+
+
+def _conv(conv, statistics, inside, x):
+    return _convolve(conv, x)
+
+
+def _first(module, statistics, inside, x):
+    x = x if module.quant is None else module.quant(x)
+    return _convolve(module.conv, x * inside)
+
+
+def _halve(conv, statistics, inside, x):
+    return _convolve(conv, x, stride=2)
+
+
+def _double(conv, statistics, inside, x):
+    # The tile has one pixel of halo, which becomes two; the convolution needs one.
+    return _convolve(conv, double(x)[:, 1:-1, 1:-1])
+
+
+def _first_half(block, statistics, inside, x):
+    return _convolve(block.conv1, _activated(block.norm1, statistics, inside, x))
+
+
+def _second_half(block, statistics, inside, hidden, x):
+    y = _convolve(block.conv2, _activated(block.norm2, statistics, inside, hidden))
+    return y + (x if block.shortcut is None else block.shortcut(x))
+
+
+def _project(attention, statistics, inside, x):
+    return jnp.concatenate(attention.project(_normed(attention.norm, statistics, x)), -1)
+
+
+def _join(attention, statistics, inside, attended, x):
+    return attention.join(x, attended)
+
+
+def _last(module, statistics, inside, x):
+    y = _convolve(module.conv, _activated(module.norm, statistics, inside, x))
+    return y if module.quant is None else module.quant(y)
+
+
+_CONV, _FIRST, _LAST = Stage(_conv), Stage(_first), Stage(_last)
+_FIRST_HALF, _SECOND_HALF = Stage(_first_half), Stage(_second_half)
+_HALVE, _DOUBLE = Stage(_halve, halo=(0, 1), down=2), Stage(_double, up=2)
+_PROJECT, _JOIN = Stage(_project, halo=(0, 0)), Stage(_join, halo=(0, 0))

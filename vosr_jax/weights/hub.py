@@ -1,0 +1,341 @@
+"""Models from the Hugging Face hub: a name or id becomes a folder on this machine.
+
+The protocol, the progress bar and the cache are huggingface_hub's; it is an optional package.
+What is ours: which files a model needs; that a killed download goes on where it stopped, for
+which the library alone has only a process's lifetime; and that a file enters the cache once its
+checksum is the one that the hub states.
+"""
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from vosr_jax.errors import UserError
+from vosr_jax.weights.official_args import (
+    AUTOENCODERS,
+    ENCODER_FOLDER,
+    ENCODERS,
+    LIGHT_DECODER,
+)
+
+# The page that the official README names, and its folders.
+RELEASE_REPO = "CSWRY/VOSR"
+RELEASED = {
+    "0.5b": "VOSR_0.5B_ms",
+    "0.5b-onestep": "VOSR_0.5B_os",
+    "1.4b": "VOSR_1.4B_ms",
+    "1.4b-onestep": "VOSR_1.4B_os",
+}
+_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::([^@]+))?(?:@(.+))?")
+_CHECKPOINT = re.compile(r"(?:(?:clean_weights|checkpoints)/)?(ema_model|model)[^/]*")
+_VERIFIED = ".vosr_verified"
+_CHUNK = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class HubModel:
+    """A model on the hub.
+
+    Attributes:
+      repo: owner/name.
+      subfolder: of the repository, or "" for its top.
+      revision: branch, tag or commit; None for the newest.
+    """
+
+    repo: str
+    subfolder: str = ""
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        folder = f":{self.subfolder}" if self.subfolder else ""
+        return f"{self.repo}{folder}" + (f"@{self.revision}" if self.revision else "")
+
+
+def parse(name: str) -> HubModel | None:
+    """A released model's name or owner/repo:subfolder@revision; None for anything else.
+
+    Raises:
+      UserError: a subfolder that leads out of the repository.
+    """
+    plain, _, revision = name.partition("@")
+    if plain in RELEASED:
+        return HubModel(RELEASE_REPO, RELEASED[plain], revision or None)
+    match = _ID.fullmatch(name)
+    if match is None or name.startswith((".", "/")):
+        return None
+    subfolder = (match[2] or "").strip("/")
+    if ".." in PurePosixPath(subfolder).parts:
+        raise UserError(f"{name}: a subfolder must lie inside the repository")
+    return HubModel(match[1], subfolder, match[3])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Remote:
+    """A file as the hub states it: sha256 for a large one, git's checksum for a small one."""
+
+    path: str
+    checksum: str
+
+
+def fetch(model: HubModel) -> Path:
+    """The folder of a model, every file of it downloaded and checked.
+
+    Args:
+      model: on the hub; the environment's HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE hold.
+
+    Returns:
+      The model's folder in the local cache.
+
+    Raises:
+      UserError: huggingface_hub is missing, the hub cannot be reached, there is no such
+        repository, folder or file, or a checksum differs.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise UserError(
+            f"{model} lies on the Hugging Face hub, which needs one more package: "
+            "pip install 'vosr_jax[hub]'; or download it and give the folder"
+        ) from error
+    if constants.HF_HUB_OFFLINE:
+        return _cached(model)
+    commit, remote = _listing(model, huggingface_hub)
+    wanted = _wanted(model, remote, lambda path: _get(model, commit, remote[path]))
+    places = [_get(model, commit, remote[path]) for path in wanted]
+    reference = _reference(model)
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit)
+    # From the file up to what stands for the repository's top.
+    top = places[0].parents[len(PurePosixPath(wanted[0]).parts) - 1]
+    return top / model.subfolder
+
+
+def _store(model: HubModel) -> Path:
+    """The folder of a repository in the cache of huggingface_hub."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
+
+
+def _reference(model: HubModel) -> Path:
+    """The cache's file that says which commit a revision was."""
+    return _store(model) / "refs" / (model.revision or "main")
+
+
+def _cached(model: HubModel) -> Path:
+    """A model that was fetched before, without asking the hub."""
+    reference = _reference(model)
+    commit = reference.read_text().strip() if reference.is_file() else model.revision or "main"
+    folder = _store(model) / "snapshots" / commit / model.subfolder
+    if not folder.is_dir():
+        raise UserError(
+            f"{model} is not in the local cache and HF_HUB_OFFLINE is set; unset it once to "
+            "download the model, or give a folder"
+        )
+    return folder
+
+
+def _listing(model: HubModel, library: Any) -> tuple[str, dict[str, _Remote]]:
+    """(commit, {path: file}) of a repository."""
+    from huggingface_hub import errors
+
+    try:
+        info = library.HfApi().model_info(
+            model.repo, revision=model.revision, files_metadata=True, timeout=_timeout()
+        )
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{model}: the repository has no revision {model.revision}") from error
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{model}: its page asks to accept terms first; do so and set HF_TOKEN"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{model}: the hub has no repository {model.repo}, or it is private (set HF_TOKEN)"
+        ) from error
+    except Exception as error:
+        raise UserError(_unreachable(model, error)) from error
+    files = {}
+    for sibling in info.siblings or []:
+        large = getattr(sibling, "lfs", None)
+        checksum = large.sha256 if large is not None else sibling.blob_id
+        files[sibling.rfilename] = _Remote(sibling.rfilename, str(checksum or ""))
+    return str(info.sha), files
+
+
+def _timeout() -> float:
+    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT", 10))
+
+
+def _unreachable(model: HubModel, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    return (
+        f"{model} cannot be fetched from {endpoint} ({reason}); try again, what has arrived is "
+        "kept; or download it by other means and give the folder"
+    )
+
+
+def _get(model: HubModel, commit: str, file: _Remote) -> Path:
+    """One file, downloaded (on from where an earlier download stopped) and checked."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        if file.checksum:
+            _fill_cache(model, commit, file)
+        place = Path(hf_hub_download(model.repo, file.path, revision=commit))
+    except UserError:
+        raise
+    except errors.EntryNotFoundError as error:
+        raise UserError(
+            f"{model}: the hub lists {file.path} but does not give it; try again later, or "
+            "download it by other means and give the folder"
+        ) from error
+    except Exception as error:
+        raise UserError(_unreachable(model, error)) from error
+    return place
+
+
+def _fill_cache(model: HubModel, commit: str, file: _Remote) -> None:
+    """Put a file's content into the cache of huggingface_hub, which names it by its checksum."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    store = _store(model)
+    blob = store / "blobs" / file.checksum
+    mark = store / _VERIFIED / file.checksum
+    if mark.exists() and blob.exists():
+        return
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    mark.parent.mkdir(exist_ok=True)
+    partial = blob.with_name(f"{file.checksum}.partial")
+    with WeakFileLock(mark.with_suffix(".lock")):
+        if not blob.exists():
+            url, headers = hf_hub_url(model.repo, file.path, revision=commit), build_hf_headers()
+            facts = get_hf_file_metadata(url, headers=headers)
+            if urlsplit(facts.location).netloc != urlsplit(url).netloc:
+                headers.pop("authorization", None)  # not for the host that only stores
+            with open(partial, "ab") as target:
+                if facts.size is not None and target.tell() > facts.size:
+                    target.truncate(0)
+                http_get(
+                    facts.location,
+                    target,
+                    resume_size=target.seek(0, os.SEEK_END),
+                    headers=headers,
+                    expected_size=facts.size,
+                    displayed_filename=file.path,
+                )
+        whole = blob if blob.exists() else partial
+        if checksum(whole, len(file.checksum)) != file.checksum:
+            whole.unlink()
+            raise UserError(
+                f"{model}: {file.path} arrived with another checksum than the hub states and was "
+                "removed; run the command again to fetch it anew"
+            )
+        whole.replace(blob)
+        mark.touch()
+
+
+def checksum(path: Path, digits: int) -> str:
+    """A file's checksum as the hub states it: sha256 (64 digits) or git's sha1 of a blob (40)."""
+    digest = hashlib.sha256()
+    if digits == 40:
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _wanted(model: HubModel, remote: dict[str, _Remote], get) -> list[str]:
+    """The files that a model needs: an export's, or a checkpoint's with its frozen networks."""
+    inside = f"{model.subfolder}/" if model.subfolder else ""
+    own = [path for path in remote if path.startswith(inside)]
+    if not own:
+        folders = sorted({path.split("/")[0] for path in remote if "/" in path})
+        raise UserError(
+            f"{model}: the repository has no folder {model.subfolder or '/'}; it has "
+            f"{', '.join(folders) or 'none'}"
+        )
+    names = {path.removeprefix(inside) for path in own}
+    if "config.json" in names and {"model.safetensors", "model.safetensors.index.json"} & names:
+        return own
+    args_path = _args_path(model, remote)
+    from vosr_jax.weights.json_file import read_json_object
+
+    args = read_json_object(get(args_path))
+    weights = _weights(model, names)
+    return [args_path, *(inside + name for name in weights), *_parts(model, args, remote)]
+
+
+def _args_path(model: HubModel, remote: dict[str, _Remote]) -> str:
+    folder = PurePosixPath(model.subfolder)
+    for candidate in (folder, *folder.parents):
+        path = (candidate / "args.json").as_posix()
+        if path in remote:
+            return path
+    raise UserError(
+        f"{model} holds neither an export (config.json, model.safetensors) nor args.json of an "
+        "official checkpoint"
+    )
+
+
+def _weights(model: HubModel, names: Iterable[str]) -> list[str]:
+    """The averaged weights where there are such, else the raw ones."""
+    files = sorted(
+        n for n in names if n.endswith((".safetensors", ".safetensors.index.json", ".pth"))
+    )
+    for stem in ("ema_model", "model"):
+        found = [n for n in files if (m := _CHECKPOINT.fullmatch(n)) and m[1] == stem]
+        if found:
+            return found
+    if len(files) == 1:
+        return files
+    raise UserError(f"{model} holds no weights named as the official checkpoints' are")
+
+
+def _parts(model: HubModel, args: dict[str, Any], remote: dict[str, _Remote]) -> list[str]:
+    """Files of the frozen networks that args.json names, wherever they lie in the repository."""
+    kind = args.get("ae_type")
+    named = [args.get("ae_path") or AUTOENCODERS.get(str(kind), "")]
+    if kind == "sd2":
+        named.append(LIGHT_DECODER)
+    if args.get("enc_type") in ENCODERS:
+        named.append(f"{ENCODER_FOLDER}/{ENCODERS[args['enc_type']]}")
+    files = []
+    for name in named:
+        found = _located(str(name), kind, remote)
+        if not found:
+            raise UserError(
+                f"{model} needs {name}, which {model.repo} does not hold; put it beside the "
+                "checkpoint in a folder of your own, together with the rest, and give that folder"
+            )
+        files += found
+    return files
+
+
+def _located(name: str, kind: Any, remote: dict[str, _Remote]) -> list[str]:
+    """A file or a folder's weights by the last parts of its name, the longest match first."""
+    parts = PurePosixPath(name).parts
+    for start in range(len(parts)):
+        tail = "/".join(parts[start:])
+        for path in (tail, f"{tail}/vae" if kind == "sd2" else tail):
+            if path in remote:
+                return [path]
+            below = [f for f in remote if f.rpartition("/")[0] == path]
+            config = [f for f in below if f.endswith("/config.json")]
+            weights = [f for f in below if "diffusion_pytorch_model" in f]
+            safe = [f for f in weights if f.endswith((".safetensors", ".json"))]
+            exact = [f for f in safe if f.endswith("/diffusion_pytorch_model.safetensors")]
+            if config and weights:
+                return config + (exact or safe or weights)
+    return []

@@ -1,0 +1,336 @@
+"""args.json of the official scripts: every key known, every value checked, as our Config.
+
+The official training writes its whole YAML config into args.json, so most keys concern training
+alone; the keys here are those of its four released configs, its scripts and its commands.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from vosr_jax.config.schema import (
+    LATENT_CHANNELS,
+    AutoencoderConfig,
+    Config,
+    DataConfig,
+    EncoderConfig,
+    EvalConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    SamplingConfig,
+)
+from vosr_jax.config.validation import validate
+from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.errors import UserError
+
+AUTOENCODERS = {
+    "sd2": "preset/ckpts/stable-diffusion-2-1-base",
+    "qwen": "preset/ckpts/Qwen-Image-vae-2d",
+}
+LIGHT_DECODER = "preset/ckpts/sd21_lwdecoder.pth"
+ENCODERS = {
+    "dinov2b": "dinov2_vitb14_pretrain.pth",
+    "dinov2l": "dinov2_vitl14_pretrain.pth",
+    "dinov2g": "dinov2_vitg14_pretrain.pth",
+}
+ENCODER_FOLDER = "preset/ckpts/torch_cache/checkpoints"
+
+# multi-step; one-step with the interval's end r as an input; one-step without (VOSR 2.0).
+KINDS = ("multi_step", "one_step", "one_step_2")
+KIND_KEY = "vosr_kind"
+_MULTI_STEPS = 25
+
+# {key: known values}; the interpolations differ in training only, both give w * lq here.
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "ae_type": tuple(LATENT_CHANNELS),
+    "enc_type": tuple(ENCODERS),
+    "interp_type": ("lin", "sph"),
+    "distill_type": ("shortcut", "rcgm"),
+    KIND_KEY: KINDS,
+}
+_COUNTS = (
+    *("resolution", "patch_size", "dim", "depth", "num_heads", "enc_dim", "encdim_ratio"),
+    *("infer_steps", "dinov2_size"),
+)
+_NUMBERS = ("mlp_ratio", "cfg_ratio", "cfg_scale", "t_start", "t_end", "weak_cond_strength_aelq")
+_SWITCHES = (
+    *("use_qknorm", "use_swiglu", "use_rope", "use_rmsnorm", "wo_shift", "use_pos"),
+    "auxiliary_time_cond",
+)
+_PATHS = ("ae_path", "lwdecoder_path")
+_LISTS = ("weak_cond_strength_aelq_list", "cond_strength_aelq_list", "layer_dinov2b_list")
+# Of training and of the official commands; they change nothing here.
+_WITHOUT_EFFECT = frozenset(
+    "a b u_weight seed suffix config exp_name report_to logging_dir output_dir "
+    "tracker_project_name train_dataset_config train_dataset_txt_paths_list "
+    "train_dataset_prob_paths_list test_dataset_txt_paths_list test_dataset_prob_paths_list "
+    "dataset_type shuffle_buffer dataloader_num_workers train_batch_size "
+    "gradient_accumulation_steps mixed_precision use_8bit_adam learning_rate adam_beta1 "
+    "adam_beta2 adam_weight_decay adam_epsilon max_grad_norm lr_scheduler lr_warmup_steps "
+    "lr_num_cycles lr_power max_train_steps checkpointing_steps inference_steps train_steps "
+    "use_ema ema_decay pretrained_ckpt resume_ckpt teacher_ckpt rcgm_delta_t rcgm_n_steps "
+    "test_lq_dir test_gt_dir test_upscale checkpoint input_image upscale process_size "
+    "align_method tile_size tile_overlap force_rerun".split()
+)
+_REQUIRED = (
+    *("ae_type", "enc_type", "resolution", "patch_size", "mlp_ratio", "dim", "depth", "num_heads"),
+    *("enc_dim", "encdim_ratio", "use_qknorm", "use_swiglu", "use_rope", "use_rmsnorm"),
+    *("layer_dinov2b_list", "weak_cond_strength_aelq_list"),
+)
+
+
+def config_of_args(
+    args: dict[str, Any], file: Path, *, r_embedding: bool | None = None
+) -> tuple[Config, tuple[str, ...]]:
+    """args.json as our settings.
+
+    Args:
+      args: its content.
+      file: where it lies, for messages.
+      r_embedding: whether the weights take the interval's end r; None where they are not at hand.
+
+    Returns:
+      (the Config, with the frozen networks' paths as the official code knows them; notes, one
+      sentence each: unknown keys, visual layers without effect).
+
+    Raises:
+      UserError: a key is missing, or its value unknown or of the wrong kind; it is named.
+    """
+    _check(args, file)
+    kind = kind_of_args(args, file, r_embedding)
+    layers, time = args["layer_dinov2b_list"], args.get("time_dist", ["uniform", 0.0, 1.0])
+    resolution, ae_type = args["resolution"], args["ae_type"]
+    config = Config(
+        model=ModelConfig(
+            patch_size=args["patch_size"],
+            width=args["dim"],
+            depth=args["depth"],
+            heads=args["num_heads"],
+            mlp_ratio=float(args["mlp_ratio"]),
+            token_hidden_ratio=args["encdim_ratio"],
+            r_embedding=kind == "one_step",
+            qk_norm=args["use_qknorm"],
+            swiglu=args["use_swiglu"],
+            rotary=args["use_rope"],
+            rms_norm=args["use_rmsnorm"],
+        ),
+        autoencoder=AutoencoderConfig(
+            kind=ae_type,
+            path=args.get("ae_path") or AUTOENCODERS[ae_type],
+            decoder=(args.get("lwdecoder_path") or LIGHT_DECODER) if ae_type == "sd2" else None,
+            sample_posterior=kind != "one_step_2",
+        ),
+        encoder=EncoderConfig(
+            kind=args["enc_type"],
+            path=f"{ENCODER_FOLDER}/{ENCODERS[args['enc_type']]}",
+            size=args.get("dinov2_size", 448),
+            # A negative one counts from the end of the encoder, whose depth its weights say.
+            block=max(layers[0], 0),
+            token_width=args["enc_dim"],
+        ),
+        objective=ObjectiveConfig(
+            time_distribution=time[0], time_mu=float(time[1]), time_sigma=float(time[2])
+        ),
+        guidance=GuidanceSettings(
+            kind="restoration" if kind == "multi_step" else "none",
+            drop_rate=float(args.get("cfg_ratio", 0.1)),
+            weak_strength_range=_pair(args["weak_cond_strength_aelq_list"]),
+            condition_strength=_pair(args.get("cond_strength_aelq_list", [5.0, 1.0])),
+            scale=float(args.get("cfg_scale", 1.0)),
+            interval=(float(args.get("t_start", 0.0)), float(args.get("t_end", 1.0))),
+        ),
+        data=DataConfig(crop_size=resolution),
+        sampling=SamplingConfig(
+            steps=args.get("infer_steps") or (_MULTI_STEPS if kind == "multi_step" else 1),
+            truncate=True,
+        ),
+        eval=EvalConfig(crop_size=resolution),
+    )
+    try:
+        validate(config.to_dict())
+    except UserError as error:
+        raise UserError(f"{file} cannot be run ({error})") from error
+    return config, _notes(args, file, kind)
+
+
+def kind_of_args(args: dict[str, Any], file: Path, r_embedding: bool | None = None) -> str:
+    """Which of `KINDS` a checkpoint is.
+
+    `vosr_kind` says it where it is there. Else: r among the inputs (the weights say so, or
+    auxiliary_time_cond) is "one_step"; without r, distill_type or infer_steps of 1 marks a
+    "one_step_2" (VOSR 2.0; an assumption, its args.json has not been seen); else "multi_step".
+
+    Raises:
+      UserError: args.json and the weights contradict each other.
+    """
+    stated = args.get(KIND_KEY)
+    distilled = bool(args.get("distill_type")) or args.get("infer_steps") == 1
+    has_r = r_embedding
+    if has_r is None:
+        has_r = args.get("auxiliary_time_cond", bool(args.get("distill_type")))
+    elif has_r != args.get("auxiliary_time_cond", has_r):
+        raise UserError(
+            f"{file}: auxiliary_time_cond is {args['auxiliary_time_cond']}, but the weights "
+            f"{'take' if has_r else 'do not take'} the interval's end; correct the key"
+        )
+    if stated is None:
+        return "one_step" if has_r else "one_step_2" if distilled else "multi_step"
+    if r_embedding is not None and (stated == "one_step") != r_embedding:
+        raise UserError(
+            f"{file}: {KIND_KEY} is {stated!r}, but the weights "
+            f"{'take' if r_embedding else 'do not take'} the interval's end; correct the key"
+        )
+    return stated
+
+
+def _notes(args: dict[str, Any], file: Path, kind: str) -> tuple[str, ...]:
+    known = {*_CHOICES, *_COUNTS, *_NUMBERS, *_SWITCHES, *_PATHS, *_LISTS, *_WITHOUT_EFFECT}
+    unknown = sorted(args.keys() - known - {"time_dist"})
+    notes = [f"{file} has the unknown key {key}, which is ignored" for key in unknown]
+    layers = args["layer_dinov2b_list"]
+    if len(layers) > 1:
+        notes.append(f"{file} names {len(layers)} visual layers; the official network uses one")
+    if kind == "one_step_2" and KIND_KEY not in args:
+        notes.append(
+            f"{file} is taken for VOSR 2.0 (one step, no interval's end, the posterior's mode); "
+            f"state {KIND_KEY} in it if that is wrong"
+        )
+    return tuple(notes)
+
+
+def _check(args: dict[str, Any], file: Path) -> None:
+    """Raise UserError unless every key that matters is there with a value of its kind."""
+    for key in _REQUIRED:
+        if key not in args:
+            raise UserError(f"{file} lacks the key {key}")
+    for key, choices in _CHOICES.items():
+        if args.get(key) is not None or key in _REQUIRED:
+            _require(args, key, file, args[key] in choices, f"known are {', '.join(choices)}")
+    for key in _COUNTS:
+        if key in args and not (key == "infer_steps" and args[key] is None):
+            right = _is_int(args[key]) and args[key] > 0
+            _require(args, key, file, right, "a positive whole number is expected")
+    for key in _NUMBERS:
+        if key in args:
+            _require(args, key, file, _is_number(args[key]), "a number is expected")
+    for key in _SWITCHES:
+        if key in args:
+            _require(args, key, file, isinstance(args[key], bool), "true or false is expected")
+    for key in _PATHS:
+        if args.get(key) is not None:
+            _require(args, key, file, isinstance(args[key], str), "a path is expected")
+    _check_lists(args, file)
+
+
+def _check_lists(args: dict[str, Any], file: Path) -> None:
+    for key in _LISTS:
+        if key in args:
+            value = args[key]
+            right = isinstance(value, list) and value and all(_is_number(v) for v in value)
+            _require(args, key, file, bool(right), "a list of numbers is expected")
+    layers = args["layer_dinov2b_list"]
+    whole = all(_is_int(v) for v in layers)
+    _require(args, "layer_dinov2b_list", file, whole, "whole numbers are expected")
+    for key in ("weak_cond_strength_aelq_list", "cond_strength_aelq_list"):
+        if key in args:
+            _require(args, key, file, len(args[key]) == 2, "two numbers are expected")
+    if "time_dist" in args:
+        time = args["time_dist"]
+        right = isinstance(time, list) and len(time) == 3
+        right = right and time[0] in ("uniform", "lognorm") and all(map(_is_number, time[1:]))
+        expected = "known are ['uniform', 0, 1] and ['lognorm', mean, deviation]"
+        _require(args, "time_dist", file, right, expected)
+
+
+def _require(args: dict[str, Any], key: str, file: Path, right: bool, expected: str) -> None:
+    if not right:
+        raise UserError(f"{file}: {key} is {args[key]!r}; {expected}")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _pair(values: list[float]) -> tuple[float, float]:
+    return float(values[0]), float(values[1])
+
+
+def args_of_config(config: Config) -> dict[str, Any]:
+    """Our settings as an args.json that the official commands accept.
+
+    Args:
+      config: of a denoiser that the official network can be, see `unofficial`.
+
+    Returns:
+      Every key that inference_vosr.py and inference_vosr_onestep.py read.
+    """
+    c, g = config, config.guidance
+    one_step = c.model.r_embedding
+    weak = list(g.weak_strength_range) if g.kind == "restoration" else [0.0, 0.0]
+    args: dict[str, Any] = {
+        "resolution": c.data.crop_size,
+        "patch_size": c.model.patch_size,
+        "mlp_ratio": c.model.mlp_ratio,
+        "use_qknorm": c.model.qk_norm,
+        "use_swiglu": c.model.swiglu,
+        "use_rope": c.model.rotary,
+        "use_rmsnorm": c.model.rms_norm,
+        "wo_shift": False,
+        "dim": c.model.width,
+        "depth": c.model.depth,
+        "num_heads": c.model.heads,
+        "ae_type": c.autoencoder.kind,
+        "ae_path": AUTOENCODERS[c.autoencoder.kind],
+        "time_dist": [
+            *(c.objective.time_distribution, c.objective.time_mu, c.objective.time_sigma)
+        ],
+        "cfg_ratio": g.drop_rate,
+        "cfg_scale": 1.0 if g.kind == "none" else g.scale,
+        "weak_cond_strength_aelq_list": weak,
+        "cond_strength_aelq_list": list(g.condition_strength),
+        "dinov2_size": c.encoder.size,
+        "enc_type": c.encoder.kind,
+        "enc_dim": c.model_settings().token_width,
+        "layer_dinov2b_list": [c.encoder.block],
+        "interp_type": "lin",
+        "a": 1.0,
+        "b": 1.0,
+        "use_pos": False,
+        "encdim_ratio": c.model.token_hidden_ratio,
+        "t_start": g.interval[0],
+        "t_end": g.interval[1],
+        "infer_steps": c.sampling.steps,
+        "auxiliary_time_cond": one_step,
+    }
+    if c.autoencoder.kind == "sd2":
+        args["lwdecoder_path"] = LIGHT_DECODER
+    if one_step:
+        args |= {"distill_type": "rcgm", "u_weight": 1.0, "weak_cond_strength_aelq": 0.1}
+    if not c.autoencoder.sample_posterior:
+        args[KIND_KEY] = "one_step_2"
+    return args
+
+
+def unofficial(config: Config) -> str | None:
+    """Why the official code cannot run a denoiser of this config; None where it can."""
+    c = config
+    rules = [
+        (
+            c.model.detail_width == 0,
+            f"it has a detailer (model.detail_width={c.model.detail_width})",
+        ),
+        (c.autoencoder.kind in AUTOENCODERS, f"its autoencoder is {c.autoencoder.kind}"),
+        (c.encoder.kind in ENCODERS, f"its visual encoder is {c.encoder.kind}"),
+        (
+            (c.objective.prediction, c.objective.endpoint) == ("velocity", "hr"),
+            f"it predicts the {c.objective.prediction} of {c.objective.endpoint}",
+        ),
+        (c.model.rescale_positions, "its rotary positions are not rescaled"),
+        (c.sampling.schedule == "linear", f"its schedule is {c.sampling.schedule}"),
+    ]
+    reasons = [reason for holds, reason in rules if not holds]
+    return ", ".join(reasons) or None

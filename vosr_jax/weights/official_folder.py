@@ -1,0 +1,138 @@
+"""Any model that the official network can be, written in the official layout."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vosr_jax.errors import UserError
+from vosr_jax.weights.autoencoders import read_light
+from vosr_jax.weights.lightning_dit import entries, rotary_buffers
+from vosr_jax.weights.manifest import write_manifest
+from vosr_jax.weights.official_args import (
+    AUTOENCODERS,
+    ENCODER_FOLDER,
+    ENCODERS,
+    LIGHT_DECODER,
+    args_of_config,
+    unofficial,
+)
+from vosr_jax.weights.package import Package, Part
+from vosr_jax.weights.sharded import SHARD_BYTES, write_safetensors
+from vosr_jax.weights.tensors import name_officially
+from vosr_jax.weights.torch_zip import write_torch_zip
+from vosr_jax.weights.writing import (
+    DIFFUSERS_STEM,
+    cast_tensors,
+    facts_of,
+    whole_folder,
+    write_json,
+    write_part,
+)
+
+_CHECKPOINTS = "preset/ckpts"
+
+
+def write_official(
+    package: Package, folder: str | Path, *, dtype: str | None = None
+) -> tuple[Path, tuple[str, ...]]:
+    """Write a model in the official layout, for the official commands to be run in the folder.
+
+    Args:
+      package: the model.
+      folder: must not exist, or be empty; it appears whole or not at all. The checkpoint goes to
+        preset/ckpts/NAME, the frozen networks to where the official code looks for them.
+      dtype: of the denoiser's tensors, one of `DTYPES`; None keeps theirs.
+
+    Returns:
+      (the checkpoint's folder, notes: what the official command needs besides).
+
+    Raises:
+      UserError: the official network cannot be this one, or the folder cannot be written.
+    """
+    reason = unofficial(package.config)
+    if reason is not None:
+        raise UserError(
+            f"{package.name} cannot be written in the official layout, whose network knows "
+            f"nothing like it: {reason}"
+        )
+    table = entries(package.config.model_settings())
+    by_path = {e.ours: package.parameters[".".join(map(str, e.ours))] for e in table}
+    named = name_officially(by_path, table)
+    if dtype is None:
+        named = {n: t.astype(package.narrow.get(n, t.dtype), copy=False) for n, t in named.items()}
+    tensors = cast_tensors(named, dtype)
+    args, notes = _official_args(package)
+    checkpoint = PurePosixPath(_CHECKPOINTS, package.name)
+    with whole_folder(folder) as draft:
+        home = draft / checkpoint
+        write_json(home / "args.json", args)
+        (home / "checkpoints").mkdir()
+        buffers = package.buffers or rotary_buffers(package.config.model_settings())
+        content = tensors | buffers
+        # The official reader takes one file and no index.
+        total = sum(tensor.nbytes for tensor in content.values())
+        write_safetensors(home / "checkpoints", "ema_model", content, total)
+        notes += _write_official_parts(draft, package, args)
+        write_manifest(draft, facts_of(package, tensors))
+    return Path(folder) / checkpoint, tuple(notes)
+
+
+def _official_args(package: Package) -> tuple[dict[str, Any], list[str]]:
+    """(args.json, notes)."""
+    if package.args is None:
+        args = args_of_config(package.config)
+        command = f"inference_vosr.py --cfg_scale {args['cfg_scale']:g}"
+        if package.config.model.r_embedding:
+            command = "inference_vosr_onestep.py"
+        notes = [
+            f"run it with {command} --infer_steps {args['infer_steps']}; the official commands do "
+            "not take these from args.json"
+        ]
+        return args, notes + _mode_note(package)
+    args, notes = dict(package.args), _mode_note(package)
+    default = AUTOENCODERS[package.config.autoencoder.kind]
+    place = PurePosixPath(args.get("ae_path") or default)
+    if place.is_absolute() or ".." in place.parts:
+        args["ae_path"] = default
+        notes.append(f"ae_path was {place}, outside the folder, and is {default} now")
+    return args, notes
+
+
+def _mode_note(package: Package) -> list[str]:
+    if package.config.autoencoder.sample_posterior:
+        return []
+    return ["the official commands draw the picture's latent where this model takes its mode"]
+
+
+def _write_official_parts(draft: Path, package: Package, args: dict[str, Any]) -> list[str]:
+    """Write the frozen networks; returns what is still missing."""
+    kind, notes = package.config.autoencoder.kind, []
+    if package.autoencoder is not None:
+        place = draft / (args.get("ae_path") or AUTOENCODERS[kind])
+        place = place / "vae" if kind == "sd2" else place
+        write_part(place, package.autoencoder, DIFFUSERS_STEM, SHARD_BYTES)
+    light = package.light_decoder or _light_beside(package)
+    if light is not None:
+        file = draft / LIGHT_DECODER
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # The official code takes these four as they stand in the file.
+        config = {"in_channels": 4, "out_channels": 3, **(light.config or {})}
+        write_torch_zip(file, {"config": config, "model_state_dict": light.tensors})
+    elif kind == "sd2":
+        notes.append(f"the official command also needs {LIGHT_DECODER} of the release")
+    if package.encoder is not None:
+        file = draft / ENCODER_FOLDER / ENCODERS[package.config.encoder.kind]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_torch_zip(file, package.encoder.tensors)
+        if package.encoder.config is not None:
+            write_json(file.parent / "config.json", package.encoder.config)
+    return notes
+
+
+def _light_beside(package: Package) -> Part | None:
+    """The light decoder in the folder of the autoencoder, which the official command also reads."""
+    own = package.config.autoencoder
+    file = Path(str(own.path)).parent / PurePosixPath(LIGHT_DECODER).name
+    if own.kind != "sd2" or not file.is_file():
+        return None
+    config, tensors = read_light(file)
+    return Part(tensors, config)

@@ -1,0 +1,224 @@
+"""A whole model on its way between layouts: tensors as stored, and what is known of them.
+
+Tensors keep their type. The denoiser's carry our names; those of the frozen networks keep the
+official ones, in every layout, for nothing is computed from them here.
+"""
+
+import dataclasses
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from vosr_jax.config import Config, validate
+from vosr_jax.errors import UserError
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.parameters import Blueprint
+from vosr_jax.weights import autoencoders, dinov2, release
+from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.lightning_dit import ROTARY_BUFFERS, entries
+from vosr_jax.weights.manifest import NAME, find_manifest
+from vosr_jax.weights.official_args import KIND_KEY, config_of_args
+from vosr_jax.weights.sharded import INDEX, find_safetensors, shard_files
+from vosr_jax.weights.tensors import arrange, read_tensors
+
+STEM = "model"
+ARGS_FILE = "official/args.json"
+BUFFERS_FILE = "official/buffers.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A frozen network as its files hold it: tensors by official names, config.json's content."""
+
+    tensors: dict[str, np.ndarray]
+    config: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A denoiser with the frozen networks around it.
+
+    Attributes:
+      name: of the checkpoint, e.g. "VOSR_0.5B_ms".
+      origin: "release", "export" or "workdir".
+      config: our settings.
+      parameters: the denoiser's, {dotted path: array in the stored type}.
+      narrow: {official name: type} of tensors that a stack holds in a wider one.
+      buffers: the official file's tensors that follow from the settings (rotary tables).
+      args: the official args.json, where there is one.
+      autoencoder, light_decoder, encoder: the frozen networks that the config names.
+      sources: the files that were read.
+      facts: what provenance.json is to say of how the weights came about.
+    """
+
+    name: str
+    origin: str
+    config: Config
+    parameters: dict[str, np.ndarray]
+    narrow: dict[str, str] = dataclasses.field(default_factory=dict)
+    buffers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    args: dict[str, Any] | None = None
+    autoencoder: Part | None = None
+    light_decoder: Part | None = None
+    encoder: Part | None = None
+    sources: tuple[Path, ...] = ()
+    facts: dict[str, Any] | None = None
+
+
+def read_package(path: str | Path, kind: str | None = None) -> Package:
+    """Read a release folder, an export or a workdir, with its frozen networks.
+
+    Args:
+      path: of the model.
+      kind: what an official checkpoint is taken for, one of `official_args.KINDS`.
+
+    Raises:
+      UserError: no model, or one of its files is missing or damaged.
+    """
+    from vosr_jax.weights.export import is_export
+
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; name a release folder, an export or a workdir")
+    ours = is_export(path) or (path / "config.json").is_file()
+    if kind is not None and ours:
+        raise UserError(f"{path} is no official checkpoint: its config.json says its kind")
+    if is_export(path):
+        return _read_export(path)
+    if ours and (path / "checkpoints").is_dir():
+        return _read_workdir(path)
+    if release.find_args(path) is not None:
+        return _read_release(path, kind)
+    raise UserError(
+        f"{path} is no model: it has neither config.json with model.safetensors or checkpoints/ "
+        "nor, in it or up to five folders above, the official args.json"
+    )
+
+
+def _read_release(path: Path, kind: str | None) -> Package:
+    args, file = release.read_args(path)
+    if kind is not None:
+        args = args | {KIND_KEY: kind}
+    weights = release.find_weights(path)
+    tensors = read_tensors(weights)
+    has_r = release.takes_interval_end(tensors)
+    config, _ = config_of_args(args, file, r_embedding=has_r)
+    config = release.with_parts(config, args, file)
+    parameters, narrow = our_names(tensors, config, weights)
+    buffers = {n: t for n, t in tensors.items() if n.startswith(ROTARY_BUFFERS)}
+    package = Package(
+        name=file.parent.name,
+        origin="release",
+        config=config,
+        parameters=parameters,
+        narrow=narrow,
+        buffers=buffers,
+        args=args,
+        sources=(file, *_files(weights)),
+    )
+    return _with_parts(package)
+
+
+def _read_export(folder: Path) -> Package:
+    from vosr_jax.weights.export import local_config
+
+    values = local_config(folder)
+    weights = find_safetensors(folder, STEM)
+    assert weights is not None  # is_export has looked
+    manifest_file = find_manifest(folder)
+    manifest: dict[str, Any] = {}
+    if manifest_file is not None and manifest_file.parent == folder.resolve():
+        manifest = read_json_object(manifest_file)
+    config = validate(values)
+    args_file, buffers = folder / ARGS_FILE, folder / BUFFERS_FILE
+    args = None
+    if args_file.is_file():
+        args = read_json_object(args_file)
+        config_of_args(args, args_file, r_embedding=config.model.r_embedding)
+    provenance = folder / "provenance.json"
+    narrow = manifest.get("narrow")
+    package = Package(
+        # A name is to become a folder's: nothing in it may lead elsewhere.
+        name=PurePosixPath(str(manifest.get("name", ""))).name or folder.resolve().name,
+        origin="export",
+        config=config,
+        parameters=read_tensors(weights),
+        narrow=narrow if isinstance(narrow, dict) else {},
+        buffers=read_tensors(buffers) if buffers.is_file() else {},
+        args=args,
+        sources=(folder / "config.json", *_files(weights)),
+        facts=read_json_object(provenance) if provenance.is_file() else None,
+    )
+    return _with_parts(package)
+
+
+def _read_workdir(workdir: Path) -> Package:
+    from vosr_jax.weights.export import read_run
+
+    config, parameters, facts = read_run(workdir)
+    package = Package(
+        name=workdir.resolve().name,
+        origin="workdir",
+        config=validate(config),
+        parameters=parameters,
+        facts=facts,
+        sources=(workdir / "config.json",),
+    )
+    return _with_parts(package)
+
+
+def _files(weights: Path) -> tuple[Path, ...]:
+    return (weights, *shard_files(weights)) if weights.name.endswith(INDEX) else (weights,)
+
+
+def _with_parts(package: Package) -> Package:
+    """The package with the frozen networks that its config names."""
+    own, encoder = package.config.autoencoder, package.config.encoder
+    changes: dict[str, Any] = {}
+    sources = list(package.sources)
+    if own.kind != "space_to_depth":
+        config_file, weights = autoencoders.locate(Path(str(own.path)))
+        if config_file is None:
+            raise UserError(f"{own.path} has no config.json, which an autoencoder's folder needs")
+        part = Part(read_tensors(weights), read_json_object(config_file))
+        changes["autoencoder"] = part
+        sources += [config_file, *_files(weights)]
+    if own.decoder is not None:
+        light_config, tensors = autoencoders.read_light(Path(own.decoder))
+        changes["light_decoder"] = Part(tensors, light_config)
+        sources += _part_files(Path(own.decoder))
+    if encoder.kind != "none":
+        weights = dinov2.find_file(Path(str(encoder.path)))
+        config_file = weights.parent / "config.json"
+        config = read_json_object(config_file) if config_file.is_file() else None
+        changes["encoder"] = Part(read_tensors(weights), config)
+        sources += _files(weights)
+    return dataclasses.replace(package, **changes, sources=tuple(sources))
+
+
+def _part_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [p for p in path.iterdir() if p.name != NAME]
+
+
+def our_names(
+    tensors: dict[str, np.ndarray], config: Config, source: str | Path
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(a denoiser's official tensors under our names, types that a stack had to widen).
+
+    Raises:
+      UserError: a tensor is missing, unexpected or misshapen; it is named.
+    """
+    settings = config.model_settings()
+    table = entries(settings)
+    blueprint = Blueprint(lambda: LightningDiT(settings, rngs=nnx.Rngs(0)))
+    by_name = {".".join(map(str, entry.ours)): entry.ours for entry in table}
+    shapes = {by_name[name]: tuple(s.shape) for name, s in blueprint.shapes.items()}
+    arrays = arrange(table, shapes, tensors, source, ignored=(ROTARY_BUFFERS,))
+    narrow = {
+        entry.official: tensors[entry.official].dtype.name
+        for entry in table
+        if tensors[entry.official].dtype != arrays[entry.ours].dtype
+    }
+    return {name: arrays[path] for name, path in by_name.items()}, narrow

@@ -1,0 +1,149 @@
+"""Tensors in one safetensors file, or in several with an index, as the hub keeps them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vosr_jax.errors import UserError
+from vosr_jax.weights.json_file import read_json_object
+
+INDEX = ".safetensors.index.json"
+SHARD_BYTES = 4 << 30
+
+
+def find_safetensors(folder: Path, stem: str) -> Path | None:
+    """`stem`.safetensors of a folder, or the index of its shards; None where neither lies there."""
+    for name in (f"{stem}.safetensors", stem + INDEX):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Read every tensor of a safetensors file.
+
+    Raises:
+      UserError: no such file, or a truncated or damaged one.
+    """
+    # Importing ml_dtypes is what makes numpy know bfloat16.
+    import ml_dtypes  # noqa: F401
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is no file")
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty; fetch it again")
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+def shard_files(index: str | Path) -> list[Path]:
+    """The files that an index names, each once, in its order.
+
+    Raises:
+      UserError: the index is damaged, or names a file outside its own folder.
+    """
+    return list(dict.fromkeys(_located(Path(index)).values()))
+
+
+def read_shards(index: str | Path) -> dict[str, np.ndarray]:
+    """Read every tensor that an index (`model.safetensors.index.json`) names.
+
+    Raises:
+      UserError: the index or a shard is missing or damaged, the index names a file outside its
+        folder, or the shards hold other tensors than the index says.
+    """
+    index = Path(index)
+    located = _located(index)
+    tensors: dict[str, np.ndarray] = {}
+    for file in dict.fromkeys(located.values()):
+        found = read_safetensors(file)
+        expected = {name for name, home in located.items() if home == file}
+        wrong = sorted(expected ^ found.keys())
+        if wrong:
+            problem = "lacks the tensor" if wrong[0] in expected else "holds the unexpected tensor"
+            raise UserError(f"{file} {problem} {wrong[0]}, against what {index.name} says")
+        tensors |= found
+    return {name: tensors[name] for name in located}
+
+
+def _located(index: Path) -> dict[str, Path]:
+    """{tensor: its shard}."""
+    located = read_json_object(index).get("weight_map")
+    if not isinstance(located, dict) or not located:
+        raise UserError(f"{index} has no weight_map that says where each tensor lies")
+    for name, file in located.items():
+        # A name alone: no folder, no drive, no step upwards.
+        plain = isinstance(file, str) and file == Path(file).name and "\\" not in file
+        if not plain or file in ("", ".", ".."):
+            raise UserError(
+                f"{index} puts {name} into {file!r}, which is not the name of a file beside it; "
+                "nothing was read"
+            )
+    return {name: index.parent / file for name, file in located.items()}
+
+
+def write_safetensors(
+    folder: Path, stem: str, tensors: Mapping[str, np.ndarray], shard_bytes: int = SHARD_BYTES
+) -> list[Path]:
+    """Write tensors as `stem`.safetensors, or as numbered shards and their index.
+
+    Args:
+      folder: must exist.
+      stem: e.g. "model".
+      tensors: any type that safetensors has, bfloat16 included.
+      shard_bytes: largest size of a file; a single larger tensor still gets one of its own.
+
+    Returns:
+      The files written. Each appears whole or not at all, the index last.
+    """
+    shards = _split(tensors, shard_bytes)
+    if len(shards) == 1:
+        return [_write(folder / f"{stem}.safetensors", tensors, list(tensors))]
+    located: dict[str, str] = {}
+    files: list[Path] = []
+    for number, names in enumerate(shards, 1):
+        file = folder / f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
+        files.append(_write(file, tensors, names))
+        located |= dict.fromkeys(names, file.name)
+    size = sum(array.nbytes for array in tensors.values())
+    content = {"metadata": {"total_size": size}, "weight_map": located}
+    index = folder / (stem + INDEX)
+    temporary = index.with_name(index.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(index)
+    return [*files, index]
+
+
+def _split(tensors: Mapping[str, np.ndarray], shard_bytes: int) -> list[list[str]]:
+    """Names in their order, cut where a shard is full."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, array in tensors.items():
+        if shards[-1] and filled + array.nbytes > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += array.nbytes
+    return shards
+
+
+def _write(file: Path, tensors: Mapping[str, np.ndarray], names: list[str]) -> Path:
+    from safetensors.numpy import save_file
+
+    temporary = file.with_name(file.name + ".tmp")
+    # "pt" is what the torch library's own loaders ask for.
+    save_file(
+        {name: np.asarray(tensors[name], order="C") for name in names},
+        temporary,
+        metadata={"format": "pt"},
+    )
+    temporary.chmod(0o644)  # safetensors writes files that only their owner can read
+    temporary.replace(file)
+    return file
