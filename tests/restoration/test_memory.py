@@ -98,3 +98,12 @@ def test_the_estimate_of_a_denoisers_tile_covers_the_compiled_one():
 
 def test_free_memory_is_known_here():
     assert memory.free_memory() > 1 << 26
+
+
+def test_tiles_in_one_call_need_their_memory_each(model, monkeypatch):
+    one = memory.denoiser_bytes(model, 512)
+    assert memory.denoiser_bytes(model, 512, 8) == 8 * one
+    free = int(2 * one / 0.6)
+    assert plan_tile_sizes(model, (1024, 1024), free)[0] == 512
+    monkeypatch.setattr(memory, "tile_batch", lambda: 8)
+    assert plan_tile_sizes(model, (1024, 1024), free)[0] < 512

@@ -44,8 +44,9 @@ def plan_tile_sizes(
       autoencoder can take the whole picture.
     """
     usable = int((free_memory() if free_bytes is None else free_bytes) * _USABLE)
+    tiles = tile_batch()
     denoiser = next(
-        (side for side in _DENOISER_SIDES if denoiser_bytes(model, side) <= usable),
+        (side for side in _DENOISER_SIDES if denoiser_bytes(model, side, tiles) <= usable),
         _DENOISER_SIDES[-1],
     )
     if whole_autoencoder_bytes(model, picture_hw) <= usable:
@@ -78,8 +79,15 @@ def attention_bytes() -> int:
     return _FLOAT * _SCORE_COPIES * CHUNK**2
 
 
-def denoiser_bytes(model: "RestorationModel", side: int) -> int:
-    """What one tile with both branches takes in float32, without a fused attention."""
+def tile_batch() -> int:
+    """Tiles in one call of the denoiser: an accelerator is not busy with one."""
+    import jax
+
+    return 1 if jax.default_backend() == "cpu" else 8
+
+
+def denoiser_bytes(model: "RestorationModel", side: int, tiles: int = 1) -> int:
+    """What tiles in one call, with both branches, take in float32 without a fused attention."""
     settings = model.denoiser.settings
     tokens = (side // model.multiple) ** 2
     visual = 0
@@ -89,7 +97,7 @@ def denoiser_bytes(model: "RestorationModel", side: int) -> int:
     streams = 2 * max(tokens, visual) * settings.width
     memory = 2 * settings.depth * visual * settings.width
     total = _SCORE_COPIES * scores + _TOKEN_COPIES * streams + memory
-    return _FLOAT * total
+    return _FLOAT * tiles * total
 
 
 def free_memory() -> int:

@@ -224,6 +224,8 @@ class Upscaler:
         """lq [H, W, 3] in [0, 1] to the restored picture, the same shape and nominal range."""
         import jax
 
+        from vosr_jax.restoration.memory import tile_batch
+
         model = self.model
         posterior_noise, noise = draws
         height, width = lq.shape[:2]
@@ -234,12 +236,12 @@ class Upscaler:
             downscale, patch = model.autoencoder.downscale, model.denoiser.settings.patch_size
             latent_hw = np.shape(lq_latent)[1:3]
             grid = plan_tiles(latent_hw, plan.tile_size, plan.tile_overlap, downscale, patch)
-            tile_batch = 1 if jax.default_backend() == "cpu" else 8
-            tokens = self._tokens(padded, grid, tile_batch)
+            together = tile_batch()
+            tokens = self._tokens(padded, grid, together)
             tick = None
             if progress is not None:
-                tick = _Ticks(progress, _evaluations(sampler, grid, tile_batch))
-            latent = model.sample(lq_latent, noise, tokens, sampler, grid, tile_batch, tick)
+                tick = _Ticks(progress, _evaluations(sampler, grid, together))
+            latent = model.sample(lq_latent, noise, tokens, sampler, grid, together, tick)
             restored = np.asarray(model.decode(latent, plan.vae_tile_size))[0]
         return restored[:height, :width] * 0.5 + 0.5
 
