@@ -66,3 +66,11 @@ def test_what_is_no_model_is_named(tmp_path):
     for name in ("nanno", str(tmp_path), str(tmp_path / "absent")):
         with pytest.raises(UserError, match=name):
             load_model(name)
+
+
+def test_the_shipped_student_restores_in_one_evaluation_without_guidance():
+    model = load_model("nano-onestep")
+    sampler = model.sampler
+    assert (sampler.steps, sampler.r_input, sampler.guided(1.0)) == (1, True, False)
+    assert model.denoiser.settings.r_embedding and model.parameterization.endpoint == "residual"
+    assert not load_model("nano").denoiser.settings.r_embedding

@@ -79,7 +79,7 @@ def test_a_teacher_that_does_not_match_is_refused_before_anything_is_made(
         raise AssertionError("weights were read")
 
     monkeypatch.setattr("vosr_jax.training.run.load_frozen", never)
-    monkeypatch.setattr("vosr_jax.weights.export.read_tensors", never, raising=False)
+    monkeypatch.setattr("vosr_jax.weights.tensors.read_tensors", never)
     with pytest.raises(UserError, match=f"teacher=.* does not match this student.*{told}") as error:
         train(student_config(teacher, **sections), tmp_path / "run")
     assert "\n" not in str(error.value)

@@ -12,7 +12,7 @@ from vosr_jax.restoration.precision import check_precision
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
 _SHIPPED_FOLDER = Path(__file__).parents[1] / "pretrained"
-SHIPPED = ("nano",)
+SHIPPED = ("nano", "nano-onestep")
 
 
 def shipped_folder(name: str) -> Path | None:
@@ -53,8 +53,8 @@ def load_model(name_or_path: str | Path, precision: str = "float32") -> Restorat
     """Load a shipped model, an export, a workdir, an official folder, or one from the hub.
 
     Args:
-      name_or_path: a path, "nano", a released model ("0.5b", "0.5b-onestep", "1.4b",
-        "1.4b-onestep") or owner/repo:subfolder@revision.
+      name_or_path: a path, "nano", "nano-onestep", a released model ("0.5b", "0.5b-onestep",
+        "1.4b", "1.4b-onestep") or owner/repo:subfolder@revision.
       precision: what its denoiser shall compute in, one of `precision.PRECISIONS`.
 
     Raises:
