@@ -36,11 +36,11 @@ def _run(**environment: str) -> list[int]:
 def test_a_second_process_finds_the_samplers_programs(tmp_path):
     hits_before, misses_before = _run(VOSR_CACHE_DIR=str(tmp_path))
     names = [file.name for file in (tmp_path / "compiled").iterdir()]
-    for program in ("_prepare", "_advance", "_decode"):
+    for program in ("_prepare", "_advance"):
         assert any(program in name for name in names), names
     hits, misses = _run(VOSR_CACHE_DIR=str(tmp_path))
     # Equal small programs are found within one process already.
-    assert hits >= hits_before + 3 and misses <= misses_before - 3
+    assert hits >= hits_before + 2 and misses <= misses_before - 2
 
 
 def test_the_folder_can_be_chosen(monkeypatch, tmp_path):
