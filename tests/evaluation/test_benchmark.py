@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.restoration.models import tiny_model
-from vosr_jax.config import Config, EvalConfig
+from vosr_jax.config import Config, EvalConfig, ModelConfig
 from vosr_jax.data.validation import Pair
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation import run
@@ -106,6 +106,8 @@ def test_an_evaluation_leaves_results_table_and_pictures(tmp_path, monkeypatch):
 def test_the_model_is_the_named_one_or_the_newest_checkpoint_or_the_shipped_one(tmp_path):
     config = Config()
     assert run.choose_model(config, tmp_path) == "nano"
+    student = dataclasses.replace(config, model=ModelConfig(r_embedding=True))
+    assert run.choose_model(student, tmp_path) == "nano-onestep"
     (tmp_path / "checkpoints").mkdir()
     assert run.choose_model(config, tmp_path) == "nano"
     (tmp_path / "checkpoints" / "200").mkdir()

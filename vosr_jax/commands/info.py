@@ -17,7 +17,7 @@ def add_parser(commands) -> None:
         description="Parts, sizes, kind, steps, licences and notes of a model.",
     )
     add = info.add_argument
-    add("model", nargs="?", default="nano", metavar="MODEL", help="name, folder or hub id")
+    add("model", nargs="?", default="nano-onestep", metavar="MODEL", help="name, folder or hub id")
     add("--verify", action="store_true", help="check every file against manifest.json's sha256")
     add("--size", metavar="WxH", help="also the memory for a result of this size, e.g. 1024x768")
     add("--tile-size", type=int, default=512, help="denoiser's tiles for --size, 0: none")
@@ -37,8 +37,7 @@ def run(options: argparse.Namespace) -> int:
         from vosr_jax.weights.manifest import verify
 
         print(table([("verified", f"{verify(folder)} files have the sha256 of manifest.json")]))
-    model = load_model(options.model if options.model == "nano" else folder)
-    print(describe(model))
+    print(describe(model := load_model(folder)))
     stated = _licences(folder)
     print(table([(f"{'' if i else 'licence'}", line) for i, line in enumerate(stated)]))
     if size is not None:

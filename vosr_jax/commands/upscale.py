@@ -32,7 +32,7 @@ def add_parser(commands) -> None:
     add("paths", nargs="+", metavar="PATH", help="pictures, folders, or quoted patterns (**/*.jpg)")
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder of the results")
     add("-u", "--upscale", type=float, default=4.0, metavar="FACTOR", help="1 to 8, fractions too")
-    add("-m", "--model", default="nano", help="name, export, workdir or official folder")
+    add("-m", "--model", default="nano-onestep", help="name, export, workdir or official folder")
     add("-r", "--recursive", action="store_true", help="search folders in folders too")
     add("--preset", choices=PRESETS, help="guidance by name; what is given beside it wins")
     add("--steps", type=int, help=f"sampling steps; {_OWN}")

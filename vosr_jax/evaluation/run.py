@@ -77,13 +77,13 @@ def restorer(
 
 
 def choose_model(config: "Config", workdir: Path) -> str:
-    """`eval.model`, else the workdir if it has a checkpoint, else the shipped model."""
+    """`eval.model`, else the workdir if it has a checkpoint, else the shipped model of its kind."""
     if config.eval.model is not None:
         return config.eval.model
     checkpoints = workdir / "checkpoints"
     if checkpoints.is_dir() and any(entry.name.isdigit() for entry in checkpoints.iterdir()):
         return str(workdir)
-    return "nano"
+    return "nano-onestep" if config.model.r_embedding else "nano"
 
 
 def _name(steps: int, guidance_scale: float, r_input: bool) -> str:

@@ -43,13 +43,14 @@ class Upscaler:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = "nano", precision: str = "float32"
+        cls, name_or_path: str | Path = "nano-onestep", precision: str = "float32"
     ) -> Upscaler:
         """Load a model.
 
         Args:
-          name_or_path: "nano" (shipped with the package), a folder in the official layout, one
-            of our exports, or a workdir of train.py (its newest checkpoint's averaged weights).
+          name_or_path: "nano" or "nano-onestep" (shipped with the package), a folder in the
+            official layout, one of our exports, a workdir of train.py (its newest checkpoint's
+            averaged weights), or one of the hub (docs/weights.md).
           precision: of the denoiser: "float32", "mixed" or "bfloat16" (docs/sampling.md).
 
         Raises:
