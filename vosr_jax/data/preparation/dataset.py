@@ -84,7 +84,6 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         return kept | "Spread the kept" >> beam.Reshuffle() | "Read" >> beam.ParDo(_Read(text))
 
     def _write_report(self, kept, dropped) -> None:
-        one_file = {"file_name_suffix": ".jsonl", "shard_name_template": "", "num_shards": 1}
         reasons = (
             kept | "Kept" >> beam.Map(lambda one: "kept"),
             dropped | "Reasons" >> beam.Map(lambda one: one[2].reason),
@@ -94,13 +93,19 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             | beam.Flatten()
             | beam.combiners.Count.PerElement()
             | "Counts as text" >> beam.Map(json.dumps)
-            | beam.io.WriteToText(str(self._report / "counts"), **one_file)
+            | _one_file(self._report / "counts")
         )
         _ = (
             dropped
             | "Dropped as text" >> beam.Map(_dropped_line)
-            | "List" >> beam.io.WriteToText(str(self._report / "dropped"), **one_file)
+            | "List" >> _one_file(self._report / "dropped")
         )
+
+
+def _one_file(stem: Path) -> beam.io.WriteToText:
+    return beam.io.WriteToText(
+        str(stem), file_name_suffix=".jsonl", shard_name_template="", num_shards=1
+    )
 
 
 def _ranges(sources: tuple[Source, ...]) -> Iterator[tuple[int, int, int, int]]:
