@@ -23,6 +23,7 @@ from vosr_jax.diffusion.objectives.distillation import draw, prepare  # noqa: E4
 from vosr_jax.diffusion.parameterization import Parameterization  # noqa: E402
 from vosr_jax.diffusion.randomness import index_words  # noqa: E402
 from vosr_jax.diffusion.velocity_field import NetworkField  # noqa: E402
+from vosr_jax.models.attention import plain_attention  # noqa: E402
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings  # noqa: E402
 
 STEP = 1e-5
@@ -38,7 +39,7 @@ def main() -> None:
         token_width=6,
         r_embedding=True,
     )
-    model = LightningDiT(settings, rngs=nnx.Rngs(0), plain=True, remat="full")
+    model = LightningDiT(settings, rngs=nnx.Rngs(0), attention=plain_attention, remat="full")
     rng = np.random.default_rng(0)
     graph, state = nnx.split(model)
     state = jax.tree.map(lambda x: jnp.asarray(x + rng.normal(0, 0.2, x.shape), jnp.float64), state)

@@ -17,6 +17,7 @@ from vosr_jax.diffusion.velocity_field import (
     split_rows,
     stack_rows,
 )
+from vosr_jax.models.attention import plain_attention
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 
 TOKENS = LightningDiTSettings(
@@ -137,7 +138,7 @@ def test_a_function_becomes_a_plain_field_and_a_field_stays_itself():
 def test_plain_attention_is_the_same_function():
     model, g = network(TOKENS), given(TOKENS)
     graph, state = nnx.split(model)
-    plain_graph, _ = nnx.split(LightningDiT(TOKENS, rngs=nnx.Rngs(0), plain=True))
+    plain_graph, _ = nnx.split(LightningDiT(TOKENS, rngs=nnx.Rngs(0), attention=plain_attention))
     inputs = g["condition"], g["z_t"], g["t"], g["tokens"], g["r"]
     plain = nnx.merge(plain_graph, state)
     np.testing.assert_allclose(plain(*inputs), model(*inputs), atol=1e-5)

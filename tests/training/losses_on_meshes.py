@@ -17,8 +17,8 @@ from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
 from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.frozen import FrozenNets
-from vosr_jax.training.run import denoiser_blueprint
 from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings, weight_shardings
 from vosr_jax.training.state import new_state
 from vosr_jax.training.step import Method, compile_step

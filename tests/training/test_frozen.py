@@ -12,7 +12,7 @@ from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.diffusion.randomness import normal_rows, row_keys
 from vosr_jax.errors import UserError
 from vosr_jax.models.dinov2 import visual_tokens
-from vosr_jax.training.run import build_method
+from vosr_jax.training.run import load_method
 from vosr_jax.training.sharding import make_mesh
 from vosr_jax.training.state import new_state
 from vosr_jax.training.step import compile_step
@@ -21,7 +21,7 @@ from vosr_jax.weights import load_autoencoder, load_encoder
 
 @functools.cache
 def official_nets():
-    """(config, method, frozen nets, weights) with the nets of the pipeline's goldens."""
+    """(config, method, its frozen nets, weights) with the nets of the pipeline's goldens."""
     preset = goldens.folder("pipeline") / "preset" / "ckpts"
     encoder_file = next((preset / "torch_cache" / "checkpoints").glob("dinov2*"))
     _, settings = load_encoder(encoder_file)
@@ -36,7 +36,8 @@ def official_nets():
             "token_width": settings.width,
         },
     )
-    return config, *build_method(config)
+    method, weights = load_method(config, make_mesh(1, 1, 1, jax.devices()[:1]))
+    return config, method, method.frozen, weights
 
 
 @functools.cache
@@ -102,4 +103,7 @@ def test_an_encoder_of_another_width_is_refused():
     config = official_nets()[0].to_dict()
     config["encoder"]["token_width"] += 1
     with pytest.raises(UserError, match="encoder.token_width"):
-        build_method(tiny_config(**{k: config[k] for k in ("autoencoder", "encoder")}))
+        load_method(
+            tiny_config(**{k: config[k] for k in ("autoencoder", "encoder")}),
+            make_mesh(1, 1, 1, jax.devices()[:1]),
+        )

@@ -7,8 +7,8 @@ import pytest
 
 from tests.training.tiny import tiny_config
 from vosr_jax.config import OptimizerConfig
+from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from vosr_jax.training.run import denoiser_blueprint
 from vosr_jax.training.state import TrainState
 from vosr_jax.training.step import Method
 

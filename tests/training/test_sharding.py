@@ -12,7 +12,7 @@ import pytest
 
 from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
-from vosr_jax.training.run import denoiser_blueprint
+from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.sharding import batch_shard, describe, make_mesh, parameter_spec
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,10 @@ from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.models.parameters import Blueprint, flatten
 from vosr_jax.training.checkpoints import Checkpoints, load_ema, teacher_of
+from vosr_jax.training.gathering import stored
 from vosr_jax.training.loop import train
 from vosr_jax.training.run import start_run
-from vosr_jax.training.teacher import load_teacher, sha256_of, stored
+from vosr_jax.training.teacher import load_teacher, sha256_of
 from vosr_jax.weights.export import load_export
 from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.package import read_package

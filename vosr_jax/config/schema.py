@@ -37,7 +37,7 @@ class ModelConfig:
     swiglu_multiple: int = 1
     detail_width: int = 0
     detail_blocks: int = 2
-    remat: Literal["none", "full", "dots"] = "full"
+    remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -151,20 +151,32 @@ class EmaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices on the axes; one axis may be -1, all that is left."""
+    """Devices on the axes; one axis may be -1, all that is left.
+
+    slices: groups of devices with a fast network inside and a slow one between them; `data` is
+    laid across them and must be a multiple of their number. 0 asks the devices.
+    shard_encoder: the visual encoder's weights lie over fsdp, not whole on every device.
+    """
 
     data: int = 1
     fsdp: int = -1
     tensor: int = 1
+    slices: int = 0
+    shard_encoder: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The run; `*_every` counts steps, 0 is never."""
+    """The run; `*_every` counts steps, 0 is never.
+
+    batch_size pairs an update go through the network in `microbatches` parts, and each of those
+    through the frozen nets in `frozen_chunks`.
+    """
 
     total_steps: int = 400_000
     batch_size: int = 8
     microbatches: int = 1
+    frozen_chunks: int = 1
     log_every: int = 100
     checkpoint_every: int = 10_000
     keep_checkpoints: int = 3

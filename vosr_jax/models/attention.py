@@ -1,12 +1,19 @@
 """Scaled dot-product attention behind one function, with the plain formula beside it."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from vosr_jax.models.layers import matmul_precision
+from vosr_jax.models.splash_attention import splash_attention, splash_fits
+
+# Name of attention's results for rematerialization policies.
+ATTENTION = "attention"
+# (query, key, value) as in `plain_attention`.
+Attention = Callable[[Array, Array, Array], Array]
 
 
 def plain_attention(query: Array, key: Array, value: Array) -> Array:
@@ -29,12 +36,27 @@ def plain_attention(query: Array, key: Array, value: Array) -> Array:
 
 
 def attention(query: Array, key: Array, value: Array) -> Array:
-    """The same as `plain_attention`, by the backend's best implementation.
+    """The same as `plain_attention`, by the backend's best implementation."""
+    return attention_on(jax.default_backend())(query, key, value)
 
-    On GPU half precision goes to cuDNN's fused kernel; elsewhere XLA compiles the formula.
-    Shapes as in `plain_attention`.
+
+def attention_on(platform: str) -> Attention:
+    """The best implementation for a platform: "tpu", "gpu", "cpu"; it sees one device's share.
+
+    On TPU lengths that are multiples of 128 go to the splash kernel, on GPU half precision to
+    cuDNN's fused one; everywhere else XLA compiles the formula.
     """
-    half_precision = query.dtype in (jnp.bfloat16, jnp.float16)
-    if jax.default_backend() == "gpu" and half_precision and query.shape[-1] <= 128:
+    return {"tpu": _on_tpu, "gpu": _on_gpu}.get(platform, plain_attention)
+
+
+def _on_tpu(query: Array, key: Array, value: Array) -> Array:
+    # In float32 the kernel's products would be of the hardware's lower precision.
+    if query.dtype == jnp.bfloat16 and splash_fits(query, key):
+        return splash_attention(query, key, value, saved_as=ATTENTION)
+    return plain_attention(query, key, value)
+
+
+def _on_gpu(query: Array, key: Array, value: Array) -> Array:
+    if query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] <= 128:
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     return plain_attention(query, key, value)

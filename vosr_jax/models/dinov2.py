@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from vosr_jax.models.attention import attention
 from vosr_jax.models.bicubic import bicubic_matrix
 from vosr_jax.models.layers import LayerNorm, Linear
+from vosr_jax.models.parameters import Prepare, prepared
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -118,6 +119,8 @@ class DINOv2(nnx.Module):
 
     def __init__(self, settings: DINOv2Settings, *, rngs: nnx.Rngs):
         self.settings = settings
+        # Set by whoever lays its blocks over several devices.
+        self.prepare: Prepare | None = None
         width, patch = settings.width, settings.patch_size
         self.patch = Linear(patch * patch * 3, width, rngs=rngs, init="normal")
         grid = (settings.grid, settings.grid, width)
@@ -179,6 +182,7 @@ class DINOv2(nnx.Module):
         needed = jax.tree.map(lambda a: a[: block + 1], stacked)
 
         def step(x: jax.Array, parameters: nnx.State) -> tuple[jax.Array, None]:
+            parameters = prepared(parameters, self.prepare, "blocks")
             return nnx.merge(graphdef, parameters)(x, dtype), None
 
         x, _ = jax.lax.scan(step, self._embed(image), needed)

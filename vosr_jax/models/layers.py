@@ -5,11 +5,13 @@ returns that dtype; norms compute their statistics in float32 whatever they are 
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.custom_derivatives import SymbolicZero, linear_call
 from jax.typing import DTypeLike
 
 
@@ -23,6 +25,50 @@ def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision:
     """Full precision for float32, whose default on TPU and GPU is lower; the default otherwise."""
     is_float32 = jnp.dtype(dtype) == jnp.float32
     return jax.lax.Precision.HIGHEST if is_float32 else jax.lax.Precision.DEFAULT
+
+
+def _contract_last(x: Array, kernel: Array) -> Array:
+    dimensions = (((x.ndim - 1,), (0,)), ((), ()))
+    return jax.lax.dot_general(x, kernel, dimensions, precision=matmul_precision(x.dtype))
+
+
+@jax.custom_jvp
+def linear_product(x: Array, kernel: Array) -> Array:
+    """x [..., inputs] by kernel [inputs, *outputs] in x's dtype.
+
+    The kernel's gradient is summed in, and stays in, the kernel's own dtype, so a float32 master
+    weight gets a float32 gradient although the products are bfloat16's.
+    """
+    return _contract_last(x, kernel.astype(x.dtype))
+
+
+@partial(linear_product.defjvp, symbolic_zeros=True)
+def _linear_product_jvp(primals, tangents):
+    (x, kernel), (x_dot, kernel_dot) = primals, tangents
+    value = linear_product(x, kernel)
+    tangent = jnp.zeros_like(value)
+    if not isinstance(x_dot, SymbolicZero):
+        tangent += _contract_last(x_dot, kernel.astype(x.dtype))
+    if not isinstance(kernel_dot, SymbolicZero):
+        to_kernel = partial(_to_kernel, dtype=kernel.dtype)
+        tangent += linear_call(_by_kernel, to_kernel, x, kernel_dot)
+    return value, tangent
+
+
+def _by_kernel(x: Array, kernel: Array) -> Array:
+    return _contract_last(x, kernel.astype(x.dtype))
+
+
+def _to_kernel(x: Array, cotangent: Array, *, dtype: DTypeLike) -> Array:
+    """The transpose of `_by_kernel`: [inputs, *outputs] in the kernel's dtype."""
+    rows = tuple(range(x.ndim - 1))
+    return jax.lax.dot_general(
+        x,
+        cotangent,
+        ((rows, rows), ((), ())),
+        precision=matmul_precision(x.dtype),
+        preferred_element_type=dtype,
+    )
 
 
 class Linear(nnx.Module):
@@ -58,13 +104,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape))
 
     def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
-        kernel = self.kernel[...].astype(dtype)
-        product = jax.lax.dot_general(
-            x.astype(dtype),
-            kernel,
-            (((x.ndim - 1,), (0,)), ((), ())),
-            precision=matmul_precision(dtype),
-        )
+        product = linear_product(x.astype(dtype), self.kernel[...])
         return product + self.bias[...].astype(dtype)
 
 

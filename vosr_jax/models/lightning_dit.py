@@ -13,16 +13,18 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from vosr_jax.models.attention import ATTENTION, Attention, attention
 from vosr_jax.models.detailer import Detailer
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
 from vosr_jax.models.lightning_dit_block import Block, CrossAttention, Mlp, TokenMemory, token_norm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
+from vosr_jax.models.parameters import Prepare, prepared
 from vosr_jax.models.patches import patchify, unpatchify
 from vosr_jax.models.rotary import rotary_table
 
 __all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "TokenMemory"]
 
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "full", "attention", "dots", "offload"]
 
 
 class TimeFeatures(NamedTuple):
@@ -64,9 +66,12 @@ class LightningDiT(nnx.Module):
       settings: sizes and parts.
       rngs: source of the initial parameters (official initialization).
       dtype: of the matrix products.
-      remat: what is recomputed in the backward pass: "none", "full" (all of a block) or
-        "dots" (all but matrix products without batch axes).
-      plain: attention by its plain formula, which forward-mode derivatives need.
+      remat: what is recomputed in the backward pass: "none"; "full", all of a block; "attention",
+        all but what attention gives; "dots", all but matrix products without batch axes;
+        "offload", as "dots", but what is kept lies in the host's memory.
+      attention: its implementation; forward-mode derivatives need `plain_attention`.
+      prepare: what becomes of each block's parameters inside the scan, say bringing the parts
+        that other devices hold; None leaves them.
 
     Softmax and norms' statistics are float32 whatever `computing_in` says of the rest.
     """
@@ -78,12 +83,14 @@ class LightningDiT(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
         remat: Remat = "none",
-        plain: bool = False,
+        attention: Attention = attention,
+        prepare: Prepare | None = None,
     ):
         self.settings = settings
         self.dtype = jnp.dtype(dtype)
         self.stream_dtype = self.time_dtype = jnp.dtype(jnp.float32)
         self.remat = remat
+        self.prepare = prepare
         width, detail = settings.width, settings.detail_width
         patch_area = settings.patch_size**2
         pair, single = 2 * settings.latent_channels, settings.latent_channels
@@ -97,7 +104,7 @@ class LightningDiT(nnx.Module):
             self.token_mlp: Mlp | None = Mlp(settings.token_width, hidden, width, rngs=rngs)
         else:
             self.token_norm, self.token_mlp = None, None
-        self.blocks = _stacked_blocks(settings, rngs, plain)
+        self.blocks = _stacked_blocks(settings, rngs, attention)
         self.final = FinalLayer(settings, patch_area * (detail or single), rngs=rngs)
         self.detailer = (
             Detailer(pair, single, detail, settings.detail_blocks, width, rngs=rngs)
@@ -283,7 +290,7 @@ class LightningDiT(nnx.Module):
 
         def body(x: Array, scanned) -> tuple[Array, None]:
             parameters, kept, constant = scanned
-            block = nnx.merge(graph, parameters)
+            block = nnx.merge(graph, prepared(parameters, self.prepare, "blocks"))
             cross = None
             if block.cross_attn is not None and memory is not None:
                 read = block.cross_attn.remember(memory, self.dtype) if kept is None else kept
@@ -298,6 +305,7 @@ class LightningDiT(nnx.Module):
         graph, stacked = nnx.split(self.blocks.cross_attn)
 
         def of_one(parameters: nnx.State):
+            parameters = prepared(parameters, self.prepare, "blocks.cross_attn")
             return function(cast(CrossAttention, nnx.merge(graph, parameters)))
 
         return jax.lax.map(of_one, stacked)
@@ -311,11 +319,11 @@ def _attend(cross_attn: CrossAttention, memory, constant: Array | None, dtype, x
     return jnp.stack([full, jnp.broadcast_to(constant, full.shape)], 1).reshape(x.shape)
 
 
-def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs, plain: bool) -> Block:
+def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs, attention: Attention) -> Block:
     @nnx.split_rngs(splits=settings.depth)
     @partial(nnx.vmap, in_axes=0, out_axes=0)
     def make(rngs: nnx.Rngs) -> Block:
-        return Block(settings, rngs=rngs, plain=plain)
+        return Block(settings, rngs=rngs, attention=attention)
 
     return cast(Block, make(rngs))
 
@@ -324,7 +332,12 @@ def _rematerialized(body, remat: Remat):
     if remat == "none":
         return body
     policies = jax.checkpoint_policies
-    policy = policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    policy = {
+        "full": None,
+        "attention": policies.save_only_these_names(ATTENTION),
+        "dots": policies.dots_with_no_batch_dims_saveable,
+        "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+    }[remat]
     # Inside a scan the optimizer can't undo the rematerialization, so no barrier is needed.
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 

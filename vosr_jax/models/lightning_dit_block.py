@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import attention, plain_attention
+from vosr_jax.models.attention import ATTENTION, Attention, attention
 from vosr_jax.models.layers import LayerNorm, Linear, RMSNorm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
 from vosr_jax.models.rotary import rotate
@@ -19,8 +20,10 @@ from vosr_jax.models.rotary import rotate
 class SelfAttention(nnx.Module):
     """Attention among the picture's tokens; qkv is one matrix [width, 3, heads, head_width]."""
 
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, plain: bool = False):
-        self.attention = plain_attention if plain else attention
+    def __init__(
+        self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, attention: Attention = attention
+    ):
+        self.attention = attention
         heads, head_width = settings.heads, settings.head_width
         norm = RMSNorm if settings.rms_norm else LayerNorm
         self.qkv = Linear(settings.width, (3, heads, head_width), rngs=rngs)
@@ -34,7 +37,7 @@ class SelfAttention(nnx.Module):
             query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        y = self.attention(query, key, value)
+        y = checkpoint_name(self.attention(query, key, value), ATTENTION)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
 
@@ -52,8 +55,10 @@ class TokenMemory(NamedTuple):
 class CrossAttention(nnx.Module):
     """Attention of the picture's tokens to the visual tokens."""
 
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, plain: bool = False):
-        self.attention = plain_attention if plain else attention
+    def __init__(
+        self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, attention: Attention = attention
+    ):
+        self.attention = attention
         heads = (settings.heads, settings.head_width)
         self.query = Linear(settings.width, heads, rngs=rngs)
         self.key = Linear(settings.width, heads, rngs=rngs)
@@ -80,7 +85,7 @@ class CrossAttention(nnx.Module):
         if self.q_norm is not None:
             query = self.q_norm(query).astype(dtype)
         query = query.reshape(memory.keys.shape[0], -1, *query.shape[2:])
-        y = self.attention(query, memory.keys, memory.values)
+        y = checkpoint_name(self.attention(query, memory.keys, memory.values), ATTENTION)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
     def constant(self, context: Array, dtype: DTypeLike) -> Array:
@@ -128,10 +133,12 @@ class Block(nnx.Module):
     The residual stream keeps the type that it comes in, and so does the modulation.
     """
 
-    def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, plain: bool = False):
+    def __init__(
+        self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, attention: Attention = attention
+    ):
         width = settings.width
         self.norm1 = token_norm(settings)
-        self.attn = SelfAttention(settings, rngs=rngs, plain=plain)
+        self.attn = SelfAttention(settings, rngs=rngs, attention=attention)
         self.norm2 = token_norm(settings)
         if settings.swiglu:
             self.mlp: SwiGLU | Mlp = SwiGLU(settings, rngs=rngs)
@@ -140,7 +147,9 @@ class Block(nnx.Module):
         table = jax.random.normal(rngs.params(), (6, width)) / math.sqrt(width)
         self.scale_shift_table = nnx.Param(table)
         has_tokens = settings.token_width is not None
-        self.cross_attn = CrossAttention(settings, rngs=rngs, plain=plain) if has_tokens else None
+        self.cross_attn = (
+            CrossAttention(settings, rngs=rngs, attention=attention) if has_tokens else None
+        )
 
     def __call__(
         self,

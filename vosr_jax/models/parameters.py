@@ -11,6 +11,8 @@ import jax
 from flax import nnx
 
 Net = TypeVar("Net", bound=nnx.Module)
+# What becomes of a parameter, given its dotted path, before a scanned block reads it.
+Prepare = Callable[[str, jax.Array], jax.Array]
 
 
 def flatten(module: nnx.Module) -> dict[str, jax.Array]:
@@ -20,6 +22,23 @@ def flatten(module: nnx.Module) -> dict[str, jax.Array]:
 
 def _name(path: tuple) -> str:
     return ".".join(str(part) for part in path)
+
+
+def prepared(parameters: nnx.State, prepare: Prepare | None, parent: str) -> nnx.State:
+    """One block's parameters as `prepare` gives them; None leaves them.
+
+    Args:
+      parameters: of one block, a slice of the stack.
+      prepare: see `Prepare`.
+      parent: dotted path of the stack.
+    """
+    if prepare is None:
+        return parameters
+    flat = [
+        (path, variable.replace(prepare(f"{parent}.{_name(path)}", variable[...])))
+        for path, variable in nnx.to_flat_state(parameters)
+    ]
+    return nnx.from_flat_state(flat)
 
 
 class Blueprint(Generic[Net]):

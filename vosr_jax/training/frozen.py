@@ -10,7 +10,7 @@ from jax import Array
 from vosr_jax.diffusion.randomness import normal_rows, row_keys
 from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2 import DINOv2, visual_tokens
-from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.models.parameters import Blueprint, Prepare, flatten
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class FrozenNets:
       encoder_block: 0-based block whose tokens are used.
       encoder_dtype: of the encoder's matrix products.
       sample_posterior: draw from the posterior, or take its mode.
+      chunks: the batch goes through the nets in so many parts, one after another, so that the
+        activations of one part alone lie in memory.
     """
 
     autoencoder: Blueprint[Any]
@@ -39,6 +41,7 @@ class FrozenNets:
     encoder_block: int
     encoder_dtype: jnp.dtype
     sample_posterior: bool
+    chunks: int = 1
 
     def inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
         """What the objective works on.
@@ -52,6 +55,15 @@ class FrozenNets:
           "hr_latent", "lq_latent" [B, h, w, C]; "visual_tokens" [B, N, D] where there is an
           encoder; "hr_image" [B, H, W, 3] in [-1, 1]; "index".
         """
+        if self.chunks == 1:
+            return self._inputs(weights, batch, key)
+        # Row i goes to part i % chunks, so that every part lies over all devices.
+        n = self.chunks
+        parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+        parts = jax.lax.map(lambda part: self._inputs(weights, part, key), parts)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parts)
+
+    def _inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
         hr, lq = (batch[name].astype(jnp.float32) / 127.5 - 1 for name in ("hr", "lq"))
         autoencoder = self.autoencoder.merge(weights["autoencoder"])
         shape = (
@@ -85,20 +97,43 @@ class FrozenNets:
         return visual_tokens(encoder, image, size, block, dtype=self.encoder_dtype)
 
 
-def load_frozen(config: "Config", encoder_dtype: jnp.dtype) -> tuple[FrozenNets, dict]:
-    """The frozen nets that a config names, and their weights.
+def frozen_nets(
+    config: "Config",
+    autoencoder: Any,
+    encoder: DINOv2 | None,
+    encoder_dtype: jnp.dtype,
+    prepare: Prepare | None = None,
+) -> FrozenNets:
+    """The structure around an autoencoder and a visual encoder, whose arrays may be shapes.
 
-    Raises:
-      UserError: a file is missing or damaged, or does not fit the config.
+    Args:
+      config: the experiment.
+      autoencoder, encoder: the networks.
+      encoder_dtype: of the encoder's matrix products.
+      prepare: what becomes of the encoder's parameters where it reads them.
     """
-    autoencoder, encoder = config_autoencoder(config), config_encoder(config)
-    nets = FrozenNets(
+    if encoder is not None:
+        encoder.prepare = prepare
+    return FrozenNets(
         autoencoder=Blueprint(lambda: autoencoder),
         encoder=Blueprint(lambda: encoder) if encoder is not None else None,
         encoder_size=config.encoder.size,
         encoder_block=config.encoder.block,
         encoder_dtype=jnp.dtype(encoder_dtype),
         sample_posterior=config.autoencoder.sample_posterior,
+        chunks=config.train.frozen_chunks,
     )
+
+
+def load_frozen(
+    config: "Config", encoder_dtype: jnp.dtype, prepare: Prepare | None = None
+) -> tuple[FrozenNets, dict]:
+    """The frozen nets that a config names, and their weights; arguments as in `frozen_nets`.
+
+    Raises:
+      UserError: a file is missing or damaged, or does not fit the config.
+    """
+    autoencoder, encoder = config_autoencoder(config), config_encoder(config)
+    nets = frozen_nets(config, autoencoder, encoder, encoder_dtype, prepare)
     tokens = flatten(encoder) if encoder is not None else {}
     return nets, {"autoencoder": flatten(autoencoder), "encoder": tokens}

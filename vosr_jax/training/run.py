@@ -7,23 +7,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from vosr_jax.config import Config
 from vosr_jax.data.degradation import RealESRGANSettings
 from vosr_jax.data.pipeline import PipelineSettings
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.build import (
+    abstract_state,
+    build_method,
+    compute_dtype,
+    encoder_gather_on,
+    platform_of,
+)
 from vosr_jax.training.checkpoints import Checkpoints
-from vosr_jax.training.frozen import FrozenNets, load_frozen
+from vosr_jax.training.frozen import load_frozen
+from vosr_jax.training.gathering import stored
 from vosr_jax.training.log import say
 from vosr_jax.training.perceptual import perceptual_weights
-from vosr_jax.training.sharding import describe, make_mesh, state_shardings, weight_shardings
+from vosr_jax.training.sharding import describe, make_mesh, weight_shardings
 from vosr_jax.training.state import TrainState, new_state
 from vosr_jax.training.step import Method
-from vosr_jax.training.teacher import TeacherWeights, check_identity, load_teacher, stored
+from vosr_jax.training.teacher import TeacherWeights, check_identity, load_teacher
 
 _R_EMBEDDING = "r_embedding."
 
@@ -56,26 +61,6 @@ class Run:
         return int(self.state.step)
 
 
-def compute_dtype(config: Config) -> jnp.dtype:
-    """bfloat16 where the backend gains from it, unless the config says otherwise."""
-    if config.model.dtype != "auto":
-        return jnp.dtype(config.model.dtype)
-    return jnp.dtype(jnp.bfloat16 if jax.default_backend() in ("gpu", "tpu") else jnp.float32)
-
-
-def denoiser_blueprint(config: Config, **changes) -> Blueprint:
-    """The denoiser that a config describes, with changes of its settings."""
-    settings = dataclasses.replace(config.model_settings(), **changes)
-    dtype = compute_dtype(config)
-    remat, seed = config.model.remat, config.seed
-    plain = config.objective.name == "mean_flow"
-    return Blueprint(
-        lambda: LightningDiT(
-            settings, rngs=nnx.Rngs(params=seed), dtype=dtype, remat=remat, plain=plain
-        )
-    )
-
-
 def pipeline_settings(config: Config) -> PipelineSettings:
     """The data pipeline of a config."""
     data = config.data
@@ -103,23 +88,22 @@ def degradation_settings(config: Config) -> RealESRGANSettings:
     )
 
 
-def build_method(
-    config: Config, teacher: TeacherWeights | None = None
-) -> tuple[Method, FrozenNets, dict]:
-    """The method of a config with its frozen nets and teacher; weights on the host."""
-    frozen, weights = load_frozen(config, compute_dtype(config))
+def load_method(
+    config: Config, mesh: Mesh, teacher: TeacherWeights | None = None
+) -> tuple[Method, dict]:
+    """The method of a config and the weights of its frozen nets and teacher, on the host.
+
+    Raises:
+      UserError: a file is missing or damaged, or does not fit the config.
+    """
+    dtype = compute_dtype(config, platform_of(mesh))
+    frozen, weights = load_frozen(config, dtype, encoder_gather_on(config, mesh))
+    weights["encoder"] = stored(weights["encoder"], dtype)
     weights |= perceptual_weights(config)
     if teacher is None:
-        return Method.from_config(config, denoiser_blueprint(config), frozen), frozen, weights
-    weights["teacher"] = stored(teacher.parameters, compute_dtype(config))
-    method = Method.from_config(
-        config,
-        denoiser_blueprint(config),
-        frozen,
-        teacher=denoiser_blueprint(config, r_embedding=False),
-        teacher_form=teacher.parameterization,
-    )
-    return method, frozen, weights
+        return build_method(config, mesh, frozen), weights
+    weights["teacher"] = stored(teacher.parameters, dtype)
+    return build_method(config, mesh, frozen, teacher.parameterization), weights
 
 
 def start_run(config: Config, checkpoints: Checkpoints) -> Run:
@@ -129,7 +113,7 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
       UserError: mesh, teacher, weights or checkpoint do not fit the config.
     """
     m = config.mesh
-    mesh = make_mesh(m.data, m.fsdp, m.tensor)
+    mesh = make_mesh(m.data, m.fsdp, m.tensor, slices=m.slices)
     rows = config.train.batch_size // config.train.microbatches
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
         raise UserError(
@@ -140,30 +124,26 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
     identity = None if teacher is None else teacher.identity
     if checkpoints.latest() is not None:
         check_identity(identity, checkpoints.teacher(), str(checkpoints.latest()))
-    method, _, weights = build_method(config, teacher)
+    method, weights = load_method(config, mesh, teacher)
     say(describe(method.network.shapes, mesh))
 
-    def initialize() -> TrainState:
-        return new_state(method.network.initialize(), method.optimizer)
-
-    shapes = jax.eval_shape(initialize)
-    shardings = state_shardings(shapes, mesh)
-    abstract = jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
+    abstract = abstract_state(method, mesh)
     if checkpoints.latest() is not None:
         state = checkpoints.restore(abstract)
         say(f"resumed at step {int(state.step)}")
     else:
-        state = jax.jit(initialize, out_shardings=shardings)()
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        state = jax.jit(
+            lambda: new_state(method.network.initialize(), method.optimizer),
+            out_shardings=shardings,
+        )()
         if config.train.init_from:
             given = _weights_of(config.train.init_from)
             state = started_from(given, f"train.init_from={config.train.init_from}", state)
         elif teacher is not None:
             state = started_from(teacher.parameters, f"teacher={config.teacher}", state)
-    weights = jax.device_put(weights, weight_shardings(weights, mesh))
+    shardings = weight_shardings(weights, mesh, shard_encoder=m.shard_encoder)
+    weights = jax.device_put(weights, shardings)
     return Run(config, mesh, method, weights, state, abstract, identity)
 
 

@@ -15,10 +15,12 @@ from jax.sharding import PartitionSpec as P
 
 from vosr_jax.errors import UserError
 
+AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
 # (pattern of the dotted path, axes), first match wins; blocks carry a leading depth axis.
-PARAMETER_RULES: tuple[tuple[str, P], ...] = (
+Rules = tuple[tuple[str, P], ...]
+PARAMETER_RULES: Rules = (
     (r"blocks\.attn\.qkv\.kernel", P(None, "fsdp", None, "tensor", None)),
     (r"blocks\.attn\.qkv\.bias", P(None, None, "tensor", None)),
     (r"blocks\.cross_attn\.(query|key|value)\.kernel", P(None, "fsdp", "tensor", None)),
@@ -35,11 +37,19 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
 )
 
 
-def make_mesh(data: int, fsdp: int, tensor: int, devices: list | None = None) -> Mesh:
+def make_mesh(
+    data: int, fsdp: int, tensor: int, devices: list | None = None, *, slices: int = 0
+) -> Mesh:
     """A mesh over all devices; one axis may be -1, all that is left.
 
+    Args:
+      data, fsdp, tensor: sizes of the axes.
+      devices: all of them, unless given.
+      slices: groups of devices that are joined by a slow network; `data` is laid across them, so
+        that fsdp and tensor stay inside one. 0 asks the devices themselves.
+
     Raises:
-      UserError: the axes do not multiply to the number of devices.
+      UserError: the axes do not multiply to the number of devices, or the slices do not divide.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -53,12 +63,37 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices: list | None = None) ->
             f"not {' * '.join(map(str, (data, fsdp, tensor)))}"
         )
     auto = (jax.sharding.AxisType.Auto,) * 3
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), auto, devices=devices)
+    groups = _slices(devices, slices)
+    if len(groups) == 1:
+        return jax.make_mesh(tuple(sizes), AXES, auto, devices=devices)
+    if sizes[0] % len(groups):
+        raise UserError(
+            f"mesh.data is {sizes[0]}; over {len(groups)} slices it must be a multiple of them, "
+            "so that fsdp and tensor stay inside a slice"
+        )
+    inside = (sizes[0] // len(groups), *sizes[1:])
+    parts = [jax.make_mesh(inside, AXES, auto, devices=group).devices for group in groups]
+    return Mesh(np.concatenate(parts), AXES, axis_types=auto)
 
 
-def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def _slices(devices: list, wanted: int) -> list[list]:
+    """The devices of each slice, as they say themselves or in equal parts in their order."""
+    if wanted:
+        if len(devices) % wanted:
+            raise UserError(f"mesh.slices={wanted} does not divide {len(devices)} devices")
+        size = len(devices) // wanted
+        return [devices[i : i + size] for i in range(0, len(devices), size)]
+    groups: dict[int, list] = {}
+    for device in devices:
+        groups.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    return [groups[index] for index in sorted(groups)]
+
+
+def parameter_spec(
+    name: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = PARAMETER_RULES
+) -> P:
     """The first rule that matches, without the axes that do not divide their dimension."""
-    spec = next(spec for pattern, spec in PARAMETER_RULES if re.fullmatch(pattern, name))
+    spec = next(spec for pattern, spec in rules if re.fullmatch(pattern, name))
     fitting = [
         axis if axis is None or shape[i] % mesh.shape[axis] == 0 else None
         for i, axis in enumerate(spec)
@@ -88,19 +123,31 @@ def state_shardings(abstract_state, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)
 
 
-def weight_shardings(weights: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+# The same for the visual encoder, where its weights are to lie over fsdp.
+ENCODER_RULES: Rules = (
+    (r"blocks\.qkv\.kernel", P(None, "fsdp", None, None, None)),
+    (r"blocks\.(proj|ffn_in|ffn_out)\.kernel", P(None, "fsdp")),
+    (r".*", P()),
+)
+
+
+def weight_shardings(
+    weights: Mapping[str, Any], mesh: Mesh, *, shard_encoder: bool = False
+) -> dict[str, Any]:
     """Shardings of the frozen weights: the teacher's as the student's, the rest replicated.
 
     Args:
       weights: {net: {dotted path: array}}.
       mesh: from `make_mesh`.
+      shard_encoder: whether the visual encoder's lie over fsdp too.
     """
     whole = NamedSharding(mesh, P())
     shardings = {net: jax.tree.map(lambda _: whole, arrays) for net, arrays in weights.items()}
-    if "teacher" in weights:
-        shardings["teacher"] = {
-            name: NamedSharding(mesh, parameter_spec(name, value.shape, mesh))
-            for name, value in weights["teacher"].items()
+    rules = {"teacher": PARAMETER_RULES} | ({"encoder": ENCODER_RULES} if shard_encoder else {})
+    for net in rules.keys() & weights.keys():
+        shardings[net] = {
+            name: NamedSharding(mesh, parameter_spec(name, value.shape, mesh, rules[net]))
+            for name, value in weights[net].items()
         }
     return shardings
 

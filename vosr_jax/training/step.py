@@ -17,6 +17,7 @@ from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.frozen import FrozenNets
+from vosr_jax.training.gathering import Gather
 from vosr_jax.training.sharding import batch_sharding, state_shardings
 from vosr_jax.training.state import TrainState
 
@@ -45,6 +46,7 @@ class Method:
       teacher: blueprint of the multi-step network that a student learns from, or None; its
         weights travel with the frozen nets'.
       teacher_form: what the teacher's output stands for.
+      gather: brings the parameters that lie outside the blocks; None where none is sharded.
     """
 
     network: Blueprint
@@ -59,12 +61,13 @@ class Method:
     endpoint_distance: Callable[[dict, Array, dict, Array | None], Array] | None = None
     teacher: Blueprint | None = None
     teacher_form: Parameterization = Parameterization()
+    gather: Gather | None = None
 
     @classmethod
     def from_config(
-        cls, config: "Config", network: Blueprint, frozen: FrozenNets, **teacher
+        cls, config: "Config", network: Blueprint, frozen: FrozenNets, **others
     ) -> "Method":
-        """The method that a config describes; `teacher` and `teacher_form` where it has one."""
+        """The method that a config describes, with the fields that it does not name."""
         from vosr_jax.training.optimizer import learning_rate_schedule, make_optimizer
         from vosr_jax.training.perceptual import make_endpoint_distance
 
@@ -81,7 +84,7 @@ class Method:
             microbatches=config.train.microbatches,
             seed=config.seed,
             endpoint_distance=make_endpoint_distance(config, frozen),
-            **teacher,
+            **others,
         )
 
     def loss(
@@ -91,10 +94,11 @@ class Method:
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
         form = self.objective.parameterization
-        velocity_fn = NetworkField(self.network.merge(parameters), form)
+        velocity_fn = NetworkField(self.network.merge(self._gathered(parameters)), form)
         teacher_fn = None
         if self.teacher is not None:
-            teacher_fn = NetworkField(self.teacher.merge(weights["teacher"]), self.teacher_form)
+            teacher = self.teacher.merge(self._gathered(weights["teacher"]))
+            teacher_fn = NetworkField(teacher, self.teacher_form)
         distance = None
         if self.endpoint_distance is not None:
             distance = partial(self.endpoint_distance, weights)
@@ -106,6 +110,9 @@ class Method:
             teacher_fn=teacher_fn,
             endpoint_distance=distance,
         )
+
+    def _gathered(self, parameters: dict) -> dict:
+        return parameters if self.gather is None else self.gather.others(parameters)
 
     def gradient(self, parameters, weights, batch, step) -> tuple[dict, Array, Metrics]:
         """(gradient, loss, metrics), accumulated over the microbatches."""

@@ -6,12 +6,10 @@ hash is the identity that checkpoints of the student carry.
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from vosr_jax.config import Config, validate
@@ -19,13 +17,6 @@ from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiTSettings
 from vosr_jax.models.parameters import flatten
-
-# What a network computes in its matrix products' dtype anyway, so that storing it in that dtype
-# changes nothing: all kernels and biases but those of times and of norms.
-_HALF = re.compile(
-    r"(patch_embed|token_mlp\.\w+|final\.linear|blocks\.(attn|cross_attn|mlp)\.\w+"
-    r"|detailer\.(embed|out|refine\.(first|second)|blocks\.\d+\.(first|second)))\.(kernel|bias)"
-)
 
 _FROM_AUTOENCODER = ("kind", "downscale", "scaling_factor")
 _FROM_ENCODER = ("kind", "block", "size")
@@ -194,11 +185,3 @@ def check_identity(
         f"checkpoint {where} was distilled with {told[0]}, but this config's key teacher gives "
         f"{told[1]}; name the same weights, or choose another workdir"
     )
-
-
-def stored(parameters: Mapping[str, np.ndarray], dtype: jnp.dtype) -> dict[str, np.ndarray]:
-    """The parameters as they lie on the devices: products' operands in `dtype`, the rest float32.
-
-    The network's output is the same bit for bit.
-    """
-    return {k: v.astype(dtype) if _HALF.fullmatch(k) else v for k, v in parameters.items()}

@@ -1,0 +1,133 @@
+"""From a config and a mesh to the method whose step is compiled, without any weights.
+
+train.py fills it with arrays; `vosr plan` compiles it from shapes alone.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from vosr_jax.config import Config
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.models.attention import Attention, attention_on, plain_attention
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.frozen import FrozenNets
+from vosr_jax.training.gathering import Gather
+from vosr_jax.training.sharding import BATCH_AXES, ENCODER_RULES, state_shardings
+from vosr_jax.training.state import TrainState, new_state
+from vosr_jax.training.step import Method
+
+
+def platform_of(mesh: Mesh) -> str:
+    """ "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
+def compute_dtype(config: Config, platform: str) -> jnp.dtype:
+    """bfloat16 where the platform gains from it, unless the config says otherwise."""
+    if config.model.dtype != "auto":
+        return jnp.dtype(config.model.dtype)
+    return jnp.dtype(jnp.bfloat16 if platform in ("gpu", "tpu") else jnp.float32)
+
+
+def gather_on(config: Config, mesh: Mesh) -> Gather | None:
+    """What brings sharded parameters; None where every device has them whole."""
+    if mesh.shape["fsdp"] == 1:
+        return None
+    return Gather(mesh, compute_dtype(config, platform_of(mesh)))
+
+
+def encoder_gather_on(config: Config, mesh: Mesh) -> Gather | None:
+    """What brings the visual encoder's weights where they lie over fsdp, or None."""
+    gather = gather_on(config, mesh)
+    if gather is None or not config.mesh.shard_encoder:
+        return None
+    return dataclasses.replace(gather, rules=ENCODER_RULES)
+
+
+def attention_over(mesh: Mesh) -> Attention:
+    """The platform's best attention, each device on its own rows and heads.
+
+    A kernel is one device's; where rows or heads do not divide, XLA partitions the formula.
+    """
+    local, platform = attention_on(platform_of(mesh)), platform_of(mesh)
+    if platform == "cpu":
+        return local
+    spec = P(BATCH_AXES, None, "tensor", None)
+    sharded = jax.shard_map(
+        local, mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False
+    )
+    rows, heads = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
+
+    def attention(query: Array, key: Array, value: Array) -> Array:
+        fits = query.shape[0] % rows == 0 and query.shape[2] % heads == 0
+        return (sharded if fits else plain_attention)(query, key, value)
+
+    return attention
+
+
+def denoiser_blueprint(config: Config, mesh: Mesh | None = None, **changes) -> Blueprint:
+    """The denoiser that a config describes.
+
+    Args:
+      config: the experiment.
+      mesh: where it will run; None is one device of the default platform.
+      **changes: of its settings.
+    """
+    settings = dataclasses.replace(config.model_settings(), **changes)
+    platform = jax.default_backend() if mesh is None else platform_of(mesh)
+    dtype = compute_dtype(config, platform)
+    if config.objective.name == "mean_flow":
+        attention: Attention = plain_attention
+    else:
+        attention = attention_on(platform) if mesh is None else attention_over(mesh)
+    prepare = None if mesh is None else gather_on(config, mesh)
+    remat, seed = config.model.remat, config.seed
+    return Blueprint(
+        lambda: LightningDiT(
+            settings,
+            rngs=nnx.Rngs(params=seed),
+            dtype=dtype,
+            remat=remat,
+            attention=attention,
+            prepare=prepare,
+        )
+    )
+
+
+def build_method(
+    config: Config,
+    mesh: Mesh,
+    frozen: FrozenNets,
+    teacher_form: Parameterization | None = None,
+) -> Method:
+    """The method of a config on a mesh.
+
+    Args:
+      config: the experiment.
+      mesh: from `make_mesh`.
+      frozen: the frozen nets' structure.
+      teacher_form: what the teacher's output stands for; None without a teacher.
+    """
+    teacher = {}
+    if teacher_form is not None:
+        blueprint = denoiser_blueprint(config, mesh, r_embedding=False)
+        teacher = {"teacher": blueprint, "teacher_form": teacher_form}
+    network = denoiser_blueprint(config, mesh)
+    return Method.from_config(config, network, frozen, gather=gather_on(config, mesh), **teacher)
+
+
+def abstract_state(method: Method, mesh: Mesh) -> TrainState:
+    """Shapes and shardings of the method's train state."""
+    shapes = jax.eval_shape(lambda: new_state(method.network.initialize(), method.optimizer))
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        state_shardings(shapes, mesh),
+    )

@@ -1,0 +1,98 @@
+"""Sharded parameters come to the devices that compute with them, and their gradients go back.
+
+A block's slice is cast to the matrix products' dtype, gathered over `fsdp` where the block reads
+it, and forgotten; no program holds a gathered stack. Its gradient is scattered in float32.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vosr_jax.training.sharding import PARAMETER_RULES, Rules, parameter_spec
+
+# What the denoiser and the visual encoder compute in its matrix products' dtype anyway, so that casting it beforehand
+# changes nothing: all kernels and biases but those of times, of norms and of the first patches.
+_IN_PRODUCTS = re.compile(
+    r"(patch_embed|token_mlp\.\w+|final\.linear|blocks\.(attn|cross_attn|mlp)\.\w+"
+    r"|detailer\.(embed|out|refine\.(first|second)|blocks\.\d+\.(first|second))"
+    r"|blocks\.(qkv|proj|ffn_in|ffn_out))\.(kernel|bias)"  # the visual encoder's
+)
+_BLOCKS = "blocks."
+
+
+def in_products(name: str) -> bool:
+    """Whether a parameter is read in the matrix products' dtype alone."""
+    return _IN_PRODUCTS.fullmatch(name) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gather:
+    """Brings parameters to every device of the fsdp axis.
+
+    Attributes:
+      mesh: where they lie.
+      dtype: of the matrix products; what travels for them is in it.
+      rules: where they lie.
+    """
+
+    mesh: Mesh
+    dtype: jnp.dtype
+    rules: Rules = PARAMETER_RULES
+
+    def __call__(self, name: str, value: Array) -> Array:
+        """One block's slice of a stacked parameter, without the depth axis."""
+        return self._gathered(
+            name, value, P(*parameter_spec(name, (1, *value.shape), self.mesh, self.rules)[1:])
+        )
+
+    def others(self, parameters: Mapping[str, Array]) -> dict[str, Array]:
+        """All parameters, those outside the blocks gathered."""
+        return {
+            name: value
+            if name.startswith(_BLOCKS)
+            else self._gathered(
+                name, value, parameter_spec(name, value.shape, self.mesh, self.rules)
+            )
+            for name, value in parameters.items()
+        }
+
+    def _gathered(self, name: str, value: Array, spec: P) -> Array:
+        if "fsdp" not in spec:
+            return value
+        parts = NamedSharding(self.mesh, spec)
+        whole = NamedSharding(self.mesh, P(*(None if axis == "fsdp" else axis for axis in spec)))
+        dtype = self.dtype if in_products(name) else value.dtype
+        return _gather(value, jnp.dtype(dtype), parts, whole)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(value: Array, dtype: jnp.dtype, parts: NamedSharding, whole: NamedSharding) -> Array:
+    short = jax.lax.with_sharding_constraint(value.astype(dtype), parts)
+    # Back in its own dtype, which costs nothing, so that the gradient arrives in it.
+    return jax.lax.with_sharding_constraint(short, whole).astype(value.dtype)
+
+
+def _forward(value, dtype, parts, whole):
+    return _gather(value, dtype, parts, whole), None
+
+
+def _backward(dtype, parts, whole, _, cotangent):
+    return (jax.lax.with_sharding_constraint(cotangent, parts),)
+
+
+_gather.defvjp(_forward, _backward)
+
+
+def stored(parameters: Mapping[str, Array], dtype: jnp.dtype) -> dict[str, Array]:
+    """Frozen parameters as they lie on the devices: products' operands in `dtype`, others float32.
+
+    The network's output is the same bit for bit.
+    """
+    return {k: v.astype(dtype) if in_products(k) else v for k, v in parameters.items()}
