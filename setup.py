@@ -28,6 +28,7 @@ TRAIN = [
     "tensorflow>=2.21; platform_machine != 'x86_64' or sys_platform != 'linux'",
     "tensorboard>=2.21",
     "scikit-image>=0.26",
+    "threadpoolctl>=3.8",
 ]
 # Beam holds Pillow below 13 and Protobuf below 7.
 PREPARE = [

@@ -5,14 +5,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 from PIL import Image
 
 from vosr_jax.data.contact_sheet import contact_sheet
 from vosr_jax.data.pipeline import PipelineSettings, places, sample_maker
 from vosr_jax.data.samples import BadRecord, Sample
 from vosr_jax.data.sources import parse_sources
-from vosr_jax.data.workers import single_threaded_children
+from vosr_jax.data.workers import use_one_core
 from vosr_jax.errors import UserError
 
 
@@ -50,15 +49,13 @@ def inspect(settings: PipelineSettings, count: int, seconds: float = 5.0) -> Ins
     Raises:
       UserError: a source is wrong, or nothing can be read.
     """
-    # In a process of its own: how many threads numpy's products take is decided at its start,
-    # and on one core more than one only wait for each other.
+    # In a process of its own, which takes one core as the run's workers do.
     spawn = multiprocessing.get_context("spawn")
-    with single_threaded_children(), ProcessPoolExecutor(1, spawn) as process:
+    with ProcessPoolExecutor(1, spawn, initializer=use_one_core) as process:
         return process.submit(_inspect, settings, count, seconds).result()
 
 
 def _inspect(settings: PipelineSettings, count: int, seconds: float) -> Inspection:
-    cv2.setNumThreads(1)
     sources = parse_sources(settings.sources)
     maker = sample_maker(settings, sources, keep_plans=True)
     order = places(settings, sources)

@@ -12,7 +12,7 @@ from vosr_jax.data.bad_records import BadRecordLog
 from vosr_jax.data.degradation import RealESRGANSettings
 from vosr_jax.data.samples import BadRecord, Sample, SampleMaker
 from vosr_jax.data.sources import Source, parse_sources
-from vosr_jax.data.workers import single_threaded_children, start_worker
+from vosr_jax.data.workers import start_worker
 from vosr_jax.errors import UserError
 
 
@@ -166,9 +166,8 @@ class Batches:
             flags.FLAGS.mark_as_parsed()
         self.sources = sources
         self.log = log
-        with single_threaded_children():
-            self._iterator = iter(dataset)
-            self._iterator.start_prefetch()
+        self._iterator = iter(dataset)
+        self._iterator.start_prefetch()
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self

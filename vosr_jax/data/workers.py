@@ -1,29 +1,20 @@
 """How the processes that make batches behave."""
 
-import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _LOOK_AFTER_PARENT_SECONDS = 2.0
 
 
-@contextlib.contextmanager
-def single_threaded_children() -> Iterator[None]:
-    """Processes started inside give numpy's matrix products one thread each."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update({name: "1" for name in _THREAD_VARIABLES})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def use_one_core() -> None:
+    """Give this process's picture operations and matrix products one thread each."""
+    import cv2
+    from threadpoolctl import threadpool_limits
+
+    cv2.setNumThreads(1)
+    threadpool_limits(1)
 
 
 def start_worker(parent: int, worker: int, workers: int) -> None:
@@ -33,10 +24,8 @@ def start_worker(parent: int, worker: int, workers: int) -> None:
       parent: process id of the program that reads the batches.
       worker, workers: number of this worker, and of all.
     """
-    import cv2
-
-    # One core each: the workers are the parallelism.
-    cv2.setNumThreads(1)
+    # The workers are the parallelism.
+    use_one_core()
     # A terminal or a scheduler signals the whole group; the program decides when to stop, and
     # may need batches until its checkpoint is written.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from vosr_jax.training.sharding import PARAMETER_RULES, Rules, parameter_spec
 
-# What the denoiser and the visual encoder compute in its matrix products' dtype anyway, so that casting it beforehand
+# What the networks compute in their matrix products' dtype anyway, so that casting it beforehand
 # changes nothing: all kernels and biases but those of times, of norms and of the first patches.
 _IN_PRODUCTS = re.compile(
     r"(patch_embed|token_mlp\.\w+|final\.linear|blocks\.(attn|cross_attn|mlp)\.\w+"
@@ -54,14 +54,12 @@ class Gather:
 
     def others(self, parameters: Mapping[str, Array]) -> dict[str, Array]:
         """All parameters, those outside the blocks gathered."""
-        return {
-            name: value
-            if name.startswith(_BLOCKS)
-            else self._gathered(
-                name, value, parameter_spec(name, value.shape, self.mesh, self.rules)
-            )
-            for name, value in parameters.items()
-        }
+        gathered = dict(parameters)
+        for name, value in parameters.items():
+            if not name.startswith(_BLOCKS):
+                spec = parameter_spec(name, value.shape, self.mesh, self.rules)
+                gathered[name] = self._gathered(name, value, spec)
+        return gathered
 
     def _gathered(self, name: str, value: Array, spec: P) -> Array:
         if "fsdp" not in spec:

@@ -1,0 +1,122 @@
+"""Slices by name, and their devices as the TPU compiler describes them."""
+
+import dataclasses
+import math
+import re
+
+from vosr_jax.errors import UserError
+from vosr_jax.planning.chips import CHIPS, Chip
+
+# Shapes of the slices that are commonly named by a number.
+_NAMED = {
+    "v4-8": "v4:2x2x1",
+    "v4-16": "v4:2x2x2",
+    "v4-32": "v4:2x2x4",
+    "v4-64": "v4:2x4x4",
+    "v4-128": "v4:4x4x4",
+    "v5e-4": "v5e:2x2",
+    "v5e-8": "v5e:2x4",
+    "v5e-16": "v5e:4x4",
+    "v5e-32": "v5e:4x8",
+    "v5e-64": "v5e:8x8",
+    "v5e-128": "v5e:8x16",
+    "v5e-256": "v5e:16x16",
+    "v5p-8": "v5p:2x2x1",
+    "v5p-16": "v5p:2x2x2",
+    "v5p-32": "v5p:2x2x4",
+    "v5p-64": "v5p:2x4x4",
+    "v5p-128": "v5p:4x4x4",
+    "v5p-256": "v5p:4x4x8",
+    "v5p-512": "v5p:4x8x8",
+    "v5p-1024": "v5p:8x8x8",
+    "v5p-2048": "v5p:8x8x16",
+    "v5p-4096": "v5p:8x16x16",
+    "v5p-8192": "v5p:16x16x16",
+    "v6e-4": "v6e:2x2",
+    "v6e-8": "v6e:2x4",
+    "v6e-16": "v6e:4x4",
+    "v6e-32": "v6e:4x8",
+    "v6e-64": "v6e:8x8",
+    "v6e-128": "v6e:8x16",
+    "v6e-256": "v6e:16x16",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """One or several slices of like chips.
+
+    Attributes:
+      name: as given.
+      chip: of which all consist.
+      shape: chips along each dimension of one slice.
+      slices: how many.
+    """
+
+    name: str
+    chip: Chip
+    shape: tuple[int, ...]
+    slices: int = 1
+
+    @property
+    def chips(self) -> int:
+        """Of all slices."""
+        return math.prod(self.shape) * self.slices
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second that a ring collective over all of a slice moves in and out of a chip.
+
+        Every dimension has its ring, both ways where it closes; it does where a dimension of a
+        three-dimensional torus is a multiple of 4, or spans all 16 chips of a flat one.
+        """
+        directions = 0.0
+        for size in self.shape:
+            if size > 1:
+                closes = size % 4 == 0 if self.chip.torus == 3 else size == 16
+                directions += 2 if closes else 1
+        return max(directions, 1) * self.chip.link
+
+
+def parse_topology(text: str) -> Topology:
+    """ "v5p:4x4x4", "v5e-256", or "2*v5e:16x16" for two slices.
+
+    Raises:
+      UserError: no such chip, or a shape that it has not.
+    """
+    number, star, single = text.rpartition("*")
+    shape = _NAMED.get(single, single)
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", shape)
+    if not found or found[1] not in CHIPS or (star and not number.isdigit()):
+        raise UserError(
+            f"--topology {text}: give a chip and a shape, as v5p:4x4x4, a name, as v5e-256, or "
+            f"several slices, as 2*v5e:16x16; chips: {', '.join(CHIPS)}"
+        )
+    chip, sizes = CHIPS[found[1]], tuple(int(size) for size in found[2].split("x"))
+    if len(sizes) != chip.torus:
+        raise UserError(f"--topology {text}: a {chip.name} slice has {chip.torus} dimensions")
+    return Topology(text, chip, sizes, int(number) if star else 1)
+
+
+def devices_of(topology: Topology) -> list:
+    """The topology's devices; programs can be compiled for them, and nothing runs.
+
+    Raises:
+      UserError: the TPU compiler is not installed, or does not know the shape.
+    """
+    from jax.experimental import topologies
+
+    shape = "x".join(map(str, topology.shape))
+    try:
+        described = topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=f"{topology.chip.name}:{shape}",
+            **({"num_slices": topology.slices} if topology.slices > 1 else {}),
+        )
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the TPU compiler cannot describe {topology.name} ({reason}); "
+            "is libtpu installed (pip install libtpu)?"
+        ) from error
+    return list(described.devices)
