@@ -4,13 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vosr_jax.commands import convert, data, info, upscale
+from vosr_jax.commands import convert, data, info, plan, upscale
 from vosr_jax.errors import run_main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 1 for any failure, 2 for a wrong call."""
-    options = _parser().parse_args(arguments)
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and not getattr(options, "takes_overrides", False):
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides = rest
     return run_main(lambda: options.run(options))
 
 
@@ -19,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="vosr", description="Restore and enlarge photographs with a generative model."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (upscale, convert, info, data):
+    for command in (upscale, convert, info, data, plan):
         command.add_parser(commands)
     return parser
 

@@ -45,6 +45,9 @@ class ModelConfig:
 class AutoencoderConfig:
     """The frozen autoencoder.
 
+    precision of its products in training, where the hardware has several: a TPU takes six passes
+    for float32, three for bfloat16_3x (about the TF32 of GPUs) and one for bfloat16; what lies
+    between the products is float32 in any case.
     Attributes: kind; path of its weights (sd2, qwen); decoder, the light decoder in
     the place of sd2's own; sample_posterior in training; downscale and scaling_factor of the
     space_to_depth kind.
@@ -54,6 +57,7 @@ class AutoencoderConfig:
     path: str | None = None
     decoder: str | None = None
     sample_posterior: bool = True
+    precision: Literal["float32", "bfloat16_3x", "bfloat16"] = "float32"
     downscale: int = 8
     scaling_factor: float = 1.0
 

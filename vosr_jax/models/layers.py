@@ -21,10 +21,14 @@ def xavier_uniform(key: Array, shape: tuple[int, ...], fan_in: int, fan_out: int
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision:
-    """Full precision for float32, whose default on TPU and GPU is lower; the default otherwise."""
-    is_float32 = jnp.dtype(dtype) == jnp.float32
-    return jax.lax.Precision.HIGHEST if is_float32 else jax.lax.Precision.DEFAULT
+def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
+    """Full precision for float32, whose default on TPU and GPU is lower; the default otherwise.
+
+    Inside `jax.default_matmul_precision` float32 products are what that asks for.
+    """
+    if jnp.dtype(dtype) != jnp.float32:
+        return jax.lax.Precision.DEFAULT
+    return None if jax.config.jax_default_matmul_precision else jax.lax.Precision.HIGHEST
 
 
 def _contract_last(x: Array, kernel: Array) -> Array:

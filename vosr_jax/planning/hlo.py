@@ -10,19 +10,21 @@ import re
 from collections.abc import Iterator
 
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "c64": 64, "c128": 128, "token": 0, "opaque": 0}
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _CALLED = re.compile(
     r"(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_INSTRUCTION = re.compile(r"  (?:ROOT )?%[\w.\-]+ = ")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array: element type and sizes."""
+    """One array: element type, sizes, and whether it lies in the chip's own memory, not in HBM."""
 
     dtype: str
     sizes: tuple[int, ...]
+    on_chip: bool = False
 
     @property
     def elements(self) -> int:
@@ -53,6 +55,7 @@ class Instruction:
       shapes: of the result; of all parts where it is a tuple.
       operands: names of the instructions that it reads.
       attributes: the rest of the line.
+      number: an integer constant's value, a parameter's place, else None.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Instruction:
     shapes: tuple[Shape, ...]
     operands: tuple[str, ...]
     attributes: str
+    number: int | None = None
 
     @property
     def called(self) -> tuple[str, ...]:
@@ -100,11 +104,26 @@ class Program:
         """
         yield from self._executed(self.entry, 1)
 
+    def trips(self, loop: Instruction) -> int:
+        """How often a loop's body runs: as the compiler notes it, or by what it counts up to."""
+        noted = _TRIPS.search(loop.attributes)
+        if noted:
+            return int(noted[1])
+        condition = loop.attribute(r"condition=%?([\w.\-]+)")
+        limits = [
+            self.computations[condition][operand].number
+            for instruction in self.computations[condition].values()
+            if instruction.opcode == "compare"
+            for operand in instruction.operands
+            if operand in self.computations[condition]
+        ]
+        known = [limit for limit in limits if limit is not None]
+        return known[0] if len(known) == 1 else 1
+
     def _executed(self, name: str, times: int) -> Iterator[tuple[int, str, Instruction]]:
         for instruction in self.computations[name].values():
             if instruction.opcode == "while":
-                trips = _TRIPS.search(instruction.attributes)
-                inner = times * (int(trips[1]) if trips else 1)
+                inner = times * self.trips(instruction)
                 for called in instruction.called:
                     yield from self._executed(called, inner)
             elif instruction.opcode in ("call", "conditional", "async-start"):
@@ -122,22 +141,36 @@ def parse(text: str) -> Program:
     """
     computations: dict[str, Computation] = {}
     entry, current = None, None
-    for line in text.splitlines():
-        if line.endswith("{") and ") -> " in line and " = " not in line.split(") -> ")[0][:80]:
+    for line in _logical_lines(text):
+        if line.endswith("{") and ") -> " in line and not _INSTRUCTION.match(line):
             head = line.split("(")[0].split()
             name = head[-1].lstrip("%")
             if head[0] == "ENTRY":
                 entry = name
             current = computations.setdefault(name, {})
-        elif line.startswith("}"):
-            current = None
-        elif current is not None and " = " in line:
+        elif current is not None and _INSTRUCTION.match(line):
             instruction = _instruction(line)
             if instruction is not None:
                 current[instruction.name] = instruction
     if entry is None:
         raise ValueError("this is no text of a compiled program: it has no ENTRY")
     return Program(computations, entry)
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Lines, an instruction's kernel text joined to it."""
+    pending = ""
+    for line in text.splitlines():
+        begins = _INSTRUCTION.match(line) or line == "}" or line.startswith(("%", "ENTRY"))
+        if begins and pending:
+            yield pending
+            pending = ""
+        if _INSTRUCTION.match(line) or pending:
+            pending += line
+        else:
+            yield line
+    if pending:
+        yield pending
 
 
 def _instruction(line: str) -> Instruction | None:
@@ -148,8 +181,8 @@ def _instruction(line: str) -> Instruction | None:
     else:
         end = rest.find(" ")
     shapes = tuple(
-        Shape(dtype, tuple(int(size) for size in sizes.split(",") if size))
-        for dtype, sizes in _ARRAY.findall(rest[:end])
+        Shape(dtype, tuple(int(size) for size in sizes.split(",") if size), "S(1)" in layout)
+        for dtype, sizes, layout in _ARRAY.findall(rest[:end])
     )
     opcode, parenthesis, _ = rest[end:].strip().partition("(")
     if not parenthesis:
@@ -157,7 +190,9 @@ def _instruction(line: str) -> Instruction | None:
     start = rest.index("(", end)
     stop = _closing(rest, start)
     operands = tuple(re.findall(r"%([\w.\-]+)", rest[start:stop]))
-    return Instruction(name, opcode, shapes, operands, rest[stop + 1 :])
+    inside = rest[start + 1 : stop]
+    number = int(inside) if opcode in ("constant", "parameter") and inside.isdigit() else None
+    return Instruction(name, opcode, shapes, operands, rest[stop + 1 :], number)
 
 
 def _closing(text: str, start: int) -> int:

@@ -30,6 +30,8 @@ class FrozenNets:
       encoder_size: side of the encoder's input.
       encoder_block: 0-based block whose tokens are used.
       encoder_dtype: of the encoder's matrix products.
+      autoencoder_precision: of the autoencoder's float32 products, by the names of
+        `jax.default_matmul_precision`.
       sample_posterior: draw from the posterior, or take its mode.
       chunks: the batch goes through the nets in so many parts, one after another, so that the
         activations of one part alone lie in memory.
@@ -41,6 +43,7 @@ class FrozenNets:
     encoder_block: int
     encoder_dtype: jnp.dtype
     sample_posterior: bool
+    autoencoder_precision: str = "float32"
     chunks: int = 1
 
     def inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
@@ -76,7 +79,8 @@ class FrozenNets:
             noise = None
             if self.sample_posterior:
                 noise = normal_rows(row_keys(key, batch["index"]), purpose, shape)
-            return autoencoders.encode(autoencoder, image, noise)
+            with jax.default_matmul_precision(self.autoencoder_precision):
+                return autoencoders.encode(autoencoder, image, noise)
 
         inputs: dict[str, Array | None] = {
             "hr_latent": latent(hr, _HR_POSTERIOR),
@@ -121,6 +125,7 @@ def frozen_nets(
         encoder_block=config.encoder.block,
         encoder_dtype=jnp.dtype(encoder_dtype),
         sample_posterior=config.autoencoder.sample_posterior,
+        autoencoder_precision=config.autoencoder.precision,
         chunks=config.train.frozen_chunks,
     )
 

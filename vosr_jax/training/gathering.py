@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vosr_jax.training.sharding import PARAMETER_RULES, Rules, parameter_spec
+from vosr_jax.training.sharding import PARAMETER_RULES, Rules, axes_of, lies_over, parameter_spec
 
 # What the networks compute in their matrix products' dtype anyway, so that casting it beforehand
 # changes nothing: all kernels and biases but those of times, of norms and of the first patches.
@@ -62,10 +62,11 @@ class Gather:
         return gathered
 
     def _gathered(self, name: str, value: Array, spec: P) -> Array:
-        if "fsdp" not in spec:
+        if not lies_over(spec, "fsdp"):
             return value
         parts = NamedSharding(self.mesh, spec)
-        whole = NamedSharding(self.mesh, P(*(None if axis == "fsdp" else axis for axis in spec)))
+        without = (tuple(axis for axis in axes_of(entry) if axis != "fsdp") for entry in spec)
+        whole = NamedSharding(self.mesh, P(*without))
         dtype = self.dtype if in_products(name) else value.dtype
         return _gather(value, jnp.dtype(dtype), parts, whole)
 

@@ -4,6 +4,7 @@ Axes: `data` (replicas), `fsdp` (parameters and batch) and `tensor` (heads and h
 Rows of a batch lie over (data, fsdp).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,19 +19,21 @@ from vosr_jax.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-# (pattern of the dotted path, axes), first match wins; blocks carry a leading depth axis.
+# (pattern of the dotted path, axes), first match wins; blocks carry a leading depth axis. Only a
+# kernel's first axis lies over fsdp: a part of the last one may be less than the 128 lanes of a
+# TPU, and then a gradient is not scattered but summed whole.
 Rules = tuple[tuple[str, P], ...]
 PARAMETER_RULES: Rules = (
     (r"blocks\.attn\.qkv\.kernel", P(None, "fsdp", None, "tensor", None)),
     (r"blocks\.attn\.qkv\.bias", P(None, None, "tensor", None)),
     (r"blocks\.cross_attn\.(query|key|value)\.kernel", P(None, "fsdp", "tensor", None)),
     (r"blocks\.cross_attn\.(query|key|value)\.bias", P(None, "tensor", None)),
-    (r"blocks\.(cross_)?attn\.proj\.kernel", P(None, "tensor", "fsdp")),
+    (r"blocks\.(cross_)?attn\.proj\.kernel", P(None, ("tensor", "fsdp"))),
     (r"blocks\.mlp\.gate_up\.kernel", P(None, "fsdp", None, "tensor")),
     (r"blocks\.mlp\.gate_up\.bias", P(None, None, "tensor")),
     (r"blocks\.mlp\.hidden\.kernel", P(None, "fsdp", "tensor")),
-    (r"blocks\.mlp\.out\.kernel", P(None, "tensor", "fsdp")),
-    (r"(patch_embed|token_mlp\.\w+|t_embedding\.\w+|r_embedding\.\w+)\.kernel", P(None, "fsdp")),
+    (r"blocks\.mlp\.out\.kernel", P(None, ("tensor", "fsdp"))),
+    (r"(patch_embed|token_mlp\.\w+|t_embedding\.\w+|r_embedding\.\w+)\.kernel", P("fsdp")),
     (r"(final\.)?modulation\.kernel", P("fsdp", None, None)),
     (r"final\.linear\.kernel", P("fsdp", None)),
     (r".*", P()),
@@ -94,11 +97,27 @@ def parameter_spec(
 ) -> P:
     """The first rule that matches, without the axes that do not divide their dimension."""
     spec = next(spec for pattern, spec in rules if re.fullmatch(pattern, name))
-    fitting = [
-        axis if axis is None or shape[i] % mesh.shape[axis] == 0 else None
-        for i, axis in enumerate(spec)
-    ]
+    fitting = [_fitting(axes, shape[i], mesh) for i, axes in enumerate(spec)]
     return P(*fitting)
+
+
+def axes_of(entry) -> tuple[str, ...]:
+    """The mesh axes of one entry of a spec."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
+def lies_over(spec: P, axis: str) -> bool:
+    """Whether any dimension is divided by this axis."""
+    return any(axis in axes_of(entry) for entry in spec)
+
+
+def _fitting(entry, size: int, mesh: Mesh):
+    """The leading axes of an entry that divide a dimension, as an entry."""
+    kept: list[str] = []
+    for axis in axes_of(entry):
+        if size % math.prod(mesh.shape[name] for name in (*kept, axis)) == 0:
+            kept.append(axis)
+    return None if not kept else kept[0] if len(kept) == 1 else tuple(kept)
 
 
 def state_shardings(abstract_state, mesh: Mesh):

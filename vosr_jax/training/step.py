@@ -161,6 +161,13 @@ class Method:
         return self.update(state, gradients), logged
 
 
+# By platform. On TPU a gather that feeds a product stays one collective, not a loop of permutes
+# around pieces of the product: half the compile time, and what is sent can be counted.
+_COMPILER_OPTIONS: dict[str, dict[str, str]] = {
+    "tpu": {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"},
+}
+
+
 def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> StepFn:
     """The jitted step: state donated and sharded, the teacher too, rows over the batch axes.
 
@@ -179,4 +186,5 @@ def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> Step
         in_shardings=(states, None, batch_sharding(mesh)),
         out_shardings=(states, everywhere),
         donate_argnums=0,
+        compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
     )

@@ -1,0 +1,57 @@
+"""`vosr plan`: what a training run will need, from the real compiler and without the devices."""
+
+import argparse
+import json
+import os
+import sys
+
+from vosr_jax.errors import UserError
+
+
+def add_parser(commands) -> None:
+    """Describe the command to argparse's subparsers."""
+    plan = commands.add_parser(
+        "plan",
+        help="what a training run needs on a TPU slice, before it is paid for",
+        description="Compile the very step that train.py would run on a TPU slice, on this "
+        "machine, and reckon memory, communication, time and cost from the program.",
+    )
+    add = plan.add_argument
+    add("--config", required=True, metavar="FILE", help="as for train.py, also --config.key=value")
+    add("--topology", required=True, metavar="SLICE", help="v5p:4x4x4, v5e-256, 2*v5e:16x16")
+    add("--sweep", action="store_true", help="try batch sizes, rematerialization and meshes")
+    add("--json", action="store_true", help="print the plan as JSON")
+    add("--slowest", type=int, default=0, metavar="N", help="also the N slowest operations")
+    plan.set_defaults(run=run, takes_overrides=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan; 1 where the step does not fit."""
+    # The compiler's own devices are described to it; this machine's stay out of the way.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from vosr_jax.config.from_file import config_from_file
+    from vosr_jax.planning.topology import parse_topology
+
+    topology = parse_topology(options.topology)
+    config = config_from_file(options.config, options.overrides)
+    try:
+        import optax  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"planning needs pip install '.[train]' libtpu ({error})") from error
+    from vosr_jax.planning.report import describe, describe_sweep
+
+    if options.sweep:
+        from vosr_jax.planning.sweep import sweep
+
+        plans = sweep(config, topology, tell=lambda text: print(text, file=sys.stderr, flush=True))
+        if options.json:
+            print(json.dumps([plan.to_dict() for plan in plans], indent=1))
+        else:
+            print(describe_sweep(plans))
+        return 0 if any(plan.fits for plan in plans) else 1
+    from vosr_jax.planning.plan import make_plan
+
+    plan = make_plan(config, topology, slowest=options.slowest)
+    print(json.dumps(plan.to_dict(), indent=1) if options.json else describe(plan, topology))
+    return 0 if plan.fits else 1

@@ -1,0 +1,174 @@
+"""A config's training step from shapes alone: no weights, no files, no devices that run."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from vosr_jax.config import Config
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.errors import UserError
+from vosr_jax.models.attention import plain_attention
+from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
+from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
+from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.training.build import (
+    abstract_state,
+    build_method,
+    compute_dtype,
+    encoder_gather_on,
+    platform_of,
+)
+from vosr_jax.training.frozen import frozen_nets
+from vosr_jax.training.gathering import in_products
+from vosr_jax.training.perceptual import perceptual_weights
+from vosr_jax.training.sharding import batch_sharding, weight_shardings
+from vosr_jax.training.state import TrainState
+from vosr_jax.training.step import Method, compile_step
+
+_ENCODERS = {
+    "dinov2s": DINOv2Settings.vit_s,
+    "dinov2b": DINOv2Settings.vit_b,
+    "dinov2l": DINOv2Settings.vit_l,
+    "dinov2g": DINOv2Settings.vit_g,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractRun:
+    """What train.py would compile, as shapes with shardings.
+
+    Attributes:
+      config: the experiment.
+      mesh: of devices that need not exist.
+      method: what a step does.
+      state: of the first step.
+      weights: the frozen nets' and the teacher's.
+      batch: one global batch.
+    """
+
+    config: Config
+    mesh: Mesh
+    method: Method
+    state: TrainState
+    weights: dict[str, Any]
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+    def lower(self):
+        """The step, traced and lowered; `.compile()` it."""
+        step = compile_step(self.method, self.state, self.mesh)
+        return step.lower(self.state, self.weights, self.batch)
+
+
+def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
+    """The step of a config on a mesh.
+
+    Raises:
+      UserError: the frozen nets' sizes do not follow from the config.
+    """
+    dtype = compute_dtype(config, platform_of(mesh))
+    frozen = frozen_nets(
+        config, _autoencoder(config), _encoder(config), dtype, encoder_gather_on(config, mesh)
+    )
+    teacher_form = None
+    if config.teacher is not None:
+        teacher_form = Parameterization(*_form(config))
+    method = build_method(config, mesh, frozen, teacher_form)
+    weights: dict[str, Any] = {
+        "autoencoder": frozen.autoencoder.shapes,
+        "encoder": _stored(frozen.encoder.shapes, dtype) if frozen.encoder is not None else {},
+    }
+    if method.teacher is not None:
+        weights["teacher"] = _stored(method.teacher.shapes, dtype)
+    weights |= jax.eval_shape(lambda: perceptual_weights(config))
+    shardings = weight_shardings(weights, mesh, shard_encoder=config.mesh.shard_encoder)
+    rows, side = config.train.batch_size, config.data.crop_size
+    sizes = {"hr": (rows, side, side, 3), "lq": (rows, side, side, 3), "index": (rows, 2)}
+    batch = {
+        name: jax.ShapeDtypeStruct(
+            size, jnp.uint32 if name == "index" else jnp.uint8, sharding=batch_sharding(mesh)
+        )
+        for name, size in sizes.items()
+    }
+    return AbstractRun(
+        config, mesh, method, abstract_state(method, mesh), _placed(weights, shardings), batch
+    )
+
+
+def _form(config: Config) -> tuple:
+    o = config.objective
+    return o.endpoint, o.prediction, o.residual_scale, o.smallest_t
+
+
+def _placed(shapes, shardings):
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
+def _stored(shapes: dict[str, jax.ShapeDtypeStruct], dtype: jnp.dtype) -> dict[str, Any]:
+    """As training/gathering.py stores frozen weights."""
+    return {
+        name: jax.ShapeDtypeStruct(s.shape, dtype if in_products(name) else s.dtype)
+        for name, s in shapes.items()
+    }
+
+
+def _autoencoder(config: Config) -> Any:
+    own = config.autoencoder
+    if own.kind == "space_to_depth":
+        return SpaceToDepth(SpaceToDepthSettings(own.downscale, own.scaling_factor))
+    if own.kind == "qwen":
+        return nnx.eval_shape(lambda: QwenAutoencoder(QwenSettings(), rngs=nnx.Rngs(0)))
+    settings = SDSettings.sd21_light() if own.decoder else SDSettings.sd21()
+    return nnx.eval_shape(lambda: SDAutoencoder(settings, rngs=nnx.Rngs(0)))
+
+
+def _encoder(config: Config) -> DINOv2 | None:
+    own = config.encoder
+    if own.kind == "none":
+        return None
+    if own.kind not in _ENCODERS:
+        raise UserError(
+            f"encoder.kind={own.kind} has sizes that only its file tells; plan with one of "
+            f"{', '.join(_ENCODERS)}"
+        )
+    settings = _ENCODERS[own.kind]()
+    if own.block < settings.depth - 1:
+        settings = dataclasses.replace(settings, kept_blocks=own.block + 1)
+    return nnx.eval_shape(lambda: DINOv2(settings, rngs=nnx.Rngs(0)))
+
+
+def analytic_flops(config: Config) -> float:
+    """Products of one pair's share of a step, nothing computed twice: what MFU counts.
+
+    Three times the trainable network's forward products, and the frozen nets' and the teacher's
+    once, as the traced step has them without rematerialization.
+    """
+    from vosr_jax.planning.work import product_flops
+    from vosr_jax.training.sharding import make_mesh
+
+    plain = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, remat="none", dtype="float32", swiglu_multiple=1),
+        mesh=dataclasses.replace(config.mesh, data=1, fsdp=1, tensor=1, slices=0),
+        train=dataclasses.replace(config.train, batch_size=1, microbatches=1, frozen_chunks=1),
+    )
+    mesh = make_mesh(1, 1, 1, jax.local_devices(backend="cpu")[:1])
+    run = abstract_run(plain, mesh)
+    assert _attends_plainly(run.method)
+    return float(
+        product_flops(
+            run.method.gradient, run.state.parameters, run.weights, run.batch, run.state.step
+        )
+    )
+
+
+def _attends_plainly(method: Method) -> bool:
+    return method.network.merge(method.network.shapes).blocks.attn.attention is plain_attention

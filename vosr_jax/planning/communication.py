@@ -1,0 +1,142 @@
+"""What a compiled program sends between its devices, read from its text."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+from vosr_jax.planning.hlo import Instruction, Program
+
+_ASYNC_START = 'custom_call_target="AsyncCollectiveStart"'
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective of a program.
+
+    Attributes:
+      kind: one of KINDS.
+      times: how often it runs in a step.
+      bytes: what one device sends, and receives, each time, over a ring.
+      group: devices that take part.
+      dtypes: of what travels.
+      hidden: whether it runs beside other work (the compiler made it asynchronous).
+      across: whether its groups reach over slices.
+    """
+
+    kind: str
+    times: int
+    bytes: float
+    group: int
+    dtypes: tuple[str, ...]
+    hidden: bool
+    across: bool
+
+    @property
+    def total(self) -> float:
+        """Bytes of a step."""
+        return self.times * self.bytes
+
+
+def collectives(program: Program, devices_a_slice: int = 0) -> list[Collective]:
+    """All collectives, each once, however many pieces the compiler has cut it into.
+
+    Args:
+      program: compiled.
+      devices_a_slice: 0 where there is one slice.
+    """
+    found = []
+    for times, _, instruction in program.executed():
+        scatter = _is_scatter(instruction)
+        for inner in _started(program, instruction):
+            hidden = inner is not instruction or inner.opcode.endswith("-start")
+            kind = "reduce-scatter" if scatter else _kind(inner)
+            hidden &= not scatter
+            found.append(_collective(kind, times, inner, hidden, devices_a_slice))
+    return found
+
+
+def _started(program: Program, instruction: Instruction) -> Iterator[Instruction]:
+    """The instruction if it is a collective, or those that begin in its fusion."""
+    if _kind(instruction) in KINDS:
+        yield instruction
+    elif instruction.opcode == "fusion":
+        for called in instruction.called:
+            inside = program.computations[called].values()
+            # An asynchronous collective goes on in other fusions, which show it again.
+            begins = any(_ASYNC_START in inner.attributes for inner in inside)
+            if begins or _is_scatter(instruction):
+                yield from (inner for inner in inside if _kind(inner) in KINDS)
+
+
+def _kind(instruction: Instruction) -> str:
+    return instruction.opcode.removesuffix("-start")
+
+
+def _is_scatter(instruction: Instruction) -> bool:
+    """TPU programs fuse a reduce-scatter of an all-reduce and the taking of one's own part."""
+    return any("all-reduce-scatter" in called for called in instruction.called)
+
+
+def _collective(
+    kind: str, times: int, instruction: Instruction, hidden: bool, devices_a_slice: int
+) -> Collective:
+    group, across = _groups(instruction.attributes, devices_a_slice)
+    shapes = instruction.shapes
+    if instruction.opcode.endswith("-start") and kind != "all-reduce" and len(shapes) > 1:
+        shapes = shapes[len(shapes) // 2 :] if kind == "all-gather" else shapes[:1]
+    whole = sum(shape.bytes for shape in shapes)
+    share = (group - 1) / group
+    moved = {
+        "all-gather": whole * share,
+        # The whole is what goes in; its text shows the all-reduce inside.
+        "reduce-scatter": whole * share * (group if instruction.opcode == kind else 1),
+        "all-reduce": 2 * whole * share,
+        "all-to-all": whole * share,
+        "collective-permute": float(whole),
+    }[kind]
+    dtypes = tuple(sorted({shape.dtype for shape in shapes}))
+    return Collective(kind, times, moved, group, dtypes, hidden, across)
+
+
+def _groups(attributes: str, devices_a_slice: int) -> tuple[int, bool]:
+    """(devices of a group, whether a group reaches over slices)."""
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
+    if listed:
+        first = [int(device) for device in listed[1].split(",")]
+        across = bool(devices_a_slice) and len({d // devices_a_slice for d in first}) > 1
+        return len(first), across
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
+    if iota:
+        group = int(iota[2])
+        first = _first_iota_group(group, iota[3], iota[4])
+        across = bool(devices_a_slice) and len({d // devices_a_slice for d in first}) > 1
+        return group, across
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
+    if mesh:
+        sizes = {k: int(v) for k, v in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
+        used = re.findall(r"'([^']+)'", mesh[2])
+        group = math.prod(sizes[name] for name in used)
+        first = _first_mesh_group(sizes, used)
+        across = bool(devices_a_slice) and len({d // devices_a_slice for d in first}) > 1
+        return group, across
+    return 2, False
+
+
+def _first_iota_group(group: int, sizes: str, transposed: str | None) -> list[int]:
+    import numpy as np
+
+    shape = [int(size) for size in sizes.split(",")]
+    order = np.arange(math.prod(shape)).reshape(shape)
+    if transposed:
+        order = order.transpose([int(axis) for axis in transposed.split(",")])
+    return order.reshape(-1, group)[0].tolist()
+
+
+def _first_mesh_group(sizes: dict[str, int], used: list[str]) -> list[int]:
+    import numpy as np
+
+    order = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+    index = tuple(slice(None) if name in used else 0 for name in sizes)
+    return order[index].reshape(-1).tolist()

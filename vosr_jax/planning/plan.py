@@ -1,0 +1,261 @@
+"""One plan: the compiled step of a config on a topology, and what follows from it."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from vosr_jax.config import Config
+from vosr_jax.errors import UserError
+from vosr_jax.planning.abstract import AbstractRun, abstract_run, analytic_flops
+from vosr_jax.planning.communication import KINDS, Collective, collectives
+from vosr_jax.planning.hlo import Shape, parse
+from vosr_jax.planning.host import cores_a_pair
+from vosr_jax.planning.roofline import Work, least_seconds, work_of
+from vosr_jax.planning.topology import Topology, devices_of
+from vosr_jax.training.gathering import in_products
+from vosr_jax.training.sharding import lies_over, make_mesh
+
+# A slow network hides behind nothing here; what a chip's own does beside other work costs nothing
+# until it takes longer than that work.
+_FORWARD_PRODUCTS, _BACKWARD_PRODUCTS = 2, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is known of a step before it runs. Bytes and seconds are one device's.
+
+    Compiled: `fits`, `memory`, `collectives`, `compiled_flops`, `compile_seconds`. Counted in the
+    traced program: `analytic_flops`. Modelled from these: all else.
+
+    Attributes:
+      topology, mesh: where.
+      batch_size, rows: pairs of an update, and on a device at a time.
+      fits: whether the program fits the device's memory.
+      memory: bytes by kind; "total" is what the program holds at once.
+      collectives: {kind: (number in a step, bytes)}.
+      gathered_bytes: of the FSDP ideal, for one network evaluated once forward and backward.
+      analytic_flops: of a step, nothing computed twice.
+      compiled_flops: of a step as compiled, in passes of a bfloat16 unit.
+      step_seconds: at best.
+      exposed_seconds: of it, collectives that nothing hides.
+      bound: share of the step whose fusions wait for memory, for arithmetic, for the network.
+      mfu: analytic operations over what the chips could do in that time, at most.
+      pairs_per_second: of all devices, at most.
+      host_cores: virtual CPUs that the data of one host needs, and those that it has.
+      days, chip_hours: to the config's number of steps.
+      compile_seconds: on this machine.
+      why_not: the compiler's reason where it does not fit.
+      slowest: lines about the operations that take longest, where asked for.
+    """
+
+    topology: str
+    mesh: dict[str, int]
+    batch_size: int
+    rows: int
+    remat: str
+    fits: bool
+    memory: dict[str, float] = dataclasses.field(default_factory=dict)
+    collectives: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
+    gathered_bytes: float = 0.0
+    analytic_flops: float = 0.0
+    compiled_flops: float = 0.0
+    step_seconds: float = 0.0
+    exposed_seconds: float = 0.0
+    bound: dict[str, float] = dataclasses.field(default_factory=dict)
+    mfu: float = 0.0
+    pairs_per_second: float = 0.0
+    host_cores: tuple[float, float] = (0.0, 0.0)
+    days: float = 0.0
+    chip_hours: float = 0.0
+    compile_seconds: float = 0.0
+    why_not: str = ""
+    slowest: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def make_plan(config: Config, topology: Topology, *, slowest: int = 0) -> Plan:
+    """Compile the step that train.py would run there, and read the program.
+
+    Args:
+      config: the experiment.
+      topology: where.
+      slowest: so many of the slowest operations are listed.
+
+    Raises:
+      UserError: the compiler is missing, or mesh and batch do not fit the topology.
+    """
+    m = config.mesh
+    slices = m.slices or topology.slices
+    mesh = make_mesh(m.data, m.fsdp, m.tensor, devices_of(topology), slices=slices)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows, left = divmod(config.train.batch_size, shards * config.train.microbatches)
+    if left or not rows:
+        raise UserError(
+            f"train.batch_size={config.train.batch_size} in {config.train.microbatches} parts does "
+            f"not lie evenly over mesh.data * mesh.fsdp = {shards}; "
+            f"set it to a multiple of {shards * config.train.microbatches}"
+        )
+    run = abstract_run(config, mesh)
+    known = Plan(
+        topology.name,
+        dict(mesh.shape),
+        config.train.batch_size,
+        rows,
+        config.model.remat,
+        fits=False,
+        analytic_flops=analytic_flops(config) * config.train.batch_size,
+        gathered_bytes=fsdp_ideal(run),
+    )
+    began = time.monotonic()
+    try:
+        compiled = run.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "memory" not in str(error).lower():
+            raise
+        reason = next(line for line in str(error).splitlines() if "memory" in line.lower())
+        return dataclasses.replace(
+            known, why_not=reason.strip(), compile_seconds=time.monotonic() - began
+        )
+    seconds = time.monotonic() - began
+    program = parse(compiled.as_text())
+    sent = collectives(program, topology.chips // slices if slices > 1 else 0)
+    work = work_of(program, kernel_flops)
+    plan = _reckoned(known, config, topology, run, compiled, sent, work, seconds)
+    return dataclasses.replace(plan, slowest=tuple(_lines(work, topology, slowest)))
+
+
+def _reckoned(known: Plan, config, topology, run, compiled, sent, work, seconds) -> Plan:
+    chip = topology.chip
+    memory = memory_by_kind(run, compiled.memory_analysis())
+    busy = least_seconds(work, chip)
+    exposed = exposed_seconds(sent, topology, busy)
+    step = busy + exposed
+    waiting = sum(one.seconds(chip) for one in work if not one.ahead and one.bound_by_memory(chip))
+    pairs = config.train.batch_size / step
+    cores = cores_a_pair(config.data.crop_size) * pairs / topology.chips * chip.host_chips
+    days = step * config.train.total_steps / 86_400
+    return dataclasses.replace(
+        known,
+        fits=memory["total"] <= chip.memory,
+        memory=memory,
+        collectives=_by_kind(sent),
+        compiled_flops=sum(one.times * one.flops for one in work) * topology.chips,
+        step_seconds=step,
+        exposed_seconds=exposed,
+        bound={
+            "memory": waiting / step,
+            "arithmetic": (busy - waiting) / step,
+            "network": exposed / step,
+        },
+        mfu=known.analytic_flops / (chip.flops * topology.chips * step),
+        pairs_per_second=pairs,
+        host_cores=(cores, float(chip.host_cores)),
+        days=days,
+        chip_hours=days * 24 * topology.chips,
+        compile_seconds=seconds,
+    )
+
+
+def _by_kind(sent: list[Collective]) -> dict[str, tuple[int, float]]:
+    return {
+        kind: (sum(c.times for c in own), sum(c.total for c in own))
+        for kind in KINDS
+        if (own := [c for c in sent if c.kind == kind])
+    }
+
+
+def exposed_seconds(sent: list[Collective], topology: Topology, busy: float) -> float:
+    """What collectives add to a step: all that stop it, and of the hidden ones what is too much.
+
+    Args:
+      sent: the step's collectives.
+      topology: of its devices.
+      busy: seconds of other work, behind which asynchronous ones hide.
+    """
+
+    def seconds(own: list[Collective]) -> float:
+        return sum(
+            c.total / (topology.chip.slow_network if c.across else topology.bandwidth) for c in own
+        )
+
+    hidden = seconds([c for c in sent if c.hidden])
+    return seconds([c for c in sent if not c.hidden]) + max(hidden - busy, 0.0)
+
+
+def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
+    """Bytes of one device: what a step is given by kind, and what it makes."""
+    state = run.state
+    kinds = {
+        "parameters": state.parameters,
+        "ema": state.ema,
+        "optimizer": state.optimizer,
+        "frozen": {net: w for net, w in run.weights.items() if net != "teacher"},
+        "teacher": run.weights.get("teacher", {}),
+        "batch": run.batch,
+    }
+    found = {kind: float(sum(map(_shard_bytes, jax.tree.leaves(t)))) for kind, t in kinds.items()}
+    found["activations"] = float(analysis.temp_size_in_bytes)
+    found["program"] = float(analysis.generated_code_size_in_bytes)
+    # The state is written over in place.
+    fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    found["total"] = float(
+        analysis.argument_size_in_bytes
+        + fresh
+        + analysis.temp_size_in_bytes
+        + analysis.generated_code_size_in_bytes
+    )
+    return found
+
+
+def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> float:
+    shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
+    return float(np.prod(shape)) * leaf.dtype.itemsize
+
+
+def fsdp_ideal(run: AbstractRun) -> float:
+    """Bytes that one device must move for one forward and backward pass of the network.
+
+    Every sharded parameter is gathered in its products' dtype, once, and once more where the
+    backward pass makes the block anew; every gradient is scattered once in float32. Where the
+    batch lies over `data` too, each device's part of the gradients is summed over it.
+    """
+    mesh, config = run.mesh, run.config
+    gather = run.method.gather
+    passes = 2 if config.model.remat != "none" else 1
+    total = 0.0
+    for name, leaf in run.state.parameters.items():
+        own = float(np.prod(leaf.sharding.shard_shape(leaf.shape)))
+        fsdp = mesh.shape["fsdp"] if lies_over(leaf.sharding.spec, "fsdp") else 1
+        width = gather.dtype.itemsize if gather is not None and in_products(name) else 4
+        again = passes if name.startswith("blocks.") else 1
+        total += own * (fsdp - 1) * (again * width + 4)
+        data = mesh.shape["data"] * (mesh.shape["fsdp"] if fsdp == 1 else 1)
+        total += 2 * own * 4 * (data - 1) / data
+    return total * config.train.microbatches
+
+
+def kernel_flops(operation: str, operands: list[Shape], results: tuple[Shape, ...]) -> int:
+    """Operations of an attention kernel from its shapes, [B, heads, N, d] and [B, heads, M, d]."""
+    del results
+    if "splash" not in operation:
+        return 0
+    query, key = [shape.sizes for shape in operands if len(shape.sizes) == 4][:2]
+    products = _FORWARD_PRODUCTS if "fwd" in operation else _BACKWARD_PRODUCTS
+    return products * 2 * query[0] * query[1] * query[2] * key[2] * query[3]
+
+
+def _lines(work: list[Work], topology: Topology, count: int) -> list[str]:
+    chip = topology.chip
+    slow = sorted(work, key=lambda one: -one.seconds(chip))[:count]
+    return [
+        f"{one.seconds(chip) * 1e3:8.2f} ms  {one.times:4} times  "
+        f"{'memory' if one.bound_by_memory(chip) else 'arithmetic':10} "
+        f"{one.flops / 1e9:9.1f} GFLOP {one.bytes / 1e6:9.1f} MB  {one.name}  {one.operation}"
+        for one in slow
+    ]

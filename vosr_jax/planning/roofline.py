@@ -1,0 +1,227 @@
+"""How long a compiled step takes at best: each fusion bound by the chip's arithmetic or memory.
+
+    step >= sum over fusions and kernels of max(FLOPs / peak, bytes / HBM bandwidth)
+            + collectives that nothing hides
+
+A model, not a measurement: vector arithmetic, launch and tiling cost nothing in it, and peaks are
+the published ones.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+
+from vosr_jax.planning.chips import Chip
+from vosr_jax.planning.hlo import Computation, Instruction, Program, Shape
+
+_FREE = frozenset(
+    (
+        *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "iota", "after-all"),
+        *("partition-id", "replica-id", "copy-done", "slice-done", "all-gather-done"),
+        *("all-reduce-done", "collective-permute-done", "opt-barrier"),
+    )
+)
+# Copies between HBM and the chip that run beside other work.
+_AHEAD = ("copy-start", "slice-start")
+_KERNEL = 'custom_call_target="tpu_custom_call"'
+# (operand's shapes, results) -> operations of a kernel that the compiler cannot look into.
+KernelFlops = Callable[[str, list[Shape], tuple[Shape, ...]], int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one instruction does in a step.
+
+    Attributes:
+      name: of the instruction.
+      operation: where it comes from in the traced program.
+      times: how often it runs.
+      flops: of its products, each time, counted as often as a bfloat16 unit must run for them.
+      bytes: between HBM and the chip, each time.
+      ahead: a copy that runs beside other work.
+    """
+
+    name: str
+    operation: str
+    times: int
+    flops: float
+    bytes: float
+    ahead: bool = False
+
+    def seconds(self, chip: Chip) -> float:
+        """Of a step, at best."""
+        return self.times * max(self.flops / chip.flops, self.bytes / chip.memory_bandwidth)
+
+    def bound_by_memory(self, chip: Chip) -> bool:
+        """Whether memory takes longer than arithmetic."""
+        return self.bytes / chip.memory_bandwidth > self.flops / chip.flops
+
+
+def work_of(program: Program, kernel_flops: KernelFlops) -> list[Work]:
+    """Everything that takes time on a device, collectives apart.
+
+    Args:
+      program: compiled.
+      kernel_flops: operations of kernels, which are counted from their shapes.
+    """
+    found = []
+    for times, name, instruction in program.executed():
+        computation = program.computations[name]
+        if instruction.opcode in _FREE or _is_collective(instruction):
+            continue
+        operands = [
+            shape
+            for operand in instruction.operands
+            if operand in computation
+            for shape in computation[operand].shapes
+        ]
+        if instruction.opcode == "custom-call" and _KERNEL in instruction.attributes:
+            flops = kernel_flops(_operation(instruction), operands, instruction.shapes)
+        else:
+            flops = _flops(program, computation, instruction)
+        moved = _bytes(program, computation, instruction)
+        if flops or moved:
+            ahead = instruction.opcode in _AHEAD
+            operation = _operation(instruction)
+            found.append(Work(instruction.name, operation, times, flops, moved, ahead))
+    return found
+
+
+def least_seconds(work: list[Work], chip: Chip) -> float:
+    """All work in turn; copies ahead hide behind it as far as HBM's bandwidth lets them."""
+    in_turn = sum(one.seconds(chip) for one in work if not one.ahead)
+    moved = sum(one.times * one.bytes for one in work)
+    return max(in_turn, moved / chip.memory_bandwidth)
+
+
+def _operation(instruction: Instruction) -> str:
+    return instruction.attribute(r'op_name="([^"]*)"') or ""
+
+
+def _is_collective(instruction: Instruction) -> bool:
+    return instruction.opcode.startswith(
+        ("all-", "reduce-scatter", "collective-", "async-")
+    ) or any("all-reduce-scatter" in called for called in instruction.called)
+
+
+def _flops(program: Program, computation: Computation, instruction: Instruction) -> float:
+    if instruction.opcode == "convolution":
+        return _passes(instruction) * _convolution_flops(computation, instruction)
+    if instruction.opcode == "dot":
+        return _passes(instruction) * _dot_flops(computation, instruction)
+    if instruction.opcode == "fusion":
+        return sum(
+            _flops(program, program.computations[called], inner)
+            for called in instruction.called
+            for inner in program.computations[called].values()
+        )
+    return 0.0
+
+
+def _passes(instruction: Instruction) -> int:
+    """How often the bfloat16 unit runs for a product of this precision."""
+    asked = instruction.attribute(r"operand_precision=\{(\w+)") or "default"
+    return {"highest": 6, "high": 3}.get(asked, 1)
+
+
+def _dot_flops(computation: Computation, instruction: Instruction) -> float:
+    left = computation[instruction.operands[0]].shapes[0].sizes
+    axes = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
+    inner = math.prod(left[int(axis)] for axis in axes.split(",") if axis)
+    return 2.0 * inner * instruction.shapes[0].elements
+
+
+def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
+    """Multiply-adds with elements that exist: neither padding nor the holes of dilation count."""
+    labels = instruction.attribute(r"dim_labels=(\w+->\w+|\w+_\w+->\w+)") or ""
+    left_labels, _, rest = labels.partition("_")
+    right_labels, _, out_labels = rest.partition("->")
+    left = computation[instruction.operands[0]].shapes[0].sizes
+    right = computation[instruction.operands[1]].shapes[0].sizes
+    out = instruction.shapes[0].sizes
+    window = instruction.attribute(r"window=\{([^}]*)\}") or ""
+    spatial = sorted(label for label in out_labels if label.isdigit())
+    options = {key: value.split("x") for key, value in re.findall(r"(\w+)=([\w\-x]+)", window)}
+    taps = 1.0
+    for axis, label in enumerate(spatial):
+        taps *= _taps(
+            left[left_labels.index(label)],
+            right[right_labels.index(label)],
+            out[out_labels.index(label)],
+            stride=int(options.get("stride", ["1"] * 9)[axis]),
+            pad=int(options.get("pad", ["0_0"] * 9)[axis].split("_")[0]),
+            left_dilate=int(options.get("lhs_dilate", ["1"] * 9)[axis]),
+            right_dilate=int(options.get("rhs_dilate", ["1"] * 9)[axis]),
+        )
+    channels = right[right_labels.index("i")]
+    return 2.0 * out[out_labels.index("b")] * out[out_labels.index("f")] * channels * taps
+
+
+def _taps(
+    left: int, right: int, out: int, *, stride: int, pad: int, left_dilate: int, right_dilate: int
+) -> int:
+    """Pairs of an output and a kernel position that meet an element."""
+    count = 0
+    for tap in range(right):
+        # place = output * stride + tap * right_dilate - pad, on the dilated input.
+        for position in range(out):
+            place = position * stride + tap * right_dilate - pad
+            if 0 <= place <= (left - 1) * left_dilate and place % left_dilate == 0:
+                count += 1
+    return count
+
+
+def _bytes(program: Program, computation: Computation, instruction: Instruction) -> float:
+    """What is read and written in HBM; of a stack of which a slice is read, the slice."""
+    written = sum(shape.bytes for shape in instruction.shapes if not shape.on_chip)
+    names = [name for name in instruction.operands if name in computation]
+    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
+        return 2.0 * written
+    if instruction.opcode == "dynamic-update-slice":
+        update = computation[names[1]]
+        return 2.0 * update.bytes
+    if instruction.opcode in _AHEAD:
+        # (what is copied, its copy) in either order; a slice-start names its slice second.
+        target = instruction.shapes[1 if instruction.opcode == "slice-start" else 0]
+        source = computation[names[0]].shapes[0]
+        return float(target.bytes * ((not source.on_chip) + (not target.on_chip)))
+    if instruction.opcode == "custom-call" and _KERNEL not in instruction.attributes:
+        return 0.0
+    if instruction.opcode != "fusion":
+        return float(written + sum(_in_hbm(computation[name]) for name in names))
+    body = program.computations[instruction.called[0]]
+    parameters = [inner for inner in body.values() if inner.opcode == "parameter"]
+    read = 0.0
+    for name, parameter in zip(names, _by_number(parameters), strict=False):
+        read += _read_of(body, parameter, _in_hbm(computation[name]))
+    for inner in body.values():
+        if inner.opcode == "dynamic-update-slice" and inner.operands[1] in body:
+            # Written in place: the update alone moves.
+            written -= max(_in_hbm(inner) - body[inner.operands[1]].bytes, 0)
+    return read + max(written, 0)
+
+
+def _in_hbm(instruction: Instruction) -> int:
+    return sum(shape.bytes for shape in instruction.shapes if not shape.on_chip)
+
+
+def _by_number(parameters: list[Instruction]) -> list[Instruction]:
+    return sorted(parameters, key=lambda one: -1 if one.number is None else one.number)
+
+
+def _read_of(body: Computation, parameter: Instruction, whole: float) -> float:
+    if not whole:
+        return 0.0
+    users = [inner for inner in body.values() if parameter.name in inner.operands]
+    slices = [inner for inner in users if inner.opcode in ("dynamic-slice", "slice", "gather")]
+    if users and len(slices) == len(users):
+        return min(whole, float(sum(inner.bytes for inner in slices)))
+    in_place = [
+        inner
+        for inner in users
+        if inner.opcode == "dynamic-update-slice" and inner.operands[0] == parameter.name
+    ]
+    if users and len(in_place) == len(users):
+        return 0.0
+    return whole
