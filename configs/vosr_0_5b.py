@@ -23,7 +23,7 @@ def get_config(variant: str = "256"):
     crop_size, batch_size = STAGES[variant]
     return c.get_config_dict(
         c.Config(
-            model=c.ModelConfig(width=1024, depth=28, heads=16),
+            model=c.ModelConfig(width=1024, depth=28, heads=16, swiglu_multiple=128),
             autoencoder=c.AutoencoderConfig(
                 kind="sd2", path="preset/ckpts/stable-diffusion-2-1-base"
             ),
@@ -34,6 +34,7 @@ def get_config(variant: str = "256"):
             ),
             data=c.DataConfig(sources="data/train", crop_size=crop_size),
             optimizer=c.OptimizerConfig(learning_rate=5e-5),
+            mesh=c.MeshConfig(data=-1, fsdp=0),
             train=c.TrainConfig(total_steps=400_000, batch_size=batch_size),
         )
     )

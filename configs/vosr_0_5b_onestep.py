@@ -14,7 +14,9 @@ def get_config():
     return c.get_config_dict(
         c.Config(
             teacher="preset/ckpts/VOSR_0.5B_ms",
-            model=c.ModelConfig(width=1024, depth=28, heads=16, r_embedding=True),
+            model=c.ModelConfig(
+                width=1024, depth=28, heads=16, swiglu_multiple=128, r_embedding=True
+            ),
             autoencoder=c.AutoencoderConfig(
                 kind="sd2", path="preset/ckpts/stable-diffusion-2-1-base"
             ),
@@ -30,6 +32,7 @@ def get_config():
             data=c.DataConfig(sources="data/train", crop_size=512, workers=16),
             optimizer=c.OptimizerConfig(learning_rate=2e-5),
             ema=c.EmaConfig(decay=0.9999),
+            mesh=c.MeshConfig(data=-1, fsdp=0),
             train=c.TrainConfig(
                 total_steps=100_000,
                 batch_size=32,

@@ -32,6 +32,7 @@ def get_config(variant: str = "256"):
             ),
             data=c.DataConfig(sources="data/train", crop_size=crop_size),
             optimizer=c.OptimizerConfig(learning_rate=5e-5),
+            mesh=c.MeshConfig(data=-1, fsdp=0),
             train=c.TrainConfig(total_steps=400_000, batch_size=batch_size),
         )
     )

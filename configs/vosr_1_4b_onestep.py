@@ -28,6 +28,7 @@ def get_config():
             data=c.DataConfig(sources="data/train", crop_size=512, workers=16),
             optimizer=c.OptimizerConfig(learning_rate=2e-5),
             ema=c.EmaConfig(decay=0.9999),
+            mesh=c.MeshConfig(data=-1, fsdp=0),
             train=c.TrainConfig(
                 total_steps=100_000,
                 batch_size=32,

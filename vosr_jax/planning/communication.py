@@ -19,7 +19,7 @@ class Collective:
       kind: one of KINDS.
       times: how often it runs in a step.
       bytes: what one device sends, and receives, each time, over a ring.
-      group: devices that take part.
+      members: one group of the devices that take part, by their place in the mesh.
       dtypes: of what travels.
       hidden: whether it runs beside other work (the compiler made it asynchronous).
       across: whether its groups reach over slices.
@@ -28,7 +28,7 @@ class Collective:
     kind: str
     times: int
     bytes: float
-    group: int
+    members: tuple[int, ...]
     dtypes: tuple[str, ...]
     hidden: bool
     across: bool
@@ -82,7 +82,9 @@ def _is_scatter(instruction: Instruction) -> bool:
 def _collective(
     kind: str, times: int, instruction: Instruction, hidden: bool, devices_a_slice: int
 ) -> Collective:
-    group, across = _groups(instruction.attributes, devices_a_slice)
+    members = _members(instruction.attributes)
+    group = len(members)
+    across = devices_a_slice > 0 and len({d // devices_a_slice for d in members}) > 1
     shapes = instruction.shapes
     if instruction.opcode.endswith("-start") and kind != "all-reduce" and len(shapes) > 1:
         shapes = shapes[len(shapes) // 2 :] if kind == "all-gather" else shapes[:1]
@@ -97,31 +99,23 @@ def _collective(
         "collective-permute": float(whole),
     }[kind]
     dtypes = tuple(sorted({shape.dtype for shape in shapes}))
-    return Collective(kind, times, moved, group, dtypes, hidden, across)
+    return Collective(kind, times, moved, members, dtypes, hidden, across)
 
 
-def _groups(attributes: str, devices_a_slice: int) -> tuple[int, bool]:
-    """(devices of a group, whether a group reaches over slices)."""
+def _members(attributes: str) -> tuple[int, ...]:
+    """The first group, in whichever of XLA's three ways of writing it."""
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
     if listed:
-        first = [int(device) for device in listed[1].split(",")]
-        across = bool(devices_a_slice) and len({d // devices_a_slice for d in first}) > 1
-        return len(first), across
+        return tuple(int(device) for device in listed[1].split(","))
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
     if iota:
-        group = int(iota[2])
-        first = _first_iota_group(group, iota[3], iota[4])
-        across = bool(devices_a_slice) and len({d // devices_a_slice for d in first}) > 1
-        return group, across
+        return tuple(_first_iota_group(int(iota[2]), iota[3], iota[4]))
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
     if mesh:
-        sizes = {k: int(v) for k, v in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
-        used = re.findall(r"'([^']+)'", mesh[2])
-        group = math.prod(sizes[name] for name in used)
-        first = _first_mesh_group(sizes, used)
-        across = bool(devices_a_slice) and len({d // devices_a_slice for d in first}) > 1
-        return group, across
-    return 2, False
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
+        return tuple(_first_mesh_group(sizes, re.findall(r"'([^']+)'", mesh[2])))
+    pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes)
+    return (int(pairs[1]), int(pairs[2])) if pairs else (0, 1)
 
 
 def _first_iota_group(group: int, sizes: str, transposed: str | None) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
@@ -134,7 +135,7 @@ def _reckoned(known: Plan, config, topology, run, compiled, sent, work, seconds)
     chip = topology.chip
     memory = memory_by_kind(run, compiled.memory_analysis())
     busy = least_seconds(work, chip)
-    exposed = exposed_seconds(sent, topology, busy)
+    exposed = exposed_seconds(sent, topology, run.mesh, busy)
     step = busy + exposed
     waiting = sum(one.seconds(chip) for one in work if not one.ahead and one.bound_by_memory(chip))
     pairs = config.train.batch_size / step
@@ -170,19 +171,25 @@ def _by_kind(sent: list[Collective]) -> dict[str, tuple[int, float]]:
     }
 
 
-def exposed_seconds(sent: list[Collective], topology: Topology, busy: float) -> float:
+def exposed_seconds(sent: list[Collective], topology: Topology, mesh: Mesh, busy: float) -> float:
     """What collectives add to a step: all that stop it, and of the hidden ones what is too much.
 
     Args:
       sent: the step's collectives.
       topology: of its devices.
+      mesh: in which the collectives name them.
       busy: seconds of other work, behind which asynchronous ones hide.
     """
+    devices = mesh.devices.reshape(-1)
 
     def seconds(own: list[Collective]) -> float:
-        return sum(
-            c.total / (topology.chip.slow_network if c.across else topology.bandwidth) for c in own
-        )
+        total = 0.0
+        for one in own:
+            places = [devices[member].coords for member in one.members]
+            total += one.total / (
+                topology.chip.slow_network if one.across else topology.bandwidth(places)
+            )
+        return total
 
     hidden = seconds([c for c in sent if c.hidden])
     return seconds([c for c in sent if not c.hidden]) + max(hidden - busy, 0.0)

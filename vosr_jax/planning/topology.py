@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 
 from vosr_jax.errors import UserError
 from vosr_jax.planning.chips import CHIPS, Chip
@@ -63,18 +64,18 @@ class Topology:
         """Of all slices."""
         return math.prod(self.shape) * self.slices
 
-    @property
-    def bandwidth(self) -> float:
-        """Bytes a second that a ring collective over all of a slice moves in and out of a chip.
+    def bandwidth(self, coordinates: Sequence[Sequence[int]]) -> float:
+        """Bytes a second that a ring collective among these chips moves into one of them.
 
-        Every dimension has its ring, both ways where it closes; it does where a dimension of a
-        three-dimensional torus is a multiple of 4, or spans all 16 chips of a flat one.
+        Every dimension that they span has its ring, both ways where it closes; it does where they
+        span all of it and it is a multiple of 4 in a three-dimensional torus, 16 in a flat one.
         """
-        directions = 0.0
-        for size in self.shape:
-            if size > 1:
+        directions = 0
+        for dimension, size in enumerate(self.shape):
+            spanned = len({place[dimension] for place in coordinates})
+            if spanned > 1:
                 closes = size % 4 == 0 if self.chip.torus == 3 else size == 16
-                directions += 2 if closes else 1
+                directions += 2 if closes and spanned == size else 1
         return max(directions, 1) * self.chip.link
 
 

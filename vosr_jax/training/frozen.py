@@ -75,16 +75,19 @@ class FrozenNets:
             autoencoder.latent_channels,
         )
 
-        def latent(image: Array, purpose: int) -> Array:
-            noise = None
-            if self.sample_posterior:
-                noise = normal_rows(row_keys(key, batch["index"]), purpose, shape)
+        def latent(image: Array, noise: Array | None) -> Array:
             with jax.default_matmul_precision(self.autoencoder_precision):
                 return autoencoders.encode(autoencoder, image, noise)
 
+        noise = None
+        if self.sample_posterior:
+            rows = row_keys(key, batch["index"])
+            noise = jnp.stack([normal_rows(rows, p, shape) for p in (_HR_POSTERIOR, _LQ_POSTERIOR)])
+        # One after the other: the encoder is compiled once, and its activations are one picture's.
+        hr_latent, lq_latent = jax.lax.map(lambda pair: latent(*pair), (jnp.stack([hr, lq]), noise))
         inputs: dict[str, Array | None] = {
-            "hr_latent": latent(hr, _HR_POSTERIOR),
-            "lq_latent": latent(lq, _LQ_POSTERIOR),
+            "hr_latent": hr_latent,
+            "lq_latent": lq_latent,
             "hr_image": hr,
             "index": batch["index"],
         }

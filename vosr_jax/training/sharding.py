@@ -40,13 +40,17 @@ PARAMETER_RULES: Rules = (
 )
 
 
+# A part of a kernel's 1024 rows still fills a TPU's 128 lanes; smaller ones are not scattered.
+_FSDP_LIMIT = 8
+
+
 def make_mesh(
     data: int, fsdp: int, tensor: int, devices: list | None = None, *, slices: int = 0
 ) -> Mesh:
     """A mesh over all devices; one axis may be -1, all that is left.
 
     Args:
-      data, fsdp, tensor: sizes of the axes.
+      data, fsdp, tensor: sizes of the axes; fsdp=0 is the most of up to 8 that divide a slice.
       devices: all of them, unless given.
       slices: groups of devices that are joined by a slow network; `data` is laid across them, so
         that fsdp and tensor stay inside one. 0 asks the devices themselves.
@@ -55,6 +59,9 @@ def make_mesh(
       UserError: the axes do not multiply to the number of devices, or the slices do not divide.
     """
     devices = jax.devices() if devices is None else devices
+    groups = _slices(devices, slices)
+    if fsdp == 0:
+        fsdp = math.gcd(len(groups[0]) // max(tensor, 1), _FSDP_LIMIT)
     sizes = [data, fsdp, tensor]
     if sizes.count(-1) > 1:
         raise UserError(f"mesh {tuple(sizes)}: only one of data, fsdp and tensor may be -1")
@@ -66,17 +73,25 @@ def make_mesh(
             f"not {' * '.join(map(str, (data, fsdp, tensor)))}"
         )
     auto = (jax.sharding.AxisType.Auto,) * 3
-    groups = _slices(devices, slices)
     if len(groups) == 1:
-        return jax.make_mesh(tuple(sizes), AXES, auto, devices=devices)
+        return Mesh(_laid_out(sizes, devices), AXES, axis_types=auto)
     if sizes[0] % len(groups):
         raise UserError(
             f"mesh.data is {sizes[0]}; over {len(groups)} slices it must be a multiple of them, "
             "so that fsdp and tensor stay inside a slice"
         )
-    inside = (sizes[0] // len(groups), *sizes[1:])
-    parts = [jax.make_mesh(inside, AXES, auto, devices=group).devices for group in groups]
+    inside = [sizes[0] // len(groups), *sizes[1:]]
+    parts = [_laid_out(inside, group) for group in groups]
     return Mesh(np.concatenate(parts), AXES, axis_types=auto)
+
+
+def _laid_out(sizes: list[int], devices: list) -> np.ndarray:
+    """The devices in an order that suits their network."""
+    from jax.experimental import mesh_utils
+
+    return mesh_utils.create_device_mesh(
+        tuple(sizes), devices, contiguous_submeshes=False, allow_split_physical_axes=True
+    )
 
 
 def _slices(devices: list, wanted: int) -> list[list]:

@@ -1,0 +1,131 @@
+"""Plans by the real TPU compiler, on a slice that is not there."""
+
+import dataclasses
+import functools
+import json
+import os
+
+import pytest
+
+from tests.training.tiny import tiny_config
+from vosr_jax import config as c
+from vosr_jax.cli import main
+from vosr_jax.config.from_file import config_from_file
+from vosr_jax.errors import UserError
+from vosr_jax.planning.abstract import analytic_flops
+from vosr_jax.planning.plan import Plan, make_plan
+from vosr_jax.planning.report import describe
+from vosr_jax.planning.topology import parse_topology
+
+pytest.importorskip("libtpu")
+# Named so that none is looked for.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+
+ROWS = 16
+
+
+def small_config(**model) -> c.Config:
+    """Two blocks wide enough for the hardware's tiles, 16 picture and 4 visual tokens."""
+    return tiny_config(
+        model={"width": 128, "heads": 1, "remat": "full", "swiglu_multiple": 128} | model,
+        mesh={"data": 2, "fsdp": 4},
+        train={"batch_size": ROWS},
+    )
+
+
+@functools.cache
+def small_plan() -> Plan:
+    return make_plan(small_config(), parse_topology("v5e:2x4"), slowest=3)
+
+
+# Two blocks of eight kernels, gathered forward and backward, and six outside them less those of
+# one part; the compiler scatters a block's gradients together, and sums all small ones together.
+EXPECTED = {"all-gather": 22, "reduce-scatter": 3, "all-reduce": 10}
+
+
+def test_the_number_and_kind_of_collectives_is_what_fsdp_needs():
+    plan = small_plan()
+    assert {kind: number for kind, (number, _) in plan.collectives.items()} == EXPECTED
+    sent = sum(size for _, size in plan.collectives.values())
+    assert sent == pytest.approx(plan.gathered_bytes, rel=0.15)
+
+
+def test_memory_is_told_by_kind_and_the_optimizer_has_two_slots():
+    plan = small_plan()
+    assert plan.fits and plan.memory["parameters"] == plan.memory["ema"]
+    assert plan.memory["optimizer"] == pytest.approx(2 * plan.memory["parameters"], rel=1e-3)
+    parts = ("parameters", "ema", "optimizer", "frozen", "batch", "activations", "program")
+    assert plan.memory["total"] == pytest.approx(sum(plan.memory[k] for k in parts), rel=0.05)
+
+
+def test_the_page_says_what_is_compiled_and_what_is_modelled():
+    text = describe(small_plan(), parse_topology("v5e:2x4"))
+    for part in ("compiled in", "counted in the traced step", "modelled from", "22 times", "MFU"):
+        assert part in text
+    assert len(small_plan().slowest) == 3
+
+
+def test_a_pairs_operations_do_not_depend_on_mesh_batch_or_rematerialization():
+    wide = small_config()
+    other = dataclasses.replace(
+        small_config(remat="none"), train=dataclasses.replace(wide.train, batch_size=64)
+    )
+    assert analytic_flops(wide) == analytic_flops(other) > 0
+
+
+def test_what_does_not_fit_is_said_so():
+    config = small_config(width=4096, heads=32, depth=40)
+    config = dataclasses.replace(config, mesh=c.MeshConfig(data=-1, fsdp=1))
+    plan = make_plan(config, parse_topology("v5e:2x2"))
+    assert not plan.fits and "does NOT fit" in describe(plan, parse_topology("v5e:2x2"))
+
+
+@pytest.mark.parametrize(
+    "name, chips, slices",
+    [("v5p:4x4x4", 64, 1), ("v5e-256", 256, 1), ("v5p-128", 64, 1), ("2*v6e:4x4", 32, 2)],
+)
+def test_slices_have_names_and_shapes(name, chips, slices):
+    topology = parse_topology(name)
+    assert (topology.chips, topology.slices) == (chips, slices)
+
+
+@pytest.mark.parametrize("name", ["v9:4x4", "v5e", "v5p:4x4", "x*v5e:4x4", ""])
+def test_a_slice_that_does_not_exist_is_refused(name):
+    with pytest.raises(UserError, match="--topology"):
+        parse_topology(name)
+
+
+def test_a_ring_closes_where_it_spans_a_whole_dimension():
+    topology = parse_topology("v5p:4x4x4")
+    line = [(0, 0, 0), (1, 0, 0)]
+    ring = [(x, 0, 0) for x in range(4)]
+    assert topology.bandwidth(line) == topology.chip.link
+    assert topology.bandwidth(ring) == 2 * topology.chip.link
+
+
+def test_a_batch_that_does_not_lie_evenly_is_refused_with_its_key():
+    config = dataclasses.replace(small_config(), train=c.TrainConfig(batch_size=12))
+    with pytest.raises(UserError, match="train.batch_size=12"):
+        make_plan(config, parse_topology("v5e:2x4"))
+
+
+def test_the_command_prints_a_plan_as_json(capsys):
+    arguments = ["plan", "--config", "configs/nano.py", "--topology", "v5e:2x2", "--json"]
+    overrides = ["--config.model.width=64", "--config.model.heads=1"]
+    overrides += ["--config.model.depth=1", "--config.objective.perceptual_weight=0.0"]
+    assert main([*arguments, *overrides]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["fits"] and plan["batch_size"] == 16 and plan["mesh"]["fsdp"] == 4
+
+
+def test_an_unknown_key_and_a_stray_argument_are_refused(capsys):
+    arguments = ["plan", "--config", "configs/nano.py", "--topology", "v5e:2x2"]
+    assert main([*arguments, "--config.model.dept=1"]) == 1
+    assert "model.depth" in capsys.readouterr().err
+    assert main([*arguments, "--fast"]) == 1
+    assert "--fast" in capsys.readouterr().err
+
+
+def test_a_config_from_a_file_is_what_train_py_reads():
+    config = config_from_file("configs/vosr_1_4b.py:512", ["--config.mesh.fsdp=4"])
+    assert config.mesh.fsdp == 4 and config.data.crop_size == 512
