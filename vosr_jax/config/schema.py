@@ -157,7 +157,8 @@ class EmaConfig:
 class MeshConfig:
     """Devices on the axes; one axis may be -1, all that is left.
 
-    fsdp=0: as many as divide a slice, but no more than 8; what a larger model needs is larger.
+    fsdp=0: as many as divide a slice and leave 128 rows of a kernel to each, so 8 for a width of
+    1024; more only save memory, and a TPU then sums gradients whole.
     slices: groups of devices with a fast network inside and a slow one between them; `data` is
     laid across them and must be a multiple of their number. 0 asks the devices.
     shard_encoder: the visual encoder's weights lie over fsdp, not whole on every device.

@@ -16,8 +16,9 @@ from vosr_jax.planning.hlo import Shape, parse
 from vosr_jax.planning.host import cores_a_pair
 from vosr_jax.planning.roofline import Work, least_seconds, work_of
 from vosr_jax.planning.topology import Topology, devices_of
+from vosr_jax.training.build import mesh_of
 from vosr_jax.training.gathering import in_products
-from vosr_jax.training.sharding import lies_over, make_mesh
+from vosr_jax.training.sharding import lies_over
 
 # A slow network hides behind nothing here; what a chip's own does beside other work costs nothing
 # until it takes longer than that work.
@@ -91,9 +92,8 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0) -> Plan:
     Raises:
       UserError: the compiler is missing, or mesh and batch do not fit the topology.
     """
-    m = config.mesh
-    slices = m.slices or topology.slices
-    mesh = make_mesh(m.data, m.fsdp, m.tensor, devices_of(topology), slices=slices)
+    slices = config.mesh.slices or topology.slices
+    mesh = mesh_of(config, devices_of(topology), slices)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     rows, left = divmod(config.train.batch_size, shards * config.train.microbatches)
     if left or not rows:

@@ -194,7 +194,7 @@ def _bytes(program: Program, computation: Computation, instruction: Instruction)
     parameters = [inner for inner in body.values() if inner.opcode == "parameter"]
     read = 0.0
     for name, parameter in zip(names, _by_number(parameters), strict=False):
-        read += _read_of(body, parameter, _in_hbm(computation[name]))
+        read += _read_of(program, body, parameter.name, _in_hbm(computation[name]))
     for inner in body.values():
         if inner.opcode == "dynamic-update-slice" and inner.operands[1] in body:
             # Written in place: the update alone moves.
@@ -210,18 +210,23 @@ def _by_number(parameters: list[Instruction]) -> list[Instruction]:
     return sorted(parameters, key=lambda one: -1 if one.number is None else one.number)
 
 
-def _read_of(body: Computation, parameter: Instruction, whole: float) -> float:
+def _read_of(program: Program, body: Computation, name: str, whole: float) -> float:
+    """Bytes that a fusion reads of a parameter of `whole` bytes: all, or the slices it takes."""
     if not whole:
         return 0.0
-    users = [inner for inner in body.values() if parameter.name in inner.operands]
-    slices = [inner for inner in users if inner.opcode in ("dynamic-slice", "slice", "gather")]
-    if users and len(slices) == len(users):
-        return min(whole, float(sum(inner.bytes for inner in slices)))
-    in_place = [
-        inner
-        for inner in users
-        if inner.opcode == "dynamic-update-slice" and inner.operands[0] == parameter.name
-    ]
-    if users and len(in_place) == len(users):
-        return 0.0
-    return whole
+    read = 0.0
+    for user in body.values():
+        if name not in user.operands:
+            continue
+        if user.opcode in ("dynamic-slice", "slice", "gather"):
+            read += user.bytes
+        elif user.opcode == "bitcast":
+            read += _read_of(program, body, user.name, whole)
+        elif user.opcode == "fusion":
+            inner = program.computations[user.called[0]]
+            parameters = _by_number([i for i in inner.values() if i.opcode == "parameter"])
+            places = [k for k, operand in enumerate(user.operands) if operand == name]
+            read += sum(_read_of(program, inner, parameters[k].name, whole) for k in places)
+        elif not (user.opcode == "dynamic-update-slice" and user.operands[0] == name):
+            return whole
+    return min(read, whole)

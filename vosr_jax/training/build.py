@@ -4,6 +4,7 @@ train.py fills it with arrays; `vosr plan` compiles it from shapes alone.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,39 @@ from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.gathering import Gather
-from vosr_jax.training.sharding import BATCH_AXES, ENCODER_RULES, state_shardings
+from vosr_jax.training.sharding import (
+    BATCH_AXES,
+    ENCODER_RULES,
+    make_mesh,
+    slices_of,
+    state_shardings,
+)
 from vosr_jax.training.state import TrainState, new_state
 from vosr_jax.training.step import Method
+
+# Of a TPU's vector unit. A part of a kernel's rows that does not fill them is not scattered as a
+# part: the whole is summed.
+_LANES = 128
+
+
+def mesh_of(config: Config, devices: list | None = None, slices: int = 0) -> Mesh:
+    """The mesh that a config asks for.
+
+    Args:
+      config: the experiment.
+      devices: all of this job's, unless given.
+      slices: of the devices, where the config does not say.
+
+    Raises:
+      UserError: it does not fit the devices.
+    """
+    m = config.mesh
+    devices = jax.devices() if devices is None else devices
+    slices, fsdp = m.slices or slices, m.fsdp
+    if fsdp == 0:
+        inside = len(slices_of(devices, slices)[0]) // m.tensor
+        fsdp = math.gcd(inside, max(config.model.width // _LANES, 1))
+    return make_mesh(m.data, fsdp, m.tensor, devices, slices=slices)
 
 
 def platform_of(mesh: Mesh) -> str:

@@ -18,6 +18,7 @@ from vosr_jax.training.build import (
     build_method,
     compute_dtype,
     encoder_gather_on,
+    mesh_of,
     platform_of,
 )
 from vosr_jax.training.checkpoints import Checkpoints
@@ -25,7 +26,7 @@ from vosr_jax.training.frozen import load_frozen
 from vosr_jax.training.gathering import stored
 from vosr_jax.training.log import say
 from vosr_jax.training.perceptual import perceptual_weights
-from vosr_jax.training.sharding import describe, make_mesh, weight_shardings
+from vosr_jax.training.sharding import describe, weight_shardings
 from vosr_jax.training.state import TrainState, new_state
 from vosr_jax.training.step import Method
 from vosr_jax.training.teacher import TeacherWeights, check_identity, load_teacher
@@ -112,8 +113,7 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
     Raises:
       UserError: mesh, teacher, weights or checkpoint do not fit the config.
     """
-    m = config.mesh
-    mesh = make_mesh(m.data, m.fsdp, m.tensor, slices=m.slices)
+    mesh = mesh_of(config)
     rows = config.train.batch_size // config.train.microbatches
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"]):
         raise UserError(
@@ -142,7 +142,7 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
             state = started_from(given, f"train.init_from={config.train.init_from}", state)
         elif teacher is not None:
             state = started_from(teacher.parameters, f"teacher={config.teacher}", state)
-    shardings = weight_shardings(weights, mesh, shard_encoder=m.shard_encoder)
+    shardings = weight_shardings(weights, mesh, shard_encoder=config.mesh.shard_encoder)
     weights = jax.device_put(weights, shardings)
     return Run(config, mesh, method, weights, state, abstract, identity)
 

@@ -40,17 +40,13 @@ PARAMETER_RULES: Rules = (
 )
 
 
-# A part of a kernel's 1024 rows still fills a TPU's 128 lanes; smaller ones are not scattered.
-_FSDP_LIMIT = 8
-
-
 def make_mesh(
     data: int, fsdp: int, tensor: int, devices: list | None = None, *, slices: int = 0
 ) -> Mesh:
     """A mesh over all devices; one axis may be -1, all that is left.
 
     Args:
-      data, fsdp, tensor: sizes of the axes; fsdp=0 is the most of up to 8 that divide a slice.
+      data, fsdp, tensor: sizes of the axes.
       devices: all of them, unless given.
       slices: groups of devices that are joined by a slow network; `data` is laid across them, so
         that fsdp and tensor stay inside one. 0 asks the devices themselves.
@@ -59,9 +55,7 @@ def make_mesh(
       UserError: the axes do not multiply to the number of devices, or the slices do not divide.
     """
     devices = jax.devices() if devices is None else devices
-    groups = _slices(devices, slices)
-    if fsdp == 0:
-        fsdp = math.gcd(len(groups[0]) // max(tensor, 1), _FSDP_LIMIT)
+    groups = slices_of(devices, slices)
     sizes = [data, fsdp, tensor]
     if sizes.count(-1) > 1:
         raise UserError(f"mesh {tuple(sizes)}: only one of data, fsdp and tensor may be -1")
@@ -94,7 +88,7 @@ def _laid_out(sizes: list[int], devices: list) -> np.ndarray:
     )
 
 
-def _slices(devices: list, wanted: int) -> list[list]:
+def slices_of(devices: list, wanted: int) -> list[list]:
     """The devices of each slice, as they say themselves or in equal parts in their order."""
     if wanted:
         if len(devices) % wanted:
