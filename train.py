@@ -14,6 +14,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there 
 _ALLOW = flags.DEFINE_bool(
     "allow_config_changes", False, "Resume although the workdir's config differs."
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Let JAX find the job's processes (TPU pods, Slurm, GKE)."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -26,9 +29,11 @@ def main(argv: list[str]) -> None:
     config = validate(_CONFIG.value)
     try:
         from vosr_jax.training.loop import train
+        from vosr_jax.training.processes import join
     except ImportError as error:
         raise UserError(f"training needs pip install '.[train]' ({error})") from error
 
+    join(detect=_DISTRIBUTED.value)
     train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
 
 

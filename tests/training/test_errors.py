@@ -124,14 +124,32 @@ def test_a_checkpoint_of_another_model_is_refused(workdir: Path, tmp_path: Path,
     assert snapshot(folder / "checkpoints") == before
 
 
-def test_a_damaged_checkpoint_is_named(workdir: Path, tmp_path: Path):
+def truncate(checkpoint: Path) -> None:
+    """Halve every large file of a checkpoint."""
+    for file in (checkpoint / "state").rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
+    workdir: Path, tmp_path: Path, capsys
+):
     folder = tmp_path / "run"
     shutil.copytree(workdir, folder)
-    files = [p for p in (folder / "checkpoints" / "3" / "state").rglob("*") if p.is_file()]
-    for file in files:
-        if file.stat().st_size > 1000:
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    refused(tiny_config(train={"total_steps": 4}), folder, "checkpoints/3 .*damaged")
+    truncate(folder / "checkpoints" / "3")
+    assert train(tiny_config(train={"total_steps": 4}), folder).step == 4
+    told = capsys.readouterr().err
+    assert "checkpoints/3 is damaged" in told and "resumed at step 2" in told
+    assert (folder / "checkpoints" / "3.damaged").is_dir()
+
+
+def test_where_every_checkpoint_is_damaged_the_run_is_refused(workdir: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder)
+    for step in ("2", "3"):
+        truncate(folder / "checkpoints" / step)
+    told = refused(tiny_config(train={"total_steps": 4}), folder, "every checkpoint is damaged")
+    assert str(folder) in told
 
 
 @pytest.mark.parametrize("kind", ["empty", "missing", "unreadable"])

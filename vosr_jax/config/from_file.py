@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -33,7 +34,7 @@ def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
     arguments, sys.argv = sys.argv, ["vosr", f"--config={path}", *overrides]
     try:
         values(sys.argv)
-        config = values["config"].value
+        config: Any = values["config"].value
         config.to_dict()
     # A config file is a program and ml_collections passes on whatever it raises.
     except Exception as error:

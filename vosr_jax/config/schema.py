@@ -177,6 +177,11 @@ class TrainConfig:
 
     batch_size pairs an update go through the network in `microbatches` parts, and each of those
     through the frozen nets in `frozen_chunks`.
+
+    Of the checkpoints the newest keep_checkpoints stay, those of every keep_every-th step, and the
+    one whose validation had the best keep_best.
+    max_skipped updates in a row that are not finite end the run; so does a step that takes longer
+    than hang_seconds (0: never). profile_steps, (first, last), are traced for TensorBoard.
     """
 
     total_steps: int = 400_000
@@ -186,6 +191,11 @@ class TrainConfig:
     log_every: int = 100
     checkpoint_every: int = 10_000
     keep_checkpoints: int = 3
+    keep_every: int = 0
+    keep_best: Literal["none", "eval_psnr", "eval_lpips", "eval_lpips_over_input"] = "none"
+    max_skipped: int = 10
+    hang_seconds: int = 1800
+    profile_steps: tuple[int, ...] = ()
     sample_every: int = 10_000
     eval_every: int = 10_000
     init_from: str | None = None

@@ -119,12 +119,14 @@ _POSITIVE = (
     *("model.patch_size", "model.width", "model.depth", "model.heads", "model.swiglu_multiple"),
     *("autoencoder.downscale", "encoder.size", "data.crop_size", "data.scale"),
     *("train.total_steps", "train.batch_size", "train.microbatches", "train.keep_checkpoints"),
+    *("train.frozen_chunks", "train.max_skipped"),
     *("sampling.steps", "eval.crop_size", "eval.pictures", "eval.samples", "objective.n_steps"),
 )
 _NOT_NEGATIVE = (
     *("seed", "model.detail_width", "model.detail_blocks", "optimizer.warmup_steps"),
     *("data.workers", "data.cache_bytes", "train.log_every", "train.checkpoint_every"),
     *("train.sample_every", "train.eval_every", "encoder.block", "eval.tile_size"),
+    *("train.keep_every", "train.hang_seconds"),
 )
 
 
@@ -173,6 +175,14 @@ def _check(config: Config) -> None:
         (
             c.train.batch_size % c.train.microbatches == 0,
             "train.batch_size must be a multiple of train.microbatches",
+        ),
+        (
+            c.train.batch_size % (c.train.microbatches * c.train.frozen_chunks) == 0,
+            "train.batch_size must be a multiple of train.microbatches * train.frozen_chunks",
+        ),
+        (
+            len(c.train.profile_steps) in (0, 2),
+            "train.profile_steps must be empty or (first, last)",
         ),
         (
             c.objective.perceptual_rows <= c.train.batch_size,

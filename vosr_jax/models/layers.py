@@ -28,7 +28,8 @@ def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
     """
     if jnp.dtype(dtype) != jnp.float32:
         return jax.lax.Precision.DEFAULT
-    return None if jax.config.jax_default_matmul_precision else jax.lax.Precision.HIGHEST
+    asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return None if asked else jax.lax.Precision.HIGHEST
 
 
 def _contract_last(x: Array, kernel: Array) -> Array:

@@ -60,7 +60,7 @@ class AbstractRun:
 
     def lower(self):
         """The step, traced and lowered; `.compile()` it."""
-        step = compile_step(self.method, self.state, self.mesh)
+        step: Any = compile_step(self.method, self.state, self.mesh)
         return step.lower(self.state, self.weights, self.batch)
 
 

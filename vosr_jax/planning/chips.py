@@ -48,3 +48,23 @@ CHIPS = {
         Chip("v6e", 918e12, 32 * _GIB, 1640e9, 100e9, 2, 4, 180, 12.5e9),
     )
 }
+
+# JAX's names of devices, and their bfloat16 peaks without sparsity.
+_PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def peak_flops(device_kind: str) -> float:
+    """Operations a second of a device that JAX names so; 0 where it is not known."""
+    matching = [name for name in _PEAKS if device_kind.startswith(name)]
+    return _PEAKS[max(matching, key=len)] if matching else 0.0

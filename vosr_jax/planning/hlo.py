@@ -109,7 +109,7 @@ class Program:
         noted = _TRIPS.search(loop.attributes)
         if noted:
             return int(noted[1])
-        condition = loop.attribute(r"condition=%?([\w.\-]+)")
+        condition = loop.attribute(r"condition=%?([\w.\-]+)") or ""
         limits = [
             self.computations[condition][operand].number
             for instruction in self.computations[condition].values()

@@ -18,7 +18,7 @@ from vosr_jax.planning.roofline import Work, least_seconds, work_of
 from vosr_jax.planning.topology import Topology, devices_of
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.gathering import in_products
-from vosr_jax.training.sharding import lies_over
+from vosr_jax.training.sharding import lies_over, parameter_spec
 
 # A slow network hides behind nothing here; what a chip's own does beside other work costs nothing
 # until it takes longer than that work.
@@ -237,8 +237,9 @@ def fsdp_ideal(run: AbstractRun) -> float:
     passes = 2 if config.model.remat != "none" else 1
     total = 0.0
     for name, leaf in run.state.parameters.items():
+        spec = parameter_spec(name, leaf.shape, mesh)
         own = float(np.prod(leaf.sharding.shard_shape(leaf.shape)))
-        fsdp = mesh.shape["fsdp"] if lies_over(leaf.sharding.spec, "fsdp") else 1
+        fsdp = mesh.shape["fsdp"] if lies_over(spec, "fsdp") else 1
         width = gather.dtype.itemsize if gather is not None and in_products(name) else 4
         again = passes if name.startswith("blocks.") else 1
         total += own * (fsdp - 1) * (again * width + 4)

@@ -77,7 +77,7 @@ def work_of(program: Program, kernel_flops: KernelFlops) -> list[Work]:
             for shape in computation[operand].shapes
         ]
         if instruction.opcode == "custom-call" and _KERNEL in instruction.attributes:
-            flops = kernel_flops(_operation(instruction), operands, instruction.shapes)
+            flops: float = kernel_flops(_operation(instruction), operands, instruction.shapes)
         else:
             flops = _flops(program, computation, instruction)
         moved = _bytes(program, computation, instruction)

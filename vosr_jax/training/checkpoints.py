@@ -116,17 +116,40 @@ class Checkpoints:
     Args:
       workdir: the run's folder.
       keep: how many of the newest stay.
+      keep_every: those of every so manieth step stay too; 0: none.
+      keep_best: key of the validation whose best checkpoint stays too, or "none".
+
+    Attributes:
+      judged: the latest validation; saved with the next checkpoint.
     """
 
-    def __init__(self, workdir: str | Path, *, keep: int = 3):
+    def __init__(
+        self, workdir: str | Path, *, keep: int = 3, keep_every: int = 0, keep_best: str = "none"
+    ):
         import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
         self.folder = Path(workdir).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=True, create=True
+        self.judged: dict[str, float] | None = None
+        kept: list = [policies.LatestN(keep)]
+        if keep_every:
+            kept.append(policies.EveryNSteps(keep_every))
+        if keep_best != "none":
+            kept.append(
+                policies.BestN(
+                    get_metric_fn=lambda judged: judged[keep_best],
+                    reverse=keep_best != "eval_psnr",
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            enable_async_checkpointing=True,
+            create=True,
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._ocp = ocp
+        self._manager = ocp.CheckpointManager(self.folder, options=self._options)
 
     def latest(self) -> int | None:
         """The newest finished step, or None."""
@@ -145,6 +168,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
+        self._report_failure()
         args = self._ocp.args
         self._manager.save(
             step,
@@ -152,44 +176,107 @@ class Checkpoints:
                 state=args.StandardSave(_as_tree(state)),
                 progress=args.JsonSave({"samples_seen": samples_seen, "teacher": teacher}),
             ),
+            metrics=self.judged,
         )
+        self.judged = None
+
+    def _report_failure(self) -> None:
+        """Say that the last background save failed; its half-made folder is no checkpoint."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        # Whatever the storage raises: the run goes on, and so does the next save.
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            say(f"a checkpoint could not be saved ({reason}); the next one is tried")
+            self._manager = self._ocp.CheckpointManager(self.folder, options=self._options)
 
     def teacher(self) -> dict[str, str] | None:
         """Path and sha256 of the teacher that the newest checkpoint was made with, or None."""
         return _read_progress(self.folder / str(self.latest())).get("teacher")
 
     def restore(self, abstract_state: TrainState) -> TrainState:
-        """The newest state, laid out as `abstract_state`'s shardings say.
+        """The newest whole state, laid out as `abstract_state`'s shardings say.
+
+        A damaged checkpoint is named, set aside as `<step>.damaged`, and the one before is taken.
 
         Raises:
-          UserError: it is of another model, or damaged.
+          UserError: it is of another model, or all are damaged.
         """
-        step = self.latest()
+        while (step := self.latest()) is not None:
+            self._refuse_other_model(step, abstract_state)
+            try:
+                return self._restored(step, abstract_state)
+            # Orbax and the storage below raise many kinds for a file that is short or changed.
+            except Exception as error:
+                if jax.process_count() > 1:
+                    raise _damaged(self.folder / str(step), error) from error
+                self._set_aside(step, error)
+        raise UserError(f"{self.folder}: every checkpoint is damaged; begin in another workdir")
+
+    def _restored(self, step: int, abstract_state: TrainState) -> TrainState:
         args = self._ocp.args
         tree = _as_tree(abstract_state)
-        try:
-            restored = self._manager.restore(
-                step, args=args.Composite(state=args.StandardRestore(tree))
-            )["state"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} does not fit this config's model "
-                f"or is damaged ({reason})"
-            ) from error
-        for name, wanted in abstract_state.parameters.items():
-            found = restored["parameters"].get(name)
-            if found is None or found.shape != wanted.shape:
-                raise UserError(
-                    f"checkpoint {self.folder / str(step)} is of another model: {name} should be "
-                    f"{wanted.shape} and is {None if found is None else found.shape}"
-                )
+        restored = self._manager.restore(
+            step, args=args.Composite(state=args.StandardRestore(tree))
+        )["state"]
         return TrainState(**restored)
 
-    def close(self) -> None:
-        """Finish saving and stop the background work."""
-        self._manager.wait_until_finished()
+    def _refuse_other_model(self, step: int, abstract_state: TrainState) -> None:
+        path = self.folder / str(step) / "state"
+        try:
+            tree = self._ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
+            found, optimizer = tree["parameters"], _shapes(tree["optimizer"])
+        # Unreadable: what `restore` then finds damaged.
+        except Exception:
+            return
+        for name, wanted in abstract_state.parameters.items():
+            shape = tuple(found[name].shape) if name in found else None
+            if shape != wanted.shape:
+                raise UserError(
+                    f"checkpoint {self.folder / str(step)} is of another model: {name} should be "
+                    f"{wanted.shape} and is {shape or 'missing'}; choose another workdir"
+                )
+        extra = sorted(found.keys() - abstract_state.parameters.keys())
+        if extra:
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} is of another model: it has {extra[0]}"
+            )
+        if optimizer != _shapes(abstract_state.optimizer):
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} is of another optimizer than "
+                "optimizer.name's; choose another workdir"
+            )
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        path = self.folder / str(step)
+        say(f"{_damaged(path, error)}; it is kept as {path.name}.damaged, and the one before used")
+        path.rename(path.with_name(f"{path.name}.damaged"))
         self._manager.close()
+        self._manager = self._ocp.CheckpointManager(self.folder, options=self._options)
+
+    def close(self) -> None:
+        """Finish saving and stop the background work.
+
+        Raises:
+          UserError: the last checkpoint could not be saved.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise UserError(f"the last checkpoint could not be saved ({reason})") from error
+        self._manager.close()
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return UserError(f"checkpoint {path} is damaged ({reason})")
 
 
 def _read_progress(checkpoint: Path) -> dict[str, Any]:

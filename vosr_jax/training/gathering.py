@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def _backward(dtype, parts, whole, _, cotangent):
 _gather.defvjp(_forward, _backward)
 
 
-def stored(parameters: Mapping[str, Array], dtype: jnp.dtype) -> dict[str, Array]:
+def stored(parameters: Mapping[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
     """Frozen parameters as they lie on the devices: products' operands in `dtype`, others float32.
 
     The network's output is the same bit for bit.

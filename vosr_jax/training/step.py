@@ -148,17 +148,32 @@ class Method:
     def step(
         self, state: TrainState, weights: dict, batch: dict[str, Array]
     ) -> tuple[TrainState, Metrics]:
-        """One finished update and its metrics (scalars, and "loss_rows" [B])."""
+        """One finished update and its metrics (scalars, and "loss_rows" [B]).
+
+        Where loss or gradient are not finite, all but the counts stays as it was.
+        """
         gradients, loss, metrics = self.gradient(state.parameters, weights, batch, state.step)
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         logged = {
             "loss": loss,
-            "grad_norm": optax.global_norm(gradients),
+            "grad_norm": norm,
+            "skipped": 1.0 - finite,
             "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
             "loss_rows": metrics["loss_rows"],
         }
         if "perceptual_rows" in metrics:
             logged["perceptual"] = jnp.mean(metrics["perceptual_rows"])
-        return self.update(state, gradients), logged
+        return _if_finite(finite, self.update(state, gradients), state), logged
+
+
+def _if_finite(finite: Array, updated: TrainState, state: TrainState) -> TrainState:
+    """The update, or the state before with the update's counts: schedules follow the step."""
+
+    def chosen(new: Array, old: Array) -> Array:
+        return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(finite, new, old)
+
+    return jax.tree.map(chosen, updated, state)
 
 
 # By platform. On TPU a gather that feeds a product stays one collective, not a loop of permutes
