@@ -25,20 +25,25 @@ TINY = (
 
 
 def start(
-    workdir: Path, cache: Path, *overrides: str, config: str = "configs/nano.py"
+    workdir: Path,
+    cache: Path,
+    *overrides: str,
+    config: str = "configs/nano.py",
+    environment: dict[str, str] | None = None,
 ) -> subprocess.Popen:
     """Begin or resume a run of a nano config made tiny; compiled programs are kept in cache."""
-    environment = os.environ | {
+    own = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
+    own |= environment or {}
     command = [sys.executable, "train.py", "--config", config, "--workdir", str(workdir)]
     return subprocess.Popen(
         [*command, *TINY, *overrides],
         cwd=ROOT,
-        env=environment,
+        env=own,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

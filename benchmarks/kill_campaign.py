@@ -1,0 +1,178 @@
+"""Kills many short trainings at awkward moments and asks whether anything was lost.
+
+    python benchmarks/kill_campaign.py [--kills 30] [--stops 5] [--truncated 5] [--devices 5]
+
+A nano made tiny trains for some steps once without interruption. Then, each in a workdir of its
+own: it is killed (SIGKILL) when a drawn step shows in its log, or when a checkpoint is being
+written; told to stop (SIGTERM); its newest checkpoint is cut in half between two lives; or it goes
+on with fewer devices, 8, then 4, then 2. Every run is resumed until it is done. On the same
+devices parameters, EMA and optimizer must be the uninterrupted run's bit for bit; on others every
+step's loss must be the uninterrupted eight-device run's to 1e-5.
+"""
+
+import argparse
+import datetime
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import numpy as np
+
+from tests.training.processes import finish, rows, start, wait_for_step
+from tests.training.test_errors import truncate
+from tests.training.test_resume import checkpoint_steps, saved_state
+
+STEPS, EVERY = 24, 4
+OPTIONS = (
+    f"--config.train.total_steps={STEPS}",
+    f"--config.train.checkpoint_every={EVERY}",
+    "--config.train.batch_size=8",
+)
+SECONDS = 120
+
+
+def on(devices: int) -> dict[str, str]:
+    """The environment of a process with so many simulated devices."""
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+def begin(workdir: Path, cache: Path, devices: int = 1):
+    """Start or resume a run."""
+    mesh = "--config.mesh.fsdp=-1"
+    return start(workdir, cache, *OPTIONS, mesh, environment=on(devices))
+
+
+def complete(workdir: Path, cache: Path, devices: int = 1) -> None:
+    """Resume until done."""
+    code, said = finish(begin(workdir, cache, devices))
+    if code:
+        raise RuntimeError(said[-2000:])
+
+
+def wait_for_a_save(process, workdir: Path) -> None:
+    """Until a checkpoint is half written, or the run is over."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
+            return
+        time.sleep(0.0005)
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """Names of arrays that are not the same bit for bit."""
+    trees = [jax.tree_util.tree_leaves_with_path(saved_state(path, STEPS)) for path in (one, other)]
+    return [
+        jax.tree_util.keystr(path)
+        for (path, value), (_, twin) in zip(*trees, strict=True)
+        if not np.array_equal(value, twin)
+    ]
+
+
+def killed(workdir: Path, cache: Path, draw: random.Random, *, in_a_save: bool) -> str:
+    """A run that is killed once; where."""
+    process = begin(workdir, cache)
+    step = wait_for_step(process, workdir, draw.randrange(1, STEPS - EVERY))
+    if in_a_save:
+        wait_for_a_save(process, workdir)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    seen = max((row["step"] for row in rows(workdir)), default=step)
+    left = checkpoint_steps(workdir) if (workdir / "checkpoints").is_dir() else []
+    complete(workdir, cache)
+    return f"killed {'in a save ' if in_a_save else ''}at step {seen}, checkpoints {left}"
+
+
+def stopped(workdir: Path, cache: Path, draw: random.Random) -> str:
+    """A run that is told to stop; it must leave with 0 and a checkpoint of its last step."""
+    process = begin(workdir, cache)
+    wait_for_step(process, workdir, draw.randrange(1, STEPS - EVERY))
+    process.send_signal(signal.SIGTERM)
+    code, said = finish(process)
+    last = max(row["step"] for row in rows(workdir))
+    if code or last != max(checkpoint_steps(workdir)):
+        raise RuntimeError(f"exit code {code}: {said[-1000:]}")
+    complete(workdir, cache)
+    return f"stopped at step {last}"
+
+
+def cut(workdir: Path, cache: Path, draw: random.Random) -> str:
+    """A killed run whose newest checkpoint is damaged."""
+    process = begin(workdir, cache)
+    wait_for_step(process, workdir, draw.randrange(2 * EVERY + 2, STEPS - EVERY))
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    newest = max(checkpoint_steps(workdir))
+    truncate(workdir / "checkpoints" / str(newest))
+    complete(workdir, cache)
+    if not (workdir / "checkpoints" / f"{newest}.damaged").exists():
+        raise RuntimeError(f"the damaged checkpoint {newest} was not set aside")
+    return f"checkpoint {newest} cut in half"
+
+
+def fewer(workdir: Path, cache: Path, draw: random.Random) -> str:
+    """A run on 8, then 4, then 2 devices."""
+    steps = []
+    for devices in (8, 4):
+        process = begin(workdir, cache, devices)
+        seen = max((row["step"] for row in rows(workdir)), default=0)
+        steps.append(wait_for_step(process, workdir, seen + draw.randrange(4, 8)))
+        process.send_signal(signal.SIGTERM)
+        finish(process)
+    complete(workdir, cache, 2)
+    return f"8 devices to step {steps[0]}, 4 to {steps[1]}, then 2"
+
+
+def losses(workdir: Path) -> np.ndarray:
+    """By step, the latest row of each."""
+    by_step = {row["step"]: row["loss"] for row in rows(workdir) if "loss" in row}
+    return np.array([by_step[step] for step in sorted(by_step)])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for kind, number in (("kills", 30), ("stops", 5), ("truncated", 5), ("devices", 5)):
+        parser.add_argument(f"--{kind}", type=int, default=number)
+    parser.add_argument("--seed", type=int, default=0)
+    o = parser.parse_args()
+    draw = random.Random(o.seed)
+    kinds = {
+        "killed": (o.kills, lambda path, cache, i: killed(path, cache, draw, in_a_save=i % 2 == 1)),
+        "stopped": (o.stops, lambda path, cache, i: stopped(path, cache, draw)),
+        "truncated": (o.truncated, lambda path, cache, i: cut(path, cache, draw)),
+        "devices": (o.devices, lambda path, cache, i: fewer(path, cache, draw)),
+    }
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = Path(folder), Path(folder) / "cache"
+        complete(root / "whole", cache)
+        if o.devices:
+            complete(root / "eight", cache, 8)
+        for kind, (number, run) in kinds.items():
+            same = 0
+            for i in range(number):
+                path = root / f"{kind}{i}"
+                where = run(path, cache, i)
+                if kind == "devices":
+                    wrong = np.abs(losses(path) / losses(root / "eight") - 1).max()
+                    fine, told = wrong < 1e-5, f"losses differ by {wrong:.1e}"
+                else:
+                    names = differing(root / "whole", path)
+                    fine, told = not names, f"{len(names)} arrays differ {names[:2]}"
+                same += fine
+                print(f"{kind} {i}: {where}; {told}", flush=True)
+            print(f"== {kind}: {same} of {number}", flush=True)
+            failed += number - same
+    print(f"{datetime.date.today()}, {os.cpu_count()} cores, jax {jax.__version__}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

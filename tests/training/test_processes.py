@@ -1,0 +1,130 @@
+"""train.py as several processes on one machine."""
+
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.processes import finish, rows, start, wait_for_step
+from vosr_jax.errors import UserError
+from vosr_jax.training.checkpoints import load_ema
+from vosr_jax.training.processes import join
+
+OPTIONS = ("--config.train.checkpoint_every=4", "--config.mesh.fsdp=-1")
+DEVICES = 4
+
+
+def job(workdir: Path, cache: Path, count: int, *overrides: str) -> list[subprocess.Popen]:
+    """A run of so many processes, which share four simulated devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={DEVICES // count}"
+    processes = []
+    for number in range(count):
+        own = {"XLA_FLAGS": flags, "VOSR_HEARTBEAT_SECONDS": "10"}
+        if count > 1:
+            own |= {
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_NUM_PROCESSES": str(count),
+                "JAX_PROCESS_ID": str(number),
+            }
+        processes.append(start(workdir, cache, *OPTIONS, *overrides, environment=own))
+    return processes
+
+
+def finish_all(processes: list[subprocess.Popen]) -> list[str]:
+    said = []
+    for process in processes:
+        code, output = finish(process)
+        assert code == 0, output
+        said.append(output)
+    return said
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same eight steps by one process and by two, and four steps by two, then four by one."""
+    folder = tmp_path_factory.mktemp("processes")
+    cache = folder / "cache"
+    long, short = "--config.train.total_steps=8", "--config.train.total_steps=4"
+    finish_all(job(folder / "one", cache, 1, long))
+    said = finish_all(job(folder / "two", cache, 2, long))
+    finish_all(job(folder / "mixed", cache, 2, short))
+    finish_all(
+        job(folder / "mixed", cache, 1, long, "--config.mesh.fsdp=2", "--config.mesh.data=2")
+    )
+    return folder, said
+
+
+def losses(workdir: Path) -> list[float]:
+    return [row["loss"] for row in rows(workdir)]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(runs):
+    folder, _ = runs
+    assert len(losses(folder / "one")) == 8
+    np.testing.assert_allclose(losses(folder / "two"), losses(folder / "one"), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_two_processes_saved_one_continues_on_another_mesh(runs):
+    folder, _ = runs
+    np.testing.assert_allclose(losses(folder / "mixed"), losses(folder / "one"), rtol=1e-5)
+    (_, step, one), (_, _, mixed) = (load_ema(folder / name) for name in ("one", "mixed"))
+    assert step == 8
+    for name, value in one.items():
+        np.testing.assert_allclose(mixed[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_only_the_first_process_speaks(runs):
+    _, (first, second) = runs
+    assert "step 8/8" in first and "step" not in second
+
+
+@pytest.mark.slow
+def test_four_processes_continue_what_two_saved(tmp_path: Path):
+    cache = tmp_path / "cache"
+    finish_all(job(tmp_path / "one", cache, 1, "--config.train.total_steps=8"))
+    finish_all(job(tmp_path / "many", cache, 2, "--config.train.total_steps=4"))
+    finish_all(job(tmp_path / "many", cache, 4, "--config.train.total_steps=8"))
+    np.testing.assert_allclose(losses(tmp_path / "many"), losses(tmp_path / "one"), rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_process_that_falls_silent_is_named_and_ends_the_job(tmp_path: Path, sent):
+    first, second = job(tmp_path / "run", tmp_path / "cache", 2, "--config.train.total_steps=9999")
+    wait_for_step(first, tmp_path / "run", 3)
+    second.send_signal(sent)
+    began = time.monotonic()
+    code, output = finish(first, timeout=90)
+    second.kill()
+    assert code != 0 and time.monotonic() - began < 60
+    if sent == signal.SIGSTOP:
+        assert "stopped sending heartbeats" in output and "task:1" in output
+
+
+@pytest.mark.slow
+def test_one_process_told_to_stop_makes_both_save_and_leave(tmp_path: Path):
+    first, second = job(tmp_path / "run", tmp_path / "cache", 2, "--config.train.total_steps=9999")
+    wait_for_step(first, tmp_path / "run", 3)
+    second.send_signal(signal.SIGTERM)
+    said = finish_all([first, second])
+    assert "saved; run the same command to go on" in said[0]
+
+
+def test_half_a_description_of_a_job_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID"):
+        join()
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("JAX_PROCESS_ID", "5")
+    with pytest.raises(UserError, match="JAX_PROCESS_ID=5"):
+        join()
