@@ -30,6 +30,24 @@ def test_the_sheet_shows_the_runs_first_pairs(photographs):
     assert seen.sources == [(str(photographs), 20, 1.0)]
 
 
+def test_given_samples_are_made_again(photographs):
+    settings = PipelineSettings(sources=str(photographs), seed=5, batch_size=8, crop_size=32)
+    seen = inspect(settings, count=1, seconds=0.1, indices=(6, 3))
+    with batches(settings) as own:
+        batch = next(own)
+    sheet = np.asarray(seen.sheet)
+    width = sheet.shape[1] // 2
+    assert np.array_equal(sheet[8:40, 48:80], batch["lq"][6])
+    assert np.array_equal(sheet[8:40, width + 8 : width + 40], batch["hr"][3])
+
+
+def test_indices_are_numbers(photographs, capsys):
+    arguments = ["data", "inspect", str(photographs), "--crop", "32", "--indices"]
+    for wrong in ("x", "3,-1"):
+        assert main([*arguments, wrong]) == 1
+        assert f"--indices {wrong}" in capsys.readouterr().err
+
+
 def test_every_operation_of_a_plan_has_its_line():
     settings = RealESRGANSettings(grey_probability=1, jitter_probability=1)
     for seed in range(30):

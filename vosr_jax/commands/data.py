@@ -1,6 +1,7 @@
 """`vosr data`: prepare, inspect, and make evaluation pairs of one's own photographs."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def _add_inspect(tasks) -> None:
     add("-o", "--out", type=Path, default=Path("pairs.png"), metavar="FILE", help="the sheet")
     add("--count", type=int, default=8, help="pairs on the sheet")
     add("--seconds", type=float, default=5.0, help="for how long pairs are made")
+    add("--run", type=Path, dest="workdir", metavar="WORKDIR", help="take the settings of this run")
+    add("--indices", metavar="5,7", help="these samples, as incidents.jsonl names them")
     _add_degradation(add)
 
 
@@ -122,12 +125,41 @@ def prepare(options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace) -> int:
     """Write the contact sheet and print rates."""
-    from vosr_jax.data.degradation import RealESRGANSettings
     from vosr_jax.data.inspection import inspect as look
-    from vosr_jax.data.pipeline import PipelineSettings
 
     _check(options, ("count", "crop", "scale"))
-    settings = PipelineSettings(
+    settings = _inspected(options)
+    seen = look(settings, options.count, options.seconds, _indices(options.indices))
+    for name, length, share in seen.sources:
+        print(f"{name}: {length} pictures, {share:.0%} of the samples")
+    try:
+        seen.sheet.save(options.out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{options.out} cannot be written ({error}); choose another -o") from error
+    print(
+        f"{seen.pairs_per_second:.1f} pairs/s per core from file to pair, of {settings.crop_size} px"
+    )
+    print(f"{seen.degraded_per_second:.1f} pairs/s per core for the degradation alone")
+    print(f"{len(seen.bad)} unreadable, {seen.enlarged} enlarged, of {seen.seen} samples")
+    for bad in seen.bad:
+        print(f"unreadable: {bad.record} ({bad.reason})")
+    print(f"wrote {options.out}")
+    return 0
+
+
+def _inspected(options: argparse.Namespace):
+    """The pipeline's settings: a run's, or those that were given."""
+    from vosr_jax.data.degradation import RealESRGANSettings
+    from vosr_jax.data.pipeline import PipelineSettings
+
+    if options.workdir is not None:
+        from vosr_jax.config import validate
+        from vosr_jax.training.checkpoints import read_config
+        from vosr_jax.training.run import pipeline_settings
+
+        own = pipeline_settings(validate(read_config(options.workdir)))
+        return dataclasses.replace(own, cache_bytes=0, workers=0)
+    return PipelineSettings(
         sources=options.sources,
         seed=options.seed,
         crop_size=options.crop,
@@ -135,20 +167,18 @@ def inspect(options: argparse.Namespace) -> int:
         degradation=RealESRGANSettings(jpeg=options.degradation),
         cache_bytes=0,
     )
-    seen = look(settings, options.count, options.seconds)
-    for name, length, share in seen.sources:
-        print(f"{name}: {length} pictures, {share:.0%} of the samples")
+
+
+def _indices(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
     try:
-        seen.sheet.save(options.out)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{options.out} cannot be written ({error}); choose another -o") from error
-    print(f"{seen.pairs_per_second:.1f} pairs/s per core from file to pair, of {options.crop} px")
-    print(f"{seen.degraded_per_second:.1f} pairs/s per core for the degradation alone")
-    print(f"{len(seen.bad)} unreadable, {seen.enlarged} enlarged, of {seen.seen} samples")
-    for bad in seen.bad:
-        print(f"unreadable: {bad.record} ({bad.reason})")
-    print(f"wrote {options.out}")
-    return 0
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = (-1,)
+    if min(found) < 0:
+        raise UserError(f"--indices {text}: give positions of samples, as 5,7")
+    return found
 
 
 def make_eval(options: argparse.Namespace) -> int:

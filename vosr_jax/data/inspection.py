@@ -38,13 +38,19 @@ class Inspection:
     seen: int
 
 
-def inspect(settings: PipelineSettings, count: int, seconds: float = 5.0) -> Inspection:
-    """Make the run's first samples, draw some and time all.
+def inspect(
+    settings: PipelineSettings,
+    count: int,
+    seconds: float = 5.0,
+    indices: tuple[int, ...] = (),
+) -> Inspection:
+    """Make a run's samples, draw some and time all.
 
     Args:
       settings: of the run; the cache is left out, so that the rate is that of reading.
-      count: pairs on the sheet.
+      count: pairs on the sheet, the first of the run.
       seconds: for how long samples are made.
+      indices: positions in the endless sequence of samples, to be drawn instead of the first.
 
     Raises:
       UserError: a source is wrong, or nothing can be read.
@@ -52,19 +58,23 @@ def inspect(settings: PipelineSettings, count: int, seconds: float = 5.0) -> Ins
     # In a process of its own, which takes one core as the run's workers do.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, initializer=use_one_core) as process:
-        return process.submit(_inspect, settings, count, seconds).result()
+        return process.submit(_inspect, settings, count, seconds, indices).result()
 
 
-def _inspect(settings: PipelineSettings, count: int, seconds: float) -> Inspection:
+def _inspect(
+    settings: PipelineSettings, count: int, seconds: float, indices: tuple[int, ...]
+) -> Inspection:
     sources = parse_sources(settings.sources)
     maker = sample_maker(settings, sources, keep_plans=True)
     order = places(settings, sources)
     shown: list[Sample] = []
     names: list[str] = []
     bad: dict[str, BadRecord] = {}
-    enlarged = index = 0
+    enlarged = made = 0
+    count = len(indices) or count
     began, cpu = time.monotonic(), time.process_time()
-    while index < count or time.monotonic() - began < seconds:
+    while made < count or time.monotonic() - began < seconds:
+        index = indices[made % count] if indices else made
         place = order[index]
         sample = maker(index, place)
         if sample.lost:
@@ -73,8 +83,9 @@ def _inspect(settings: PipelineSettings, count: int, seconds: float) -> Inspecti
         enlarged += sample.enlarged
         if len(shown) < count:
             shown.append(sample)
-            names.append(sources[place[0]].record_name(place[1]))
-        index += 1
+            name = sources[place[0]].record_name(place[1])
+            names.append(f"{index}: {name}" if indices else name)
+        made += 1
     spent = time.process_time() - cpu
     cpu, again = time.process_time(), 0
     while again < count or time.process_time() - cpu < seconds / 4:
@@ -87,9 +98,9 @@ def _inspect(settings: PipelineSettings, count: int, seconds: float) -> Inspecti
     return Inspection(
         contact_sheet(shown, names),
         [(source.name, len(source), source.weight / total) for source in sources],
-        index / spent,
+        made / spent,
         again / degraded,
         list(bad.values()),
         enlarged,
-        index,
+        made,
     )
