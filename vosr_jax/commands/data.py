@@ -136,9 +136,8 @@ def inspect(options: argparse.Namespace) -> int:
         seen.sheet.save(options.out)
     except (OSError, ValueError) as error:
         raise UserError(f"{options.out} cannot be written ({error}); choose another -o") from error
-    print(
-        f"{seen.pairs_per_second:.1f} pairs/s per core from file to pair, of {settings.crop_size} px"
-    )
+    side = settings.crop_size
+    print(f"{seen.pairs_per_second:.1f} pairs/s per core from file to pair, of {side} px")
     print(f"{seen.degraded_per_second:.1f} pairs/s per core for the degradation alone")
     print(f"{len(seen.bad)} unreadable, {seen.enlarged} enlarged, of {seen.seen} samples")
     for bad in seen.bad:

@@ -182,6 +182,8 @@ class TrainConfig:
     one whose validation had the best keep_best.
     max_skipped updates in a row that are not finite end the run; so does a step that takes longer
     than hang_seconds (0: never). profile_steps, (first, last), are traced for TensorBoard.
+    deterministic asks GPUs for the same bits in every run, which costs speed; TPU and CPU programs
+    give them anyway.
     """
 
     total_steps: int = 400_000
@@ -196,6 +198,7 @@ class TrainConfig:
     max_skipped: int = 10
     hang_seconds: int = 1800
     profile_steps: tuple[int, ...] = ()
+    deterministic: bool = False
     sample_every: int = 10_000
     eval_every: int = 10_000
     init_from: str | None = None

@@ -16,6 +16,7 @@ from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.compiler_options import compiler_options
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.gathering import Gather
 from vosr_jax.training.sharding import batch_sharding, state_shardings
@@ -47,6 +48,7 @@ class Method:
         weights travel with the frozen nets'.
       teacher_form: what the teacher's output stands for.
       gather: brings the parameters that lie outside the blocks; None where none is sharded.
+      deterministic: the same bits in every run on GPU too.
     """
 
     network: Blueprint
@@ -62,6 +64,7 @@ class Method:
     teacher: Blueprint | None = None
     teacher_form: Parameterization = Parameterization()
     gather: Gather | None = None
+    deterministic: bool = False
 
     @classmethod
     def from_config(
@@ -84,6 +87,7 @@ class Method:
             microbatches=config.train.microbatches,
             seed=config.seed,
             endpoint_distance=make_endpoint_distance(config, frozen),
+            deterministic=config.train.deterministic,
             **others,
         )
 
@@ -176,13 +180,6 @@ def _if_finite(finite: Array, updated: TrainState, state: TrainState) -> TrainSt
     return jax.tree.map(chosen, updated, state)
 
 
-# By platform. On TPU a gather that feeds a product stays one collective, not a loop of permutes
-# around pieces of the product: half the compile time, and what is sent can be counted.
-_COMPILER_OPTIONS: dict[str, dict[str, str]] = {
-    "tpu": {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"},
-}
-
-
 def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> StepFn:
     """The jitted step: state donated and sharded, the teacher too, rows over the batch axes.
 
@@ -194,6 +191,7 @@ def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> Step
     Returns:
       (state, frozen weights, batch) -> (state, metrics), metrics replicated.
     """
+    platform = mesh.devices.flat[0].platform
     states, everywhere = state_shardings(abstract_state, mesh), NamedSharding(mesh, P())
     # Weights lie where `weight_shardings` put them; their tree is not known here.
     return jax.jit(
@@ -201,5 +199,5 @@ def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> Step
         in_shardings=(states, None, batch_sharding(mesh)),
         out_shardings=(states, everywhere),
         donate_argnums=0,
-        compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(platform, deterministic=method.deterministic) or None,
     )
