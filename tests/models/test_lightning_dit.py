@@ -240,7 +240,7 @@ def test_remat_policies_give_the_same_gradients():
         return flatten(nnx.merge(graph, total(state)))
 
     plain = gradients("none")
-    for remat in ("full", "dots"):
+    for remat in ("full", "attention", "dots", "offload"):
         for name, gradient in gradients(remat).items():
             scale = np.abs(plain[name]).max()
             np.testing.assert_allclose(gradient, plain[name], atol=1e-4 * scale, err_msg=name)

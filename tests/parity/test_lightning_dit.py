@@ -61,7 +61,7 @@ def test_velocity_is_the_official_one_at_every_size(case: str):
         goldens.check(f"lightningdit/{case}/y_zero_z", ours, goldens.nhwc(io["y_zero_z"]), 2e-5)
 
 
-@pytest.mark.parametrize("remat", ["none", "full", "dots"])
+@pytest.mark.parametrize("remat", ["none", "full", "attention", "dots"])
 @pytest.mark.parametrize("case", CASES)
 def test_every_gradient_is_the_official_one(case: str, remat: str):
     model, io = load(case, remat=remat)
