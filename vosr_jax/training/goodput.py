@@ -55,7 +55,7 @@ class Goodput:
 
     def write(self) -> None:
         """Put the ledger on disk, from the first process alone."""
-        self._reached = max(self._reached, self._step)
         if jax.process_index() == 0:
-            content = {"seconds": self.seconds, "until": self._mark, "step": self._reached}
+            reached = max(self._reached, self._step)
+            content = {"seconds": self.seconds, "until": self._mark, "step": reached}
             write_json(self._file, content)
