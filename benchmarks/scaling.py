@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 from vosr_jax.config.from_file import config_from_file
 from vosr_jax.planning.plan import make_plan

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 
 import pytest
 
@@ -18,8 +17,6 @@ from vosr_jax.planning.report import describe
 from vosr_jax.planning.topology import parse_topology
 
 pytest.importorskip("libtpu")
-# Named so that none is looked for.
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 ROWS = 16
 

@@ -13,7 +13,13 @@ import pytest
 from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
 from vosr_jax.training.build import denoiser_blueprint
-from vosr_jax.training.sharding import batch_shard, describe, make_mesh, parameter_spec
+from vosr_jax.training.sharding import (
+    batch_shard,
+    describe,
+    lies_over,
+    make_mesh,
+    parameter_spec,
+)
 
 ROOT = Path(__file__).parents[2]
 MESHES = ["fsdp 8", "data 8", "data 2 fsdp 2 tensor 2", "microbatches"]
@@ -102,8 +108,11 @@ def test_each_process_loads_the_rows_of_its_devices(monkeypatch, axes, processes
 
 def test_an_axis_that_does_not_divide_is_left_out():
     mesh = fake_mesh(1, 8, 1, 1)
-    assert parameter_spec("blocks.attn.proj.kernel", (2, 16, 20), mesh)[2] is None
-    assert parameter_spec("blocks.attn.proj.kernel", (2, 16, 24), mesh)[2] == "fsdp"
+    assert not lies_over(parameter_spec("blocks.attn.qkv.kernel", (2, 20, 3, 4, 8), mesh), "fsdp")
+    assert lies_over(parameter_spec("blocks.attn.qkv.kernel", (2, 24, 3, 4, 8), mesh), "fsdp")
+    both = fake_mesh(1, 4, 2, 1)
+    assert parameter_spec("blocks.attn.proj.kernel", (2, 24, 8), both)[1] == ("tensor", "fsdp")
+    assert parameter_spec("blocks.attn.proj.kernel", (2, 20, 8), both)[1] == "tensor"
 
 
 def test_every_large_parameter_has_a_rule():
@@ -115,7 +124,7 @@ def test_every_large_parameter_has_a_rule():
     )
     for name, value in denoiser_blueprint(config).shapes.items():
         if value.size >= 64 * 64:
-            assert "fsdp" in parameter_spec(name, value.shape, mesh), name
+            assert lies_over(parameter_spec(name, value.shape, mesh), "fsdp"), name
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():

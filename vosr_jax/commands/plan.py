@@ -29,7 +29,6 @@ def run(options: argparse.Namespace) -> int:
     """Print the plan; 1 where the step does not fit."""
     # The compiler's own devices are described to it; this machine's stay out of the way.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     from vosr_jax.config.from_file import config_from_file
     from vosr_jax.planning.topology import parse_topology
 

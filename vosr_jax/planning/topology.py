@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Sequence
 
@@ -107,6 +108,9 @@ def devices_of(topology: Topology) -> list:
     """
     from jax.experimental import topologies
 
+    # No TPU is used, so several plans may be made at once, and none need be looked for.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     shape = "x".join(map(str, topology.shape))
     try:
         described = topologies.get_topology_desc(
