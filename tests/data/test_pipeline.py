@@ -277,3 +277,12 @@ def test_workers_do_not_outlive_a_killed_program(photographs, tmp_path):
     while any(map(runs, workers)) and time.monotonic() < end:
         time.sleep(0.2)
     assert not any(map(runs, workers))
+
+
+def test_a_shard_may_have_one_row_of_every_batch(photographs):
+    settings = PipelineSettings(sources=str(photographs), seed=5, batch_size=4, crop_size=32)
+    with batches(settings, samples_seen=4) as whole:
+        expected = next(whole)
+    for shard in range(4):
+        with batches(settings, samples_seen=4, shard=shard, shards=4) as own:
+            np.testing.assert_array_equal(next(own)["hr"], expected["hr"][shard : shard + 1])

@@ -45,6 +45,10 @@ class PipelineSettings:
     cache_bytes: int = 1 << 30
 
 
+# Grain's endless sequences are as long as a length can be, and a batch of one sample overflows it.
+_ENDLESS = 1 << 62
+
+
 class _Places(Sequence):
     """(source, position) of every record of a source: what Grain shuffles instead of pictures."""
 
@@ -113,7 +117,7 @@ def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int,
     maker = sample_maker(settings, sources)
     # Made before the slices, index is the position in the endless sequence; batched before the
     # hosts' slice, a row keeps its place whatever the number of hosts.
-    samples = places(settings, sources).map_with_index(maker)[samples_seen:]
+    samples = places(settings, sources).map_with_index(maker)[samples_seen:_ENDLESS]
     batches_of_all = samples.batch(settings.batch_size // shards, batch_fn=collate)
     own = batches_of_all[shard::shards]
     # An element is a whole batch here: Grain's default of 500 would fill the memory.
