@@ -107,6 +107,9 @@ def cut(workdir: Path, cache: Path, draw: random.Random) -> str:
     """A killed run whose newest checkpoint is damaged."""
     process = begin(workdir, cache)
     wait_for_step(process, workdir, draw.randrange(2 * EVERY + 2, STEPS - EVERY))
+    # One must be left to go back to.
+    while len(checkpoint_steps(workdir)) < 2 and process.poll() is None:
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     finish(process)
     newest = max(checkpoint_steps(workdir))
