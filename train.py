@@ -17,10 +17,16 @@ _ALLOW = flags.DEFINE_bool(
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Let JAX find the job's processes (TPU pods, Slurm, GKE)."
 )
+_STOPPED = flags.DEFINE_integer(
+    "stopped_exit_code",
+    0,
+    "Exit code of a run that was stopped before its last step and saved; other than 0 for "
+    "schedulers that start again only what has failed.",
+)
 
 
-def main(argv: list[str]) -> None:
-    """Validate the settings, then train."""
+def main(argv: list[str]) -> int:
+    """Validate the settings, then train; the exit code."""
     if len(argv) > 1:
         raise UserError(f"unknown argument {argv[1]!r}; settings are given as --config.key=value")
     if _CONFIG.value is None or _WORKDIR.value is None:
@@ -34,7 +40,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"training needs pip install '.[train]' ({error})") from error
 
     join(detect=_DISTRIBUTED.value)
-    train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
+    run = train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
+    return _STOPPED.value if run.step < config.train.total_steps else 0
 
 
 if __name__ == "__main__":

@@ -1,36 +1,71 @@
 #!/usr/bin/env bash
-# Train on a Cloud TPU slice: copies this checkout to every worker, installs it, and runs train.py
-# on all of them. Run it again after a preemption: the run goes on from its newest checkpoint.
+# Train on a Cloud TPU slice over ssh.
 #
-#   launch/tpu_pod.sh NAME ZONE CONFIG WORKDIR [--config.key=value ...]
+#   launch/tpu_pod.sh create NAME ZONE TYPE RUNTIME    ask for a spot slice: v5p-128 v2-alpha-tpuv5
+#   launch/tpu_pod.sh run NAME ZONE CONFIG WORKDIR [--config.key=value ...]
+#   launch/tpu_pod.sh logs NAME ZONE                   follow what the first worker says
+#   launch/tpu_pod.sh stop NAME ZONE                   save and leave
 #
-# NAME is a TPU VM that exists (gcloud compute tpus tpu-vm create, or a queued resource), WORKDIR a
-# folder that all workers see, such as gs://bucket/run.
+# run copies this checkout's last commit to every worker, installs it and starts train.py on all,
+# which outlives the connection. After a preemption: create, then the same run, which goes on from
+# the newest checkpoint. WORKDIR is a folder that all workers see: NFS, or a bucket under gcsfuse.
 set -euo pipefail
 
-if [[ $# -lt 4 ]]; then
-  sed -n '2,9p' "$0" >&2
+usage() {
+  sed -n '4,7p' "$0" >&2
   exit 2
-fi
-name=$1 zone=$2 config=$3 workdir=$4
-shift 4
-
-here=$(cd "$(dirname "$0")/.." && pwd)
-archive=$(mktemp --suffix=.tar.gz)
-trap 'rm -f "$archive"' EXIT
-git -C "$here" archive --format=tar.gz -o "$archive" HEAD
-
-on_all() {
-  gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all --command "$1"
 }
 
-gcloud compute tpus tpu-vm scp "$archive" "$name":vosr_jax.tar.gz --zone "$zone" --worker=all
-on_all "mkdir -p vosr_jax && tar -xzf vosr_jax.tar.gz -C vosr_jax"
-on_all "cd vosr_jax && python3 -m venv .venv && .venv/bin/pip install -q '.[train,tpu]'"
+# All at once: in batches the first workers would wait for the last in vain.
+on_all() {
+  gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all --batch-size=all --command "$1"
+}
 
-# Quoted once for the shell over there.
-printf -v overrides ' %q' "$@"
-[[ $# -gt 0 ]] || overrides=""
-printf -v run 'cd vosr_jax && .venv/bin/python train.py --distributed --config %q --workdir %q%s' \
-  "$config" "$workdir" "$overrides"
-on_all "$run"
+create() {
+  [[ $# -eq 2 ]] || usage
+  gcloud compute tpus queued-resources create "$name" --node-id "$name" --zone "$zone" \
+    --accelerator-type "$1" --runtime-version "$2" --spot
+}
+
+run() {
+  [[ $# -ge 2 ]] || usage
+  local here archive arguments
+  if [[ $2 == *://* ]]; then
+    echo "error: WORKDIR $2 is an address; mount it on every worker and name the folder" >&2
+    exit 1
+  fi
+  here=$(cd "$(dirname "$0")/.." && pwd)
+  archive=$(mktemp --suffix=.tar.gz)
+  # shellcheck disable=SC2064
+  trap "rm -f '$archive'" EXIT
+  git -C "$here" archive --format=tar.gz -o "$archive" HEAD
+  gcloud compute tpus tpu-vm scp "$archive" "$name":vosr_jax.tar.gz --zone "$zone" --worker=all
+  # The images' own Python may be older than the package's oldest.
+  on_all "set -e; mkdir -p vosr_jax; tar -xzf vosr_jax.tar.gz -C vosr_jax; cd vosr_jax
+    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q --user uv
+    python3 -m uv venv -q --allow-existing --python 3.11 .venv
+    python3 -m uv pip install -q --python .venv/bin/python '.[train,tpu]'"
+  # Quoted once for the shell over there.
+  printf -v arguments ' %q' --distributed --config "$1" --workdir "${@:2}"
+  on_all "cd vosr_jax || exit 1
+    nohup .venv/bin/python train.py$arguments >> ~/vosr.log 2>&1 < /dev/null &
+    echo \$! > ~/vosr.pid"
+}
+
+logs() {
+  gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=0 \
+    --command "tail -n 100 -F vosr.log"
+}
+
+# One worker that is told is enough, and all may be.
+stop() {
+  on_all "kill -TERM \$(cat vosr.pid)"
+}
+
+[[ $# -ge 3 ]] || usage
+action=$1 name=$2 zone=$3
+shift 3
+case $action in
+  create | run | logs | stop) "$action" "$@" ;;
+  *) usage ;;
+esac

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,30 @@ import yaml
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = ("tpu_pod.sh", "slurm.sbatch")
+DOCKERFILES = ("Dockerfile.tpu", "Dockerfile.gpu")
+
+
+def tool(name: str) -> str:
+    """A linter beside this Python."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def lint(command: list) -> None:
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shellcheck_has_no_complaint(name):
+    lint([tool("shellcheck"), LAUNCH / name])
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_has_no_complaint(name):
+    lint([tool("hadolint"), LAUNCH / name])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -20,23 +46,57 @@ def test_scripts_are_valid_bash_and_tell_their_usage(name):
     assert told.returncode == 2 and "CONFIG WORKDIR" in told.stderr
 
 
-def test_the_pod_script_runs_train_py_on_all_workers_with_the_overrides(tmp_path):
+def pod_script(tmp_path, *arguments):
+    """What the script says, and what it asks of gcloud."""
     gcloud = tmp_path / "gcloud"
     gcloud.write_text('#!/bin/bash\nprintf "%s\\n" "$*" >> "$CALLS"\n')
     gcloud.chmod(0o755)
     calls = tmp_path / "calls"
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls)}
-    arguments = ["pod", "zone-a", "configs/vosr_1_4b.py:512", "gs://b/run", "--config.seed=3"]
-    subprocess.run(["bash", LAUNCH / "tpu_pod.sh", *arguments], env=environment, check=True)
-    said = calls.read_text().splitlines()
-    assert all("pod" in line and "--worker=all" in line for line in said) and len(said) == 4
-    assert (
-        "train.py --distributed --config configs/vosr_1_4b.py:512 --workdir gs://b/run" in said[3]
+    command = ["bash", LAUNCH / "tpu_pod.sh", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done, calls.read_text() if calls.exists() else ""
+
+
+def test_the_pod_script_starts_train_py_on_all_workers_at_once_with_the_overrides(tmp_path):
+    arguments = ["run", "pod", "zone-a", "configs/vosr_1_4b.py:512", "/runs/a b", "--config.seed=3"]
+    done, asked = pod_script(tmp_path, *arguments)
+    assert done.returncode == 0
+    calls = asked.split("compute tpus tpu-vm ")[1:]
+    assert [call.split()[:2] for call in calls[1:]] == [["ssh", "pod"]] * 2
+    assert all("--worker=all" in call and "--zone zone-a" in call for call in calls)
+    assert all("--batch-size=all" in call for call in calls[1:])
+    started = calls[2].split("nohup .venv/bin/python ")[1].split(" >>")[0]
+    # As the shell over there reads it.
+    read = subprocess.run(
+        ["bash", "-c", f"printf '%s|' {started}"], capture_output=True, text=True, check=True
     )
-    assert said[3].endswith("--config.seed=3")
+    assert read.stdout.rstrip("|").split("|") == [
+        *("train.py", "--distributed", "--config", "configs/vosr_1_4b.py:512"),
+        *("--workdir", "/runs/a b", "--config.seed=3"),
+    ]
 
 
-def test_slurm_gives_every_process_its_number_and_requeues_what_was_stopped(tmp_path):
+def test_the_pod_script_refuses_a_workdir_that_would_be_each_workers_own(tmp_path):
+    done, asked = pod_script(tmp_path, "run", "pod", "zone-a", "configs/nano.py", "gs://b/run")
+    assert done.returncode == 1 and "gs://b/run" in done.stderr and not asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["create", "pod", "zone-a", "v5p-128", "v2-alpha-tpuv5"], "--accelerator-type v5p-128"),
+        (["logs", "pod", "zone-a"], "tail -n 100 -F vosr.log"),
+        (["stop", "pod", "zone-a"], "kill -TERM $(cat vosr.pid)"),
+    ],
+)
+def test_the_pod_script_creates_follows_and_stops(arguments, wanted, tmp_path):
+    done, asked = pod_script(tmp_path, *arguments)
+    assert done.returncode == 0 and wanted in asked and asked.count("\n") == 1
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_slurm_gives_every_process_its_number_and_requeues_what_was_stopped(tmp_path, stopped):
     for name, body in {
         "scontrol": 'case "$1" in show) echo node7;; requeue) echo "$*" > "$REQUEUED";; esac',
         "srun": 'shift; SLURM_PROCID=3 SLURM_LOCALID=1 exec "$@"',
@@ -48,14 +108,17 @@ def test_slurm_gives_every_process_its_number_and_requeues_what_was_stopped(tmp_
     python.write_text(
         '#!/bin/bash\necho "$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $JAX_PROCESS_ID '
         '$CUDA_VISIBLE_DEVICES $*" > "$STARTED"\n'
+        'echo "$SAID" >&2\n'
     )
     python.chmod(0o755)
-    (tmp_path / "vosr-77.log").write_text(
-        "stopped at step 9 and saved; run the same command to go on\n"
-    )
+    message = "stopped at step 9 and saved; run the same command to go on"
+    assert message.partition("; ")[2] in (ROOT / "vosr_jax/training/loop.py").read_text()
+    # That of an earlier life tells nothing.
+    (tmp_path / "vosr-77.log").write_text(message + "\n")
     environment = os.environ | {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "STARTED": str(tmp_path / "started"),
+        "SAID": message if stopped else "done",
         "REQUEUED": str(tmp_path / "requeued"),
         "SLURM_SUBMIT_DIR": str(tmp_path),
         "SLURM_JOB_ID": "77",
@@ -68,7 +131,24 @@ def test_slurm_gives_every_process_its_number_and_requeues_what_was_stopped(tmp_
         *("node7:10077", "16", "3", "1", "train.py"),
         *("--config", "configs/nano.py", "--workdir", "/shared/run", "--config.seed=3"),
     ]
-    assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    if stopped:
+        assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    else:
+        assert not (tmp_path / "requeued").exists()
+
+
+@pytest.mark.parametrize(("step", "code"), [(3, 42), (10, 0)])
+def test_a_stopped_run_leaves_with_the_code_that_the_jobset_asks_for(step, code, tmp_path):
+    program = f"""
+import runpy, sys, types
+import vosr_jax.training.loop as loop
+loop.train = lambda *_, **__: types.SimpleNamespace(step={step})
+sys.argv = ["train.py", "--config=configs/nano.py", "--workdir={tmp_path}",
+            "--config.train.total_steps=10", "--stopped_exit_code=42"]
+runpy.run_path("train.py", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert done.returncode == code
 
 
 def test_the_jobset_asks_for_whole_hosts_and_names_flags_that_exist():
@@ -82,6 +162,12 @@ def test_the_jobset_asks_for_whole_hosts_and_names_flags_that_exist():
     chips = sizes[0] * sizes[1] * sizes[2]
     assert inner["parallelism"] * container["resources"]["limits"]["google.com/tpu"] == chips
     assert inner["parallelism"] == inner["completions"]
+    # A pod that was preempted and left with 0 would count as finished.
+    assert "--stopped_exit_code=42" in container["args"] and inner["backoffLimit"] == 0
+    (mount,) = container["volumeMounts"]
+    assert mount["name"] in [volume["name"] for volume in pod["volumes"]]
+    workdir = next(a for a in container["args"] if a.startswith("--workdir=")).split("=")[1]
+    assert workdir.startswith(mount["mountPath"] + "/")
     flags = (ROOT / "train.py").read_text()
     for argument in container["args"]:
         name = argument.removeprefix("--").split("=")[0].split(".")[0]
@@ -90,7 +176,7 @@ def test_the_jobset_asks_for_whole_hosts_and_names_flags_that_exist():
     assert (ROOT / config.split(":")[0]).is_file()
 
 
-@pytest.mark.parametrize("name", ["Dockerfile.tpu", "Dockerfile.gpu"])
+@pytest.mark.parametrize("name", DOCKERFILES)
 def test_dockerfiles_copy_what_is_there_and_do_not_run_as_root(name):
     lines = (LAUNCH / name).read_text().splitlines()
     sources = [part for line in lines if line.startswith("COPY ") for part in line.split()[1:-1]]

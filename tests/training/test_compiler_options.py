@@ -20,6 +20,16 @@ def test_gpu_options_are_known_to_xla(deterministic: bool):
     assert int(step(jnp.int32(1))) == 2
 
 
+def test_what_the_user_sets_is_left_to_the_user(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--a=1 --xla_gpu_enable_latency_hiding_scheduler=false")
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_jf_spmd_threshold_for_windowed_einsum_mib=0")
+    assert list(compiler_options("gpu", deterministic=True)) == [
+        "xla_gpu_deterministic_ops",
+        "xla_gpu_autotune_level",
+    ]
+    assert compiler_options("tpu") == {}
+
+
 def test_an_unknown_option_is_not_passed_over():
     with pytest.raises(Exception, match="xla_gpu_no_such_option"):
         jax.jit(lambda x: x, compiler_options={"xla_gpu_no_such_option": True})(1)

@@ -266,3 +266,10 @@ def test_batches_cannot_be_split_over_more_rows_than_they_have(tmp_path: Path):
     config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=3))
     with pytest.raises(UserError, match="mesh.data"):
         train(config, tmp_path / "run")
+
+
+def test_an_address_is_no_workdir(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs://bucket/run is an address; mount it"):
+        open_workdir("gs://bucket/run", {}, allow_changes=False)
+    assert not any(tmp_path.iterdir())

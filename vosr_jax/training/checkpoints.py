@@ -27,8 +27,13 @@ def open_workdir(workdir: str | Path, config: dict[str, Any], *, allow_changes: 
       allow_changes: go on with a config that differs from the folder's.
 
     Raises:
-      UserError: the folder can't be written, holds something else, or another config.
+      UserError: the folder can't be written, holds something else, or another config; or it is
+        an address, which would become a folder of this machine alone.
     """
+    if "://" in str(workdir):
+        raise UserError(
+            f"workdir {workdir} is an address; mount it (gcsfuse for a bucket) and name the folder"
+        )
     path = Path(workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,10 @@
 """What XLA is asked for, by platform, each with its reason. It travels with the program.
 
-Options of the environment (XLA_FLAGS, LIBTPU_INIT_ARGS) stay the user's.
+What the user sets in XLA_FLAGS or LIBTPU_INIT_ARGS is left to the user: an option of the program
+would win over it.
 """
+
+import os
 
 # option: (value, why)
 _TPU = {
@@ -38,4 +41,9 @@ def compiler_options(platform: str, *, deterministic: bool = False) -> dict[str,
     chosen = by_platform.get(platform, {})
     if platform == "gpu" and deterministic:
         chosen = chosen | _GPU_DETERMINISTIC
-    return {option: value for option, (value, _) in chosen.items()}
+    given = {
+        argument.lstrip("-").split("=")[0]
+        for variable in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+        for argument in os.environ.get(variable, "").split()
+    }
+    return {option: value for option, (value, _) in chosen.items() if option not in given}
