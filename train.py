@@ -33,12 +33,15 @@ def main(argv: list[str]) -> int:
         raise UserError("give --config FILE and --workdir DIR")
     logging.set_verbosity(logging.WARNING)
     config = validate(_CONFIG.value)
+    from vosr_jax.compilation_cache import use_compilation_cache
+
     try:
         from vosr_jax.training.loop import train
         from vosr_jax.training.processes import join
     except ImportError as error:
         raise UserError(f"training needs pip install '.[train]' ({error})") from error
 
+    use_compilation_cache()
     join(detect=_DISTRIBUTED.value)
     run = train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
     return _STOPPED.value if run.step < config.train.total_steps else 0

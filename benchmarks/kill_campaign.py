@@ -7,11 +7,13 @@ own: it is killed (SIGKILL) when a drawn step shows in its log, or when a checkp
 written; told to stop (SIGTERM); its newest checkpoint is cut in half between two lives; or it goes
 on with fewer devices, 8, then 4, then 2. Every run is resumed until it is done. On the same
 devices parameters, EMA and optimizer must be the uninterrupted run's bit for bit; on others every
-step's loss must be the uninterrupted eight-device run's to 1e-5.
+step's loss must be the uninterrupted eight-device run's to 1e-5, and every row's pictures, noise
+and timestep, hashed as they lie on the devices, the same.
 """
 
 import argparse
 import datetime
+import json
 import os
 import random
 import signal
@@ -44,15 +46,21 @@ def on(devices: int) -> dict[str, str]:
     return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
-def begin(workdir: Path, cache: Path, devices: int = 1):
+def witness_of(workdir: Path) -> Path:
+    """What a watched run's rows were."""
+    return workdir.with_name(workdir.name + ".witness")
+
+
+def begin(workdir: Path, cache: Path, devices: int = 1, *, watched: bool = False):
     """Start or resume a run."""
     mesh = "--config.mesh.fsdp=-1"
-    return start(workdir, cache, *OPTIONS, mesh, environment=on(devices))
+    witness = witness_of(workdir) if watched else None
+    return start(workdir, cache, *OPTIONS, mesh, environment=on(devices), witness=witness)
 
 
-def complete(workdir: Path, cache: Path, devices: int = 1) -> None:
+def complete(workdir: Path, cache: Path, devices: int = 1, *, watched: bool = False) -> None:
     """Resume until done."""
-    code, said = finish(begin(workdir, cache, devices))
+    code, said = finish(begin(workdir, cache, devices, watched=watched))
     if code:
         raise RuntimeError(said[-2000:])
 
@@ -124,13 +132,24 @@ def fewer(workdir: Path, cache: Path, draw: random.Random) -> str:
     """A run on 8, then 4, then 2 devices."""
     steps = []
     for devices in (8, 4):
-        process = begin(workdir, cache, devices)
+        process = begin(workdir, cache, devices, watched=True)
         seen = max((row["step"] for row in rows(workdir)), default=0)
         steps.append(wait_for_step(process, workdir, seen + draw.randrange(4, 8)))
         process.send_signal(signal.SIGTERM)
         finish(process)
-    complete(workdir, cache, 2)
+    complete(workdir, cache, 2, watched=True)
     return f"8 devices to step {steps[0]}, 4 to {steps[1]}, then 2"
+
+
+def row_hashes(workdir: Path) -> dict[int, set[tuple[str, ...]]]:
+    """By index, what was seen of it: one, unless a life made it otherwise."""
+    seen: dict[int, set[tuple[str, ...]]] = {}
+    # A killed life leaves its last line unfinished.
+    for line in witness_of(workdir).read_text().splitlines():
+        row = json.loads(line) if line.endswith("}") else {}
+        if "index" in row:
+            seen.setdefault(row["index"], set()).add(tuple(row["hashes"]))
+    return seen
 
 
 def losses(workdir: Path) -> np.ndarray:
@@ -157,7 +176,7 @@ def main() -> int:
         root, cache = Path(folder), Path(folder) / "cache"
         complete(root / "whole", cache)
         if o.devices:
-            complete(root / "eight", cache, 8)
+            complete(root / "eight", cache, 8, watched=True)
         for kind, (number, run) in kinds.items():
             same = 0
             for i in range(number):
@@ -165,7 +184,11 @@ def main() -> int:
                 where = run(path, cache, i)
                 if kind == "devices":
                     wrong = np.abs(losses(path) / losses(root / "eight") - 1).max()
-                    fine, told = wrong < 1e-5, f"losses differ by {wrong:.1e}"
+                    whole, others = row_hashes(root / "eight"), row_hashes(path)
+                    same_rows = whole == others and all(len(one) == 1 for one in whole.values())
+                    fine = wrong < 1e-5 and same_rows
+                    told = f"losses differ by {wrong:.1e}, {len(others)} rows "
+                    told += "the same" if same_rows else "NOT the same"
                 else:
                     names = differing(root / "whole", path)
                     fine, told = not names, f"{len(names)} arrays differ {names[:2]}"

@@ -23,7 +23,7 @@ from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings, we
 from vosr_jax.training.state import new_state
 from vosr_jax.training.step import Method, compile_step
 
-STEPS, ROWS = 4, 16
+STEPS, ROWS = 10, 16
 WATCHED = ("blocks.attn.qkv.kernel", "blocks.mlp.gate_up.kernel", "blocks.cross_attn.key.kernel")
 
 
@@ -106,6 +106,7 @@ def main() -> None:
         "single": run(method, weights, (1, 1, 1), 1),
         "fsdp 8": run(method, weights, (1, 8, 1), 8),
         "data 8": run(method, weights, (8, -1, 1), 8),
+        "data 2 fsdp 4": run(method, weights, (2, 4, 1), 8),
         "data 2 fsdp 2 tensor 2": run(method, weights, (2, 2, 2), 8),
         "microbatches": run(halved, weights, (2, 2, 2), 8),
         "distilled, single": run(*student, (1, 1, 1), 1),

@@ -30,8 +30,12 @@ def start(
     *overrides: str,
     config: str = "configs/nano.py",
     environment: dict[str, str] | None = None,
+    witness: Path | None = None,
 ) -> subprocess.Popen:
-    """Begin or resume a run of a nano config made tiny; compiled programs are kept in cache."""
+    """Begin or resume a run of a nano config made tiny; compiled programs are kept in cache.
+
+    witness: file that gets what tests/training/witness.py writes.
+    """
     own = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -39,7 +43,8 @@ def start(
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
     own |= environment or {}
-    command = [sys.executable, "train.py", "--config", config, "--workdir", str(workdir)]
+    program = ["train.py"] if witness is None else ["-m", "tests.training.witness", str(witness)]
+    command = [sys.executable, *program, "--config", config, "--workdir", str(workdir)]
     return subprocess.Popen(
         [*command, *TINY, *overrides],
         cwd=ROOT,

@@ -1,6 +1,7 @@
 """train.py as several processes on one machine."""
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.training.processes import finish, rows, start, wait_for_step
+from tests.training.test_errors import truncate
 from vosr_jax.errors import UserError
 from vosr_jax.training.checkpoints import load_ema
 from vosr_jax.training.processes import join
@@ -96,6 +98,16 @@ def test_four_processes_continue_what_two_saved(tmp_path: Path):
     finish_all(job(tmp_path / "many", cache, 2, "--config.train.total_steps=4"))
     finish_all(job(tmp_path / "many", cache, 4, "--config.train.total_steps=8"))
     np.testing.assert_allclose(losses(tmp_path / "many"), losses(tmp_path / "one"), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_pass_over_a_damaged_newest_checkpoint(runs, tmp_path: Path):
+    folder, _ = runs
+    shutil.copytree(folder / "two", tmp_path / "run")
+    truncate(tmp_path / "run" / "checkpoints" / "8")
+    said = finish_all(job(tmp_path / "run", folder / "cache", 2, "--config.train.total_steps=8"))
+    assert "checkpoints/8 is damaged" in said[0] and "resumed at step 4" in said[0]
+    np.testing.assert_allclose(losses(tmp_path / "run")[-4:], losses(folder / "one")[-4:], 1e-5)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped and resumed, as real processes."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -93,6 +94,21 @@ def test_sigterm_saves_the_step_it_reached_and_exits_cleanly(runs: dict):
     assert max(runs["left by the stop"]) == last
     assert f"stopped at step {last} and saved; run the same command to go on" in output
     assert f"resumed at step {last}" in runs["resumed"][1]
+
+
+def test_a_second_start_compiles_nothing_and_draws_the_same_rows(tmp_path: Path):
+    options = ("--config.train.total_steps=2", "--config.train.checkpoint_every=0")
+    told = []
+    for name in ("one", "two"):
+        witness = tmp_path / f"{name}.jsonl"
+        process = start(tmp_path / name, tmp_path / "cache", *options, witness=witness)
+        code, output = finish(process)
+        assert code == 0, output
+        told.append([json.loads(line) for line in witness.read_text().splitlines()])
+    (*rows_before, first), (*rows_after, second) = told
+    assert first["misses"] > 0 and first["hits"] < second["hits"]
+    assert second["misses"] == 0
+    assert rows_before == rows_after and len({tuple(row["hashes"]) for row in rows_after}) >= 8
 
 
 def test_a_finished_run_says_what_to_do(runs: dict):

@@ -56,7 +56,7 @@ class Upscaler:
         Raises:
           UserError: no such model or precision, or its files are damaged.
         """
-        from vosr_jax.restoration.compilation_cache import use_compilation_cache
+        from vosr_jax.compilation_cache import use_compilation_cache
         from vosr_jax.restoration.loading import load_model
 
         use_compilation_cache()

@@ -203,29 +203,32 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState) -> TrainState:
         """The newest whole state, laid out as `abstract_state`'s shardings say.
 
-        A damaged checkpoint is named, set aside as `<step>.damaged`, and the one before is taken.
+        A damaged checkpoint is named, set aside as `<step>.damaged`, and the one before is taken;
+        of several processes all do so where one cannot read its part.
 
         Raises:
           UserError: it is of another model, or all are damaged.
         """
         while (step := self.latest()) is not None:
             self._refuse_other_model(step, abstract_state)
+            state: TrainState | None = None
+            failure: Exception | None = None
             try:
-                return self._restored(step, abstract_state)
+                state = self._restored(step, abstract_state)
             # Orbax and the storage below raise many kinds for a file that is short or changed.
             except Exception as error:
-                if jax.process_count() > 1:
-                    raise _damaged(self.folder / str(step), error) from error
-                self._set_aside(step, error)
+                failure = error
+            damaged = _anywhere(failure is not None)
+            if state is not None and not damaged:
+                return state
+            self._set_aside(step, failure)
         raise UserError(f"{self.folder}: every checkpoint is damaged; begin in another workdir")
 
     def _restored(self, step: int, abstract_state: TrainState) -> TrainState:
-        args = self._ocp.args
-        tree = _as_tree(abstract_state)
-        restored = self._manager.restore(
-            step, args=args.Composite(state=args.StandardRestore(tree))
-        )["state"]
-        return TrainState(**restored)
+        # The handler itself: a checkpointer would let the processes wait for one that has failed.
+        handler = self._ocp.StandardCheckpointHandler()
+        args = self._ocp.args.StandardRestore(_as_tree(abstract_state))
+        return TrainState(**handler.restore(self.folder / str(step) / "state", args=args))
 
     def _refuse_other_model(self, step: int, abstract_state: TrainState) -> None:
         path = self.folder / str(step) / "state"
@@ -253,11 +256,14 @@ class Checkpoints:
                 "optimizer.name's; choose another workdir"
             )
 
-    def _set_aside(self, step: int, error: Exception) -> None:
+    def _set_aside(self, step: int, error: Exception | None) -> None:
         path = self.folder / str(step)
-        say(f"{_damaged(path, error)}; it is kept as {path.name}.damaged, and the one before used")
-        path.rename(path.with_name(f"{path.name}.damaged"))
+        reason = error or RuntimeError("another process cannot read its part")
+        say(f"{_damaged(path, reason)}; it is kept as {path.name}.damaged, and the one before used")
         self._manager.close()
+        if jax.process_index() == 0:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+        _anywhere(False)
         self._manager = self._ocp.CheckpointManager(self.folder, options=self._options)
 
     def close(self) -> None:
@@ -273,6 +279,15 @@ class Checkpoints:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise UserError(f"the last checkpoint could not be saved ({reason})") from error
         self._manager.close()
+
+
+def _anywhere(told: bool) -> bool:
+    """Whether any process says so; all wait for all."""
+    if jax.process_count() == 1:
+        return told
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(told)).any())
 
 
 def _shapes(tree: Any) -> list[tuple[int, ...]]:

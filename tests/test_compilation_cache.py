@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 
-from vosr_jax.restoration.compilation_cache import cache_folder
+from vosr_jax.compilation_cache import cache_folder
 
 _PROGRAM = """
 import sys
 import numpy as np
 from tests.restoration.models import tiny_model
-from vosr_jax.restoration.compilation_cache import use_compilation_cache
+from vosr_jax.compilation_cache import use_compilation_cache
 import jax
 found = []
 jax.monitoring.register_event_listener(lambda name, **_: found.append(name))

@@ -3,9 +3,6 @@
 import os
 from pathlib import Path
 
-# Programs that compile faster than this are not worth a file.
-_SHORTEST_COMPILATION = 0.05
-
 
 def cache_folder() -> Path:
     """Where compiled programs lie: below VOSR_CACHE_DIR, else the user's cache folder."""
@@ -27,4 +24,6 @@ def use_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _SHORTEST_COMPILATION)
+    # Small programs too: a second process then compiles nothing.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
