@@ -15,12 +15,8 @@ import argparse
 import dataclasses
 import datetime
 import functools
-import json
 import os
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +26,7 @@ import numpy as np
 from flax import nnx
 from jax.extend import core
 from jax.interpreters import partial_eval
+from official_process import Official, timed
 
 from vosr_jax.config import OptimizerConfig
 from vosr_jax.diffusion.conditions import GuidanceSettings
@@ -142,38 +139,6 @@ def evaluations(depth: int, rows: int) -> list[tuple[str, float, float, str]]:
     return [(name, unit * theirs, unit * ours, note) for name, theirs, ours, note in table]
 
 
-class Official:
-    """The other side, in a process of its own."""
-
-    def __init__(self, python: str, folder: Path, **options):
-        script = Path(__file__).with_name("distill_step_official.py")
-        command = [python, str(script), str(folder.resolve()), json.dumps(options)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.facts = self._answer()
-
-    def _answer(self) -> dict:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the official side ended; its message is above")
-        return json.loads(line)
-
-    def ask(self, do: str, **command) -> dict:
-        """One command's answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **command}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def block_call(rows: int) -> Callable:
     """One block's forward and backward pass, warmed up."""
     settings = LightningDiTSettings.vosr_0_5b(depth=1)
@@ -213,21 +178,6 @@ def step_call(depth: int, rows: int) -> Callable:
     return call
 
 
-def timed(official: Official, calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Medians of alternating measurements: {"ours step": seconds, ...}."""
-    for what in calls:
-        official.ask(what)
-    found: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for what, call in calls.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(call())
-            found.setdefault(f"ours {what}", []).append(time.perf_counter() - begin)
-            theirs = official.ask(what)["seconds"]
-            found.setdefault(f"official {what}", []).append(theirs)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 @dataclasses.dataclass(frozen=True)
 class Work:
     """Operations of a whole step, in 10^12."""
@@ -262,6 +212,7 @@ def main() -> None:
     o = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     official = Official(
+        "distill_step_official.py",
         o.official_python,
         o.official,
         side=_SIDE,

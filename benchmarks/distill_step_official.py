@@ -13,7 +13,7 @@ import time
 import types
 
 
-def _official(folder: str):
+def official_code(folder: str):
     """(LightningDiT, VOSR) of the checkout; stand-ins for what they need and is missing here."""
     import torch
     from torch import nn
@@ -76,7 +76,7 @@ class Side:
         torch.manual_seed(0)
         torch.set_num_threads(options["threads"])
         self.options = options
-        network, method = _official(folder)
+        network, method = official_code(folder)
         self._make = network
         args = types.SimpleNamespace(
             cond_strength_aelq_list=[5, 1],

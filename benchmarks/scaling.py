@@ -31,7 +31,7 @@ _CHOICES = {
     "v4": [(8, "attention"), (8, "attention"), (8, "attention"), (4, "full")],
     "v5e": [(8, "attention"), (4, "attention"), (4, "attention"), (2, "full")],
     "v5p": [(8, "none"), (8, "none"), (8, "attention"), (8, "attention")],
-    "v6e": [(8, "attention"), (8, "attention"), (8, "attention"), (4, "attention")],
+    "v6e": [(8, "attention"), (8, "attention"), (8, "attention"), (4, "full")],
 }
 _FIRST = ("v5e:4x4", "v5p:4x4x4", "v6e:4x4")
 _THEN = ("v4-8", "v5e-256", "v6e-256", "v5p-2048")

@@ -5,6 +5,12 @@
 Each part is timed by itself as a jitted program on the same batch: the frozen nets, the
 denoiser's objective forward, its gradient, and the optimizer with the EMA. What the whole step
 takes beyond their sum, or saves, is what the compiler fuses or overlaps.
+
+    python benchmarks/train_step.py --official DIR [--official_python PYTHON] [--rounds 3]
+        --config configs/vosr_0_5b.py:512 --config.model.depth=4 --config.train.batch_size=1
+
+compares with the official step instead: random weights in the official sizes, a checkout of the
+official repository in DIR, and a Python that has torch, einops, timm and diffusers.
 """
 
 import datetime
@@ -13,11 +19,15 @@ import platform
 import resource
 import sys
 import time
+from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/nano.py", "The experiment.")
+_OFFICIAL = flags.DEFINE_string("official", None, "Checkout of the official repository.")
+_PYTHON = flags.DEFINE_string("official_python", sys.executable, "What runs it.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Alternating measurements beside the official step.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Timed steps, after two that warm up.")
 
 
@@ -91,6 +101,11 @@ def main(argv: list[str]) -> None:
     from vosr_jax.training.run import pipeline_settings, start_run
 
     config = validate(_CONFIG.value)
+    if _OFFICIAL.value is not None:
+        from train_step_beside import compare
+
+        compare(config, Path(_OFFICIAL.value), _PYTHON.value, _ROUNDS.value)
+        return
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(folder)
         run = start_run(config, checkpoints)

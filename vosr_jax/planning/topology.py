@@ -116,6 +116,8 @@ def devices_of(topology: Topology) -> list:
         described = topologies.get_topology_desc(
             platform="tpu",
             topology_name=f"{topology.chip.name}:{shape}",
+            # Its two cores as one device, as JAX drives it.
+            **({"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}),
             **({"num_slices": topology.slices} if topology.slices > 1 else {}),
         )
     except (RuntimeError, NotImplementedError, ValueError) as error:

@@ -92,8 +92,14 @@ def from_config(config: Config, denoiser: Any, name: str) -> RestorationModel:
       name: what messages call it.
 
     Raises:
-      UserError: a frozen network's files are missing or damaged.
+      UserError: a frozen network's files are missing or damaged, or it is an arm of an ablation
+        that needs more than the picture.
     """
+    if config.encoder.kind != "none" and config.encoder.tokens_of != "lq":
+        raise UserError(
+            f"{name} was trained with encoder.tokens_of={config.encoder.tokens_of}, an "
+            "ablation that can't restore a picture alone; judge it with `vosr sweep gather`"
+        )
     sampler = SamplerSettings.from_guidance(
         config.guidance,
         steps=config.sampling.steps,

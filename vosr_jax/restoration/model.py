@@ -16,6 +16,7 @@ from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.models.autoencoders import Autoencoder, decode, encode
 from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.vgg import VGG16
 from vosr_jax.restoration.denoising import denoise
 from vosr_jax.restoration.precision import at_precision
 from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
@@ -30,7 +31,7 @@ class RestorationModel:
       name: what messages call it.
       denoiser: a LightningDiT.
       autoencoder: any of `models.autoencoders`.
-      encoder: a DINOv2, or None for a denoiser without visual tokens.
+      encoder: a DINOv2 or VGG16, or None for a denoiser without visual tokens.
       token_size: side of the picture that the encoder sees.
       token_block: 0-based block whose tokens are taken.
       sampler: the checkpoint's own steps and guidance.
@@ -45,7 +46,7 @@ class RestorationModel:
     name: str
     denoiser: LightningDiT
     autoencoder: Autoencoder
-    encoder: DINOv2 | None
+    encoder: DINOv2 | VGG16 | None
     token_size: int = 448
     token_block: int | None = None
     sampler: SamplerSettings = SamplerSettings()

@@ -11,6 +11,7 @@ from vosr_jax.diffusion.randomness import normal_rows, row_keys
 from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.parameters import Blueprint, Prepare, flatten
+from vosr_jax.models.vgg import VGG16
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
 if TYPE_CHECKING:
@@ -35,16 +36,18 @@ class FrozenNets:
       sample_posterior: draw from the posterior, or take its mode.
       chunks: the batch goes through the nets in so many parts, one after another, so that the
         activations of one part alone lie in memory.
+      tokens_of: whose visual tokens; see `EncoderConfig`.
     """
 
     autoencoder: Blueprint[Any]
-    encoder: Blueprint[DINOv2] | None
+    encoder: Blueprint[DINOv2 | VGG16] | None
     encoder_size: int
     encoder_block: int
     encoder_dtype: jnp.dtype
     sample_posterior: bool
     autoencoder_precision: str = "float32"
     chunks: int = 1
+    tokens_of: str = "lq"
 
     def inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
         """What the objective works on.
@@ -92,22 +95,25 @@ class FrozenNets:
             "index": batch["index"],
         }
         if self.encoder is not None:
-            inputs["visual_tokens"] = self.tokens(weights, lq)
+            inputs["visual_tokens"] = self.tokens(weights, lq, hr)
         return jax.lax.stop_gradient(inputs)
 
-    def tokens(self, weights: dict, image: Array) -> Array | None:
-        """Visual tokens [B, N, D] of a picture [B, H, W, 3] in [-1, 1]; None without encoder."""
+    def tokens(self, weights: dict, lq: Array, hr: Array) -> Array | None:
+        """Visual tokens [B, N, D] of pictures [B, H, W, 3] in [-1, 1]; None without encoder."""
         if self.encoder is None:
             return None
         encoder = self.encoder.merge(weights["encoder"])
         size, block = self.encoder_size, self.encoder_block
-        return visual_tokens(encoder, image, size, block, dtype=self.encoder_dtype)
+        # Half a batch away lies another picture.
+        image = {"hr": hr, "other": jnp.roll(lq, len(lq) // 2, axis=0)}.get(self.tokens_of, lq)
+        tokens = visual_tokens(encoder, image, size, block, dtype=self.encoder_dtype)
+        return jnp.zeros_like(tokens) if self.tokens_of == "nothing" else tokens
 
 
 def frozen_nets(
     config: "Config",
     autoencoder: Any,
-    encoder: DINOv2 | None,
+    encoder: DINOv2 | VGG16 | None,
     encoder_dtype: jnp.dtype,
     prepare: Prepare | None = None,
 ) -> FrozenNets:
@@ -130,6 +136,7 @@ def frozen_nets(
         sample_posterior=config.autoencoder.sample_posterior,
         autoencoder_precision=config.autoencoder.precision,
         chunks=config.train.frozen_chunks,
+        tokens_of=config.encoder.tokens_of,
     )
 
 

@@ -14,10 +14,10 @@ from vosr_jax.config import Config
 from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.validation import Pair, validation_pairs
-from vosr_jax.diffusion.branches import Remembered
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.errors import UserError
-from vosr_jax.models import autoencoders
+from vosr_jax.restoration.colour import to_uint8
+from vosr_jax.training.restoring import make_restore
 from vosr_jax.training.run import Run, degradation_settings
 
 _SEED = 0
@@ -60,7 +60,7 @@ class Preview:
             r_input=config.model.r_embedding,
         )
         # Compiled once for a run, and run once for a step that shows both pictures and figures.
-        self._compiled: Callable[[dict, dict, np.ndarray], jax.Array] | None = None
+        self._compiled: Callable[[dict, dict, np.ndarray, np.ndarray], jax.Array] | None = None
         self._latest: tuple[int, np.ndarray] | None = None
 
     @cached_property
@@ -83,29 +83,22 @@ class Preview:
         if self._latest is None or self._latest[0] != run.step:
             if self._compiled is None:
                 self._compiled = self._compile(run)
-            lq = np.stack([pair.lq for pair in self.pairs]).astype(np.float32) / 127.5 - 1
-            image = np.asarray(self._compiled(run.state.ema, run.weights, lq))
-            pictures = np.round(np.clip(image * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
-            self._latest = run.step, pictures
+            lq, hr = (
+                np.stack([getattr(pair, name) for pair in self.pairs]).astype(np.float32) / 127.5
+                - 1
+                for name in ("lq", "hr")
+            )
+            image = np.asarray(self._compiled(run.state.ema, run.weights, lq, hr))
+            self._latest = run.step, to_uint8(image * 0.5 + 0.5)
         return self._latest[1]
 
-    def _compile(self, run: Run) -> Callable[[dict, dict, np.ndarray], jax.Array]:
-        """(ema, frozen weights, lq [B, H, W, 3]) -> restored, both in [-1, 1]."""
-        form, frozen = run.method.objective.parameterization, run.method.frozen
+    def _compile(self, run: Run) -> Callable[[dict, dict, np.ndarray, np.ndarray], jax.Array]:
+        """(ema, frozen weights, lq [B, H, W, 3], hr) -> restored, all in [-1, 1]."""
+        plain = make_restore(run.method, self._sampler)
+        scale = self._sampler.guidance_scale
 
-        def restore(ema: dict, weights: dict, lq: jax.Array) -> jax.Array:
-            autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
-            lq_latent = autoencoders.encode(autoencoder, lq)
-            noise = jax.random.normal(jax.random.key(_SEED), lq_latent.shape)
-            latent = sample(
-                Remembered(run.method.network.merge(ema)),
-                lq_latent,
-                noise,
-                self._sampler,
-                visual_tokens=frozen.tokens(weights, lq),
-                parameterization=form,
-            )
-            return autoencoders.decode(autoencoder, latent)
+        def restore(ema: dict, weights: dict, lq: jax.Array, hr: jax.Array) -> jax.Array:
+            return plain(ema, weights, lq, hr, jax.random.key(_SEED), jnp.float32(scale))
 
         # Whole on every process, since each reads the picture back.
         return jax.jit(restore, out_shardings=NamedSharding(run.mesh, P()))

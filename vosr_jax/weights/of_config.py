@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
-from vosr_jax.weights import load_autoencoder, load_encoder
+from vosr_jax.weights import load_autoencoder, load_encoder, vgg
 
 if TYPE_CHECKING:
     from vosr_jax.config import Config
     from vosr_jax.models.dinov2 import DINOv2
+    from vosr_jax.models.vgg import VGG16
 
 
 def config_autoencoder(config: "Config") -> Any:
@@ -29,7 +30,7 @@ def config_autoencoder(config: "Config") -> Any:
     return autoencoder
 
 
-def config_encoder(config: "Config") -> "DINOv2 | None":
+def config_encoder(config: "Config") -> "DINOv2 | VGG16 | None":
     """The visual encoder of a config, float32, with the needed blocks; None where it has none.
 
     Raises:
@@ -38,6 +39,8 @@ def config_encoder(config: "Config") -> "DINOv2 | None":
     own = config.encoder
     if own.kind == "none":
         return None
+    if own.kind == "vgg16":
+        return vgg.load(own.block, pretrained=own.weights == "trained")
     encoder, settings = load_encoder(str(own.path), block=own.block)
     expected = config.model_settings().token_width
     if settings.width != expected:

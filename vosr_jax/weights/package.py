@@ -189,7 +189,8 @@ def _with_parts(package: Package) -> Package:
         light_config, tensors = autoencoders.read_light(Path(own.decoder))
         changes["light_decoder"] = Part(tensors, light_config)
         sources += _part_files(Path(own.decoder))
-    if encoder.kind != "none":
+    # VGG16's weights stay in their own package.
+    if encoder.kind not in ("none", "vgg16"):
         weights = dinov2.find_file(Path(str(encoder.path)))
         config_file = weights.parent / "config.json"
         config = read_json_object(config_file) if config_file.is_file() else None

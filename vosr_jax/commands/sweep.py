@@ -1,0 +1,69 @@
+"""`vosr sweep`: many runs of one experiment, resumable, and one table of what came out."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands) -> None:
+    """Describe the command to argparse's subparsers."""
+    parser = commands.add_parser(
+        "sweep",
+        help="run and compare the trials of a sweep file",
+        description="Run the trials of a sweep file one after another, or one of a job array, and "
+        "gather what they came to. Finished trials are kept; a broken-off one goes on.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for name, function, text in (
+        ("list", _list, "number, name and state of every trial"),
+        ("run", _run, "run what is not finished"),
+        ("gather", _gather, "judge the finished trials and write table, plot and results.json"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        add = action.add_argument
+        add("file", metavar="FILE", help="of configs/sweeps; --config.key=value is for all trials")
+        add("--workdir", required=True, metavar="DIR", help="gets a folder for every trial")
+        if name == "run":
+            one = action.add_mutually_exclusive_group()
+            one.add_argument("--index", type=int, help="only this trial, from 0")
+            one.add_argument(
+                "--array",
+                action="store_true",
+                help="only the trial of SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX",
+            )
+        action.set_defaults(run=function, takes_overrides=True)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from vosr_jax.sweeps.running import finished
+    from vosr_jax.sweeps.trials import load_sweep
+
+    sweep = load_sweep(options.file, options.overrides)
+    for number, trial in enumerate(sweep.trials):
+        state = "finished" if finished(trial, Path(options.workdir)) else "to do"
+        print(f"{number:4} {state:8} {trial.name}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run trials; 1 where one failed."""
+    from vosr_jax.sweeps.running import array_index, chosen, run_trials
+    from vosr_jax.sweeps.trials import load_sweep
+
+    sweep = load_sweep(options.file, options.overrides)
+    index = array_index() if options.array else options.index
+    trials = chosen(sweep.trials, index)
+    failed = run_trials(trials, Path(options.workdir), lambda text: print(text, flush=True))
+    if failed:
+        print(f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}")
+        return 1
+    print(f"all {len(trials)} trials are finished")
+    return 0
+
+
+def _gather(options: argparse.Namespace) -> int:
+    from vosr_jax.sweeps.gathering import gather
+    from vosr_jax.sweeps.trials import load_sweep
+
+    sweep = load_sweep(options.file, options.overrides)
+    print(gather(sweep, Path(options.workdir), lambda text: print(text, flush=True)))
+    return 0

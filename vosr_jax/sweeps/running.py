@@ -1,0 +1,153 @@
+"""Running a sweep's trials: each in its own folder, none twice, one process at a time on each."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from vosr_jax.errors import UserError
+from vosr_jax.sweeps.trials import Trial
+
+_PROGRAM = Path(__file__).parents[2] / "train.py"
+_INDEX_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
+
+Tell = Callable[[str], None]
+
+
+def finished(trial: Trial, workdir: Path) -> bool:
+    """Whether a trial's last checkpoint is there."""
+    last = str(trial.config.train.total_steps)
+    return (workdir / trial.name / "checkpoints" / last).is_dir()
+
+
+def array_index() -> int:
+    """The number that Slurm's or Kubernetes' job array gives this process.
+
+    Raises:
+      UserError: there is none.
+    """
+    for name in _INDEX_VARIABLES:
+        if name in os.environ:
+            return int(os.environ[name])
+    raise UserError(
+        f"none of {', '.join(_INDEX_VARIABLES)} is set; give --index, or submit a job array"
+    )
+
+
+def chosen(trials: Sequence[Trial], index: int | None) -> list[Trial]:
+    """All trials, or one.
+
+    Raises:
+      UserError: there are fewer.
+    """
+    if index is None:
+        return list(trials)
+    if not 0 <= index < len(trials):
+        raise UserError(f"--index {index}: the sweep has the trials 0 to {len(trials) - 1}")
+    return [trials[index]]
+
+
+def run_trials(trials: Sequence[Trial], workdir: Path, tell: Tell = print) -> list[str]:
+    """Run what is not finished, one after another; several processes may share a folder.
+
+    A trial that another process has in hand is left until the end and waited for. A trial that
+    fails costs itself alone.
+
+    Args:
+      trials: in the order in which they are wanted.
+      workdir: gets for every trial a train.py workdir, a log and a lock.
+      tell: takes one line of progress.
+
+    Returns:
+      Names of the trials that failed.
+
+    Raises:
+      UserError: train.py is not there, or the folder can't be written.
+    """
+    if not _PROGRAM.is_file():
+        raise UserError(f"{_PROGRAM} is not there; sweeps run from the source folder")
+    failed, later = [], []
+    count = len(trials)
+    for number, trial in enumerate(trials, 1):
+        label = f"{number}/{count} {trial.name}"
+        with _held(workdir, trial, wait=False) as lock:
+            if lock is None:
+                tell(f"{label}: another process has it")
+                later.append(trial)
+            elif not _run(trial, workdir, lock, label, tell):
+                failed.append(trial.name)
+    for trial in later:
+        with _held(workdir, trial, wait=True) as lock:
+            assert lock is not None
+            if not _run(trial, workdir, lock, trial.name, tell):
+                failed.append(trial.name)
+    return failed
+
+
+@contextlib.contextmanager
+def _held(workdir: Path, trial: Trial, *, wait: bool) -> Iterator[IO | None]:
+    """A trial's lock; None where another process has it."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / f"{trial.name}.lock").open("w")
+    except OSError as error:
+        raise UserError(f"{workdir} can't be written ({error.strerror}); choose another") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+            return
+        yield file
+
+
+def _run(trial: Trial, workdir: Path, lock: IO, label: str, tell: Tell) -> bool:
+    """Train one trial to its end; whether it got there."""
+    log_file = workdir / f"{trial.name}.log"
+    if finished(trial, workdir):
+        tell(f"{label}: finished before")
+        return True
+    tell(f"{label}: running")
+    command = [sys.executable, str(_PROGRAM), *trial.arguments, f"--workdir={workdir / trial.name}"]
+    with log_file.open("a") as log:
+        # It keeps the lock: if this process is killed, nobody else begins what it goes on with.
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock.fileno()]
+        )
+        with _passing_on(process):
+            code = process.wait()
+    if finished(trial, workdir):
+        return True
+    tell(f"{label}: failed with exit code {code}: {_last_line(log_file)}")
+    return False
+
+
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen) -> Iterator[None]:
+    """While it runs, SIGTERM and Ctrl-C let the trial save itself, then end the sweep."""
+    asked: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        asked.append(number)
+        process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise UserError(
+            "the sweep was stopped; its trial has saved itself, the same command goes on"
+        )
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it wrote nothing"

@@ -1,0 +1,126 @@
+"""A sweep file and the trials that it asks for.
+
+A sweep file is a Python file with
+
+    CONFIG = "configs/nano.py"          what the trials have in common
+    def get_sweep():                    a list of overrides, of `vosr_jax.sweeps.hyper`
+        return product(sweep("model.depth", [4, 6]), sweep("seed", range(3)))
+
+and, where its trials are to be compared otherwise than by their means, what `gathering` reads.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vosr_jax.config import Config
+from vosr_jax.config.from_file import config_from_file
+from vosr_jax.errors import UserError
+from vosr_jax.sweeps.hyper import Overrides
+
+_LONGEST = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Attributes:
+      name: of its folder, from its own overrides alone, so that a sweep may grow.
+      overrides: what sets it apart.
+      arguments: for train.py, without --workdir.
+      config: the whole experiment.
+    """
+
+    name: str
+    overrides: Overrides
+    arguments: tuple[str, ...]
+    config: Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep file's content.
+
+    Attributes:
+      path: of the file.
+      trials: in the file's order.
+      module: the file itself.
+    """
+
+    path: Path
+    trials: tuple[Trial, ...]
+    module: ModuleType
+
+
+def load_sweep(path: str | Path, common: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file and check every trial's config.
+
+    Args:
+      path: of the file.
+      common: "--config.key=value" for all trials.
+
+    Raises:
+      UserError: the file cannot be used, two trials are the same, or a config is wrong.
+    """
+    path = Path(path)
+    module = _load(path)
+    base, listed = getattr(module, "CONFIG", None), getattr(module, "get_sweep", None)
+    if not isinstance(base, str) or listed is None:
+        raise UserError(f"{path} is no sweep: it needs CONFIG, a config file, and get_sweep()")
+    if not (Path(base.split(":")[0])).is_file():
+        base = str(path.resolve().parents[2] / base)
+    try:
+        overrides = [dict(item) for item in listed()]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: get_sweep() fails ({error}); see vosr_jax/sweeps/hyper.py") from (
+            error
+        )
+    if not overrides:
+        raise UserError(f"{path}: get_sweep() gives no trials")
+    names = [_name(item) for item in overrides]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{path}: get_sweep() gives the trial {name or 'without overrides'} twice"
+            )
+    trials = []
+    for name, item in zip(names, overrides, strict=True):
+        own = [f"--config.{key}={_text(value)}" for key, value in item.items()]
+        config = config_from_file(base, [*common, *own])
+        trials.append(Trial(name, item, (f"--config={base}", *common, *own), config))
+    return Sweep(path, tuple(trials), module)
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise UserError(f"there is no sweep file {path}; configs/sweeps has some")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    # A sweep file is a program: whatever it raises is its author's to mend.
+    except Exception as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    return module
+
+
+def _text(value: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, (list, tuple)):
+        return f"({','.join(_text(item) for item in value)},)"
+    return str(value)
+
+
+def _name(overrides: Overrides) -> str:
+    """A folder's name of overrides, the same in every run."""
+    text = ",".join(f"{key}={_text(value)}" for key, value in overrides.items())
+    name = re.sub(r"[^\w.=,+-]+", "_", text)
+    if name == text and len(name) <= _LONGEST:
+        return name
+    return f"{name[:_LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
