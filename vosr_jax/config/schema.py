@@ -231,6 +231,14 @@ class EvalConfig:
 
     hr and crop_size serve both; pictures, their number, is the loop's; the rest is eval.py's,
     which judges every picture under three draws of the degradation.
+
+    model: as `Upscaler.from_pretrained` takes it; unset, the workdir's newest checkpoint.
+    hr, lr: folders of truths and of what is restored, by the same names but for `name_endings`;
+    lr alone has no truth; hr alone is degraded here. centre_crop: judge that many central pixels.
+    steps, guidance_scales, weak_strengths: tried in all combinations; samples: seeds of each.
+    metrics: empty means the usual ones, see `evaluation.measures`; crop_border: pixels that PSNR,
+    SSIM and NIQE cut. peers: bicubic, lanczos, realesrgan, folder:PATH. protocol: whose published
+    figures stand beside.
     """
 
     model: str | None = None
@@ -240,8 +248,15 @@ class EvalConfig:
     pictures: int = 8
     steps: tuple[int, ...] = ()
     guidance_scales: tuple[float, ...] = ()
+    weak_strengths: tuple[float, ...] = ()
     samples: int = 1
     tile_size: int = 512
+    metrics: tuple[str, ...] = ()
+    crop_border: int = 0
+    peers: tuple[str, ...] = ("bicubic",)
+    centre_crop: int = 0
+    name_endings: tuple[str, ...] = ()
+    protocol: Literal["none", "realsr", "drealsr", "screensr", "lsdir", "div2k", "realdeg"] = "none"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,7 +127,7 @@ _NOT_NEGATIVE = (
     *("seed", "model.detail_width", "model.detail_blocks", "optimizer.warmup_steps"),
     *("data.workers", "data.cache_bytes", "train.log_every", "train.checkpoint_every"),
     *("train.sample_every", "train.eval_every", "encoder.block", "eval.tile_size"),
-    *("train.keep_every", "train.hang_seconds"),
+    *("train.keep_every", "train.hang_seconds", "eval.crop_border", "eval.centre_crop"),
 )
 
 

@@ -1,79 +1,113 @@
 """One evaluation, as eval.py makes it: which model, which samplers, what is written."""
 
+import datetime
 import itertools
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vosr_jax.data.validation import Pair
-from vosr_jax.evaluation.benchmark import Restorer, bicubic, evaluate
-from vosr_jax.evaluation.pairs import pairs_from_config
-from vosr_jax.evaluation.report import write_results, write_side_by_side
+from vosr_jax.errors import UserError
+from vosr_jax.evaluation.cases import entries_of
+from vosr_jax.evaluation.contestants import Contestant, of_model, peers
+from vosr_jax.evaluation.measures import chosen_measures
+from vosr_jax.evaluation.page import page_of
+from vosr_jax.evaluation.results import Outcome, Results, write_results, write_text
+from vosr_jax.evaluation.rows import Judge
 from vosr_jax.restoration.picture import make_folder
 
 if TYPE_CHECKING:
     from vosr_jax.config import Config
     from vosr_jax.restoration.upscaler import Upscaler
 
+_TOLD_EVERY = 30.0
+
 
 def run_evaluation(config: "Config", workdir: Path) -> str:
     """Evaluate a model with every sampler of the config and write workdir/eval.
 
+    Results are results.json, table.md and report.html; rows/ and pictures/ keep what is finished,
+    so that the same command goes on where it was broken off.
+
     Args:
-      config: its `eval` section says what to evaluate; `eval.steps` and `eval.guidance_scales`
-        are tried in all combinations, empty ones mean the model's own value.
+      config: its `eval` section says what to evaluate; `eval.steps`, `eval.guidance_scales` and
+        `eval.weak_strengths` are tried in all combinations, empty ones mean the model's own value.
       workdir: of a training run, or any folder.
 
     Returns:
       The table of figures.
 
     Raises:
-      UserError: the model or the pictures cannot be read, or the folder not written.
+      UserError: the model or all pictures cannot be read, or the folder not written.
     """
-    folder = workdir / "eval"
-    make_folder(folder)
-    pairs = pairs_from_config(config)
+    import jax
+
+    from vosr_jax.restoration.fingerprint import device_names, versions, weights_sha256
     from vosr_jax.restoration.upscaler import Upscaler
 
+    e = config.eval
+    folder = workdir / "eval"
+    make_folder(folder)
+    entries = entries_of(config)
+    measures, unavailable = chosen_measures(e.metrics, e.crop_border)
+    for key, why in unavailable.items():
+        print(f"not available: {key}: {why}", flush=True)
+    devices = jax.local_devices()
+    others = peers(e.peers, len(devices))
     model = choose_model(config, workdir)
     upscaler = Upscaler.from_pretrained(model)
-    print(f"{model}: {len(pairs)} pictures", flush=True)
-    runs = {"bicubic": evaluate(bicubic, pairs)}
-    own = upscaler.model.sampler
-    steps = config.eval.steps or (own.steps,)
-    scales = config.eval.guidance_scales or (own.guidance_scale,)
-    for number, scale in itertools.product(steps, scales):
-        name = _name(number, scale, own.r_input)
-        pictures = folder / "side_by_side" / name.replace(" ", "_").replace(",", "")
-
-        def keep(pair: Pair, restored: np.ndarray, pictures=pictures) -> None:
-            write_side_by_side(pictures, pair, restored)
-
-        restore = restorer(upscaler, number, None if own.r_input else scale, config.eval.tile_size)
-        runs[name] = evaluate(restore, pairs, samples=config.eval.samples, keep=keep)
-    about = {"model": str(model), "config": config.to_dict()}
-    return write_results(folder, runs, about)
-
-
-def restorer(
-    upscaler: "Upscaler", steps: int, guidance_scale: float | None, tile_size: int
-) -> Restorer:
-    """An upscaler with fixed settings as `evaluate` calls it."""
-
-    def restore(pair: Pair, seed: int) -> np.ndarray:
-        scale = pair.hr.shape[0] / pair.lr.shape[0]
-        result = upscaler(
-            pair.lr,
-            scale=scale,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            tile_size=tile_size,
-            seed=seed,
+    identity = {"model": model, "weights_sha256": weights_sha256(upscaler.model)}
+    on_devices = [upscaler] if len(devices) == 1 else [upscaler.on(d) for d in devices]
+    contestants = [*others, *samplers_of(config, on_devices, identity)]
+    judge = Judge(folder, measures, e.samples, versions())
+    print(f"{model}: {len(entries)} pictures, {len(contestants)} rows", flush=True)
+    outcomes = []
+    for contestant in contestants:
+        outcomes.append(
+            Outcome(contestant, judge.evaluate(contestant, entries, _Progress(contestant.name)))
         )
-        return np.asarray(result)
+    errors = {row["name"]: row["error"] for o in outcomes for row in o.rows if "error" in row}
+    if errors and all("error" in row for o in outcomes for row in o.rows):
+        raise UserError(
+            f"none of the pictures could be judged; the first: {list(errors.values())[0]}"
+        )
+    about = identity | {
+        "config": config.to_dict(),
+        "versions": versions(),
+        "device": ", ".join(sorted(set(device_names(devices)))),
+        "samples": e.samples,
+    }
+    date = datetime.date.today().isoformat()
+    results = Results(date, about, measures, unavailable, outcomes, e.protocol)
+    table = write_results(folder, results)
+    write_text(folder / "report.html", page_of(results, judge, entries))
+    return table
 
-    return restore
+
+def samplers_of(
+    config: "Config", upscalers: Sequence["Upscaler"], identity: dict
+) -> list[Contestant]:
+    """The model under every combination of the config's sampler settings."""
+    own, e = upscalers[0].model.sampler, config.eval
+    steps = e.steps or (own.steps,)
+    scales: Sequence[float | None] = e.guidance_scales or (own.guidance_scale,)
+    weak: Sequence[float | None] = e.weak_strengths or (own.weak_strength,)
+    if own.r_input:
+        scales = weak = (None,)
+    elif not e.weak_strengths and all(scale == 1 for scale in scales):
+        weak = (None,)
+    return [
+        of_model(
+            upscalers,
+            identity,
+            name=_name(count, scale, strength if len(weak) > 1 else None),
+            steps=count,
+            guidance_scale=scale,
+            weak_strength=strength,
+            tile_size=e.tile_size,
+        )
+        for count, scale, strength in itertools.product(steps, scales, weak)
+    ]
 
 
 def choose_model(config: "Config", workdir: Path) -> str:
@@ -86,6 +120,26 @@ def choose_model(config: "Config", workdir: Path) -> str:
     return "nano-onestep" if config.model.r_embedding else "nano"
 
 
-def _name(steps: int, guidance_scale: float, r_input: bool) -> str:
-    count = f"{steps} step" + ("s" if steps > 1 else "")
-    return count if r_input else f"{count}, guidance {guidance_scale:g}"
+def _name(steps: int, guidance_scale: float | None, weak_strength: float | None) -> str:
+    parts = [f"{steps} step" + ("s" if steps > 1 else "")]
+    if guidance_scale is not None:
+        parts.append(f"guidance {guidance_scale:g}")
+    if weak_strength is not None:
+        parts.append(f"weak strength {weak_strength:g}")
+    return ", ".join(parts)
+
+
+class _Progress:
+    """Tells at most twice a minute how far a row is, and when it is finished."""
+
+    def __init__(self, name: str):
+        self._name, self._started = name, time.monotonic()
+        self._told = self._started
+
+    def __call__(self, done: int, count: int) -> None:
+        now = time.monotonic()
+        if done < count and now - self._told < _TOLD_EVERY:
+            return
+        self._told = now
+        left = (now - self._started) / done * (count - done)
+        print(f"{self._name}: {done}/{count} pictures, {left:.0f} s left", flush=True)

@@ -261,7 +261,32 @@ class LightningDiT(nnx.Module):
         both = both.reshape(-1, 2, *noisy.shape[1:])
         return both[:, 0], both[:, 1]
 
+    def block_outputs(
+        self,
+        condition: Array,
+        noisy: Array,
+        time: TimeFeatures,
+        memory: TokenMemory | Array | None = None,
+    ) -> Array:
+        """What every block gives, [depth, B, h / patch * w / patch, width]; arguments as `denoise`.
+
+        Raises:
+          ValueError: as in `denoise`.
+        """
+        _, x, grid = self._embedded(condition, noisy, time, memory)
+        return cast(Array, self._run_blocks(x, time.blocks, grid, memory, keep=True)[1])
+
     def _denoise(self, condition, noisy, time: TimeFeatures, memory, constant) -> Array:
+        s = self.settings
+        features, x, grid = self._embedded(condition, noisy, time, memory)
+        x = self._run_blocks(x, time.blocks, grid, memory, constant)[0]
+        y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
+        if self.detailer is not None:
+            y = self.detailer.head(features, y, time.detail, self.dtype)
+        return y.astype(jnp.float32)
+
+    def _embedded(self, condition, noisy, time: TimeFeatures, memory):
+        """(features on the latent's pixels, tokens, the tokens' grid)."""
         s = self.settings
         _check_latents(s, condition, noisy)
         if (memory is None) != (s.token_width is None):
@@ -271,15 +296,15 @@ class LightningDiT(nnx.Module):
             features = self.detailer.stem(features, time.detail, self.dtype)
         grid = (noisy.shape[1] // s.patch_size, noisy.shape[2] // s.patch_size)
         x = self.patch_embed(patchify(features, s.patch_size), self.dtype)
-        x = x.astype(self.stream_dtype)
-        x = self._run_blocks(x, time.blocks, grid, memory, constant)
-        y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
-        if self.detailer is not None:
-            y = self.detailer.head(features, y, time.detail, self.dtype)
-        return y.astype(jnp.float32)
+        return features, x.astype(self.stream_dtype), grid
 
-    def _run_blocks(self, x: Array, modulation: Array, grid, memory, constant=None) -> Array:
-        """All blocks in one scan; where constant is given, every second row gets it."""
+    def _run_blocks(
+        self, x: Array, modulation: Array, grid, memory, constant=None, *, keep: bool = False
+    ) -> tuple[Array, Array | None]:
+        """All blocks in one scan, and what each gives where that is kept.
+
+        Where constant is given, every second row gets it.
+        """
         s = self.settings
         table = None
         if s.rotary:
@@ -288,17 +313,18 @@ class LightningDiT(nnx.Module):
         graph, stacked = nnx.split(self.blocks)
         kept = memory if isinstance(memory, TokenMemory) else None
 
-        def body(x: Array, scanned) -> tuple[Array, None]:
+        def body(x: Array, scanned) -> tuple[Array, Array | None]:
             parameters, kept, constant = scanned
             block = nnx.merge(graph, prepared(parameters, self.prepare, "blocks"))
             cross = None
             if block.cross_attn is not None and memory is not None:
                 read = block.cross_attn.remember(memory, self.dtype) if kept is None else kept
                 cross = partial(_attend, block.cross_attn, read, constant, self.dtype)
-            return block(x, modulation, cross, table, self.dtype), None
+            y = block(x, modulation, cross, table, self.dtype)
+            return y, y if keep else None
 
         scanned = (stacked, kept, constant)
-        return jax.lax.scan(_rematerialized(body, self.remat), x, scanned)[0]
+        return jax.lax.scan(_rematerialized(body, self.remat), x, scanned)
 
     def _of_cross_attentions(self, function):
         """function(cross-attention) of every block, stacked over depth."""

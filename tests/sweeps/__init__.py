@@ -1,0 +1,1 @@
+"""Sweeps: overrides, trials, running them once, and comparing them."""

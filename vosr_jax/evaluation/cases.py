@@ -1,0 +1,223 @@
+"""What a restorer is judged on: cases with a truth or without, read one at a time."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from vosr_jax.data.degradation import RealESRGANSettings
+from vosr_jax.data.validation import Pair, validation_pairs
+from vosr_jax.errors import UserError
+from vosr_jax.restoration.picture import SUFFIXES, read_photograph
+
+if TYPE_CHECKING:
+    from vosr_jax.config import Config
+
+HELD_OUT = Path(__file__).parents[2] / "assets" / "heldout"
+
+# Part of what the figures mean, so no setting.
+_SEED = 0
+# Draws of the degradation differ so much that one a picture would say little.
+_DRAWS = 3
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One picture to restore.
+
+    Attributes:
+      name: of its own.
+      source: [h, w, 3] uint8.
+      size: (height, width) of the result.
+      truth: [H, W, 3] uint8, or None.
+    """
+
+    name: str
+    source: np.ndarray
+    size: tuple[int, int]
+    truth: np.ndarray | None
+
+    @property
+    def scale(self) -> float:
+        """How much larger the result is."""
+        return self.size[0] / self.source.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A case that is read when it is needed.
+
+    Attributes:
+      name: of the case.
+      photograph: what it was cut from; cases of one photograph say less than as many photographs.
+      load: reads it; raises UserError where it can't.
+    """
+
+    name: str
+    photograph: str
+    load: Callable[[], Case]
+
+
+def entries_of(config: "Config") -> list[Entry]:
+    """The cases that `config.eval` names.
+
+    Returns:
+      Those of `eval.hr` and `eval.lr`, of `eval.lr` alone, without a truth; or crops of `eval.hr`,
+      or of the held-out photographs in assets/heldout, degraded by the official degradation with a
+      fixed seed.
+
+    Raises:
+      UserError: folders without pictures, or pictures without partners.
+    """
+    e = config.eval
+    if e.lr is not None:
+        hr = None if e.hr is None else Path(e.hr)
+        return folder_entries(
+            hr,
+            Path(e.lr),
+            scale=config.data.scale,
+            centre_crop=e.centre_crop,
+            name_endings=e.name_endings,
+        )
+    pictures = pictures_in(Path(e.hr)) if e.hr is not None else held_out_pictures()
+    return degraded_entries(pictures, e.crop_size, config.data.scale)
+
+
+def held_out_pictures() -> list[Path]:
+    """The crops in assets/heldout, by name.
+
+    Raises:
+      UserError: the package is not used from its source folder, which has them.
+    """
+    if not HELD_OUT.is_dir():
+        raise UserError(f"{HELD_OUT} is not there; set eval.hr to a folder of photographs")
+    return pictures_in(HELD_OUT)
+
+
+def degraded_entries(
+    pictures: Sequence[Path], crop_size: int, scale: int, draws: int = _DRAWS
+) -> list[Entry]:
+    """Official degradation of crops of every picture; the same in every run."""
+
+    @lru_cache(maxsize=2)
+    def pairs_of(picture: Path) -> list[Pair]:
+        return validation_pairs(
+            [picture],
+            crop_size=crop_size,
+            scale=scale,
+            seed=_SEED,
+            degradation=RealESRGANSettings(),
+            crops_per_picture=draws,
+        )
+
+    def load(picture: Path, number: int) -> Case:
+        pair = pairs_of(picture)[number]
+        return Case(pair.name, pair.lr, pair.hr.shape[:2], pair.hr)
+
+    return [
+        Entry(f"{picture.stem}-{number}", picture.stem, partial(load, picture, number))
+        for picture in pictures
+        for number in range(draws)
+    ]
+
+
+def folder_entries(
+    hr: Path | None,
+    lr: Path,
+    *,
+    scale: int = 4,
+    centre_crop: int = 0,
+    name_endings: Sequence[str] = (),
+) -> list[Entry]:
+    """Pictures of the same name in two folders, or of one folder without truths.
+
+    Args:
+      hr: the truths, or None.
+      lr: what is restored.
+      scale: of the result where there is no truth.
+      centre_crop: judge this many central pixels of the truth, and what they come from; 0: all.
+      name_endings: left out when names are compared ("_HR", "_LR4").
+
+    Raises:
+      UserError: a folder without pictures, or pictures without partners, the first of them named.
+        Pictures that can't be read, or do not fit their partner, fail when they are loaded.
+    """
+    small = _by_name(lr, name_endings)
+    large = {} if hr is None else _by_name(hr, name_endings)
+    alone = sorted(set(large) ^ set(small)) if hr is not None else []
+    if alone:
+        told = ", ".join(
+            f"{name} (not in {lr if name in large else hr})" for name in alone[:_NAMED]
+        )
+        rest = f" and {len(alone) - _NAMED} more" if len(alone) > _NAMED else ""
+        raise UserError(f"eval.hr and eval.lr: pictures without partner: {told}{rest}")
+    return [
+        Entry(name, name, partial(_load, name, large.get(name), path, scale, centre_crop))
+        for name, path in sorted(small.items())
+    ]
+
+
+def _by_name(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in pictures_in(folder):
+        name = path.stem
+        for ending in endings:
+            name = name.removesuffix(ending)
+        if name in found:
+            raise UserError(
+                f"{folder} has two pictures named {name}: {found[name].name}, {path.name}"
+            )
+        found[name] = path
+    return found
+
+
+def _load(name: str, hr: Path | None, lr: Path, scale: int, centre_crop: int) -> Case:
+    source = np.asarray(read_photograph(lr).rgb)
+    if hr is None:
+        return Case(name, source, (source.shape[0] * scale, source.shape[1] * scale), None)
+    truth = np.asarray(read_photograph(hr).rgb)
+    factor = truth.shape[0] // source.shape[0]
+    if factor < 1 or truth.shape != (source.shape[0] * factor, source.shape[1] * factor, 3):
+        sizes = f"{truth.shape[1]}x{truth.shape[0]} and {source.shape[1]}x{source.shape[0]}"
+        raise UserError(f"{hr} and {lr} do not fit: {sizes}, no whole multiple")
+    if centre_crop:
+        if min(truth.shape[:2]) < centre_crop or centre_crop % factor:
+            raise UserError(
+                f"{hr} has no central {centre_crop} px of whole pixels of {lr}; "
+                "set another eval.centre_crop"
+            )
+        source = _centre(source, centre_crop // factor)
+        rows, columns = truth.shape[0] // factor, truth.shape[1] // factor
+        top, left = ((side - centre_crop // factor) // 2 * factor for side in (rows, columns))
+        truth = truth[top : top + centre_crop, left : left + centre_crop]
+    return Case(name, source, truth.shape[:2], truth)
+
+
+def _centre(picture: np.ndarray, side: int) -> np.ndarray:
+    top, left = ((length - side) // 2 for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def enlarge(picture: np.ndarray, size: tuple[int, int], kernel: str = "bicubic") -> np.ndarray:
+    """Pillow's "bicubic" or "lanczos" resize of [h, w, 3] uint8 to (height, width)."""
+    resample = Image.Resampling[kernel.upper()]
+    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), resample))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """A folder's pictures by name.
+
+    Raises:
+      UserError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; check eval.hr and eval.lr")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
+    return found

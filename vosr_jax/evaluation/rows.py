@@ -1,0 +1,172 @@
+"""Restoring and measuring every case, with what is finished kept on disk."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vosr_jax.errors import UserError
+from vosr_jax.evaluation.cases import Case, Entry
+from vosr_jax.evaluation.contestants import Contestant
+from vosr_jax.evaluation.measures import Measure, lpips_distance
+from vosr_jax.restoration.picture import write_picture
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """How a contestant is judged, and where that is kept.
+
+    A row on disk counts as finished if its case's pixels, its contestant's settings and weights,
+    the measures and the number of samples are what they were.
+
+    Attributes:
+      folder: gets rows/ and pictures/, one folder each for every contestant.
+      measures: the columns.
+      samples: pictures of every case under further seeds; the row's figures are their means. With
+        more than one, "diversity" is their deviation (0..255) and "lpips_of_mean" that of their
+        mean, which tell a generator from a regressor.
+      versions: of the programs, part of what a row depends on.
+    """
+
+    folder: Path
+    measures: Sequence[Measure]
+    samples: int = 1
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def evaluate(
+        self,
+        contestant: Contestant,
+        entries: Sequence[Entry],
+        tell: Callable[[int, int], None] = lambda done, count: None,
+    ) -> list[Row]:
+        """A row for every case, in their order.
+
+        Args:
+          contestant: spread over as many threads as it has devices.
+          entries: the cases.
+          tell: called with how many are done, and of how many.
+
+        Returns:
+          "name", "photograph", every measure that the case allows, "seconds"; or "name",
+          "photograph" and "error", for a case that could not be read or restored.
+        """
+        for part in ("rows", "pictures"):
+            (self.folder / part / contestant.slug).mkdir(parents=True, exist_ok=True)
+        free = list(contestant.restore)
+        warm: dict[int, set] = {number: set() for number in range(len(free))}
+        numbers = list(range(len(free)))
+        lock, done = threading.Lock(), 0
+
+        def one(entry: Entry) -> Row:
+            nonlocal done
+            with lock:
+                number = numbers.pop()
+            try:
+                return self._row(contestant, entry, free[number], warm[number])
+            finally:
+                with lock:
+                    numbers.append(number)
+                    done += 1
+                    tell(done, len(entries))
+
+        with ThreadPoolExecutor(len(free)) as pool:
+            try:
+                return list(pool.map(one, entries))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def picture(self, contestant: Contestant, name: str) -> Path:
+        """Where a case's picture of seed 0 lies."""
+        return self.folder / "pictures" / contestant.slug / f"{name}.png"
+
+    def _row(self, contestant: Contestant, entry: Entry, restore, warm: set) -> Row:
+        about = {"name": entry.name, "photograph": entry.photograph}
+        try:
+            case = entry.load()
+            fingerprint = self._fingerprint(contestant, case)
+            file = self.folder / "rows" / contestant.slug / f"{entry.name}.json"
+            kept = _read(file)
+            picture = self.picture(contestant, entry.name)
+            if kept is not None and kept.pop("fingerprint", None) == fingerprint:
+                if picture.is_file():
+                    return kept
+            if (case.source.shape, case.size) not in warm:
+                restore(case, 0)  # compiled now, so that no picture's time holds it
+                warm.add((case.source.shape, case.size))
+            row = about | self._judge(contestant, case, restore, picture)
+        except UserError as error:
+            return about | {"error": str(error)}
+        except MemoryError:
+            return about | {"error": f"{entry.name} does not fit into memory"}
+        _write(file, row | {"fingerprint": fingerprint})
+        return row
+
+    def _judge(self, contestant: Contestant, case: Case, restore, picture: Path) -> Row:
+        samples = self.samples if contestant.seeded else 1
+        started = time.monotonic()
+        results = [restore(case, 0)]
+        seconds = time.monotonic() - started
+        write_picture(Image.fromarray(results[0]), picture)
+        results += [restore(case, seed) for seed in range(1, samples)]
+        wanted = [m for m in self.measures if case.truth is not None or not m.with_truth]
+        row: Row = {}
+        for measure in wanted:
+            try:
+                values = [measure.function(result, case) for result in results]
+            except ValueError as error:
+                raise UserError(f"{case.name}: {measure.key}: {error}") from error
+            row[measure.key] = math.fsum(values) / samples
+        if self.samples > 1:
+            stack = np.stack(results).astype(np.float32)
+            row["diversity"] = float(stack.std(0).mean())
+            if case.truth is not None and "lpips" in row:
+                row["lpips_of_mean"] = lpips_distance(stack.mean(0), case.truth)
+        if contestant.also is not None:
+            row |= contestant.also(case)
+        return row | {"seconds": seconds}
+
+    def _fingerprint(self, contestant: Contestant, case: Case) -> str:
+        digest = hashlib.sha256()
+        settings = {
+            "about": contestant.about,
+            "measures": [measure.title for measure in self.measures],
+            "samples": self.samples,
+            "versions": self.versions,
+            "size": case.size,
+        }
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        for picture in (case.source, case.truth):
+            if picture is not None:
+                digest.update(
+                    repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()
+                )
+        return digest.hexdigest()
+
+
+def _read(file: Path) -> Row | None:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _write(file: Path, row: Row) -> None:
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(json.dumps(row, indent=1) + "\n")
+        os.replace(part, file)
+    except OSError as error:
+        raise UserError(f"{file} can't be written ({error.strerror})") from error

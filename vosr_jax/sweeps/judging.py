@@ -1,0 +1,150 @@
+"""What a finished trial is worth: its averaged network on fixed pairs, over the guidance scale."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vosr_jax.config import Config
+from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.evaluation.cases import degraded_entries, enlarge, held_out_pictures, pictures_in
+from vosr_jax.evaluation.lpips import load_lpips, lpips
+from vosr_jax.evaluation.metrics import psnr
+from vosr_jax.evaluation.results import write_text
+from vosr_jax.restoration.colour import to_uint8
+from vosr_jax.sweeps.trials import Trial
+from vosr_jax.training.build import mesh_of
+from vosr_jax.training.checkpoints import load_ema
+from vosr_jax.training.restoring import make_restore
+from vosr_jax.training.run import load_method
+
+_FILE = "figures.json"
+_NOISE_SEED = 0
+
+
+def figures_of(trial: Trial, workdir: Path) -> list[dict[str, Any]]:
+    """PSNR (RGB) and LPIPS (AlexNet) of every pair under every guidance scale.
+
+    The pairs are crops of `eval.hr`, or of the held-out photographs, about `eval.pictures` of
+    them; the noise is the same for all trials. Kept in the trial's folder.
+
+    Args:
+      trial: finished.
+      workdir: of the sweep.
+
+    Returns:
+      {"scale", "name", "photograph", "psnr", "lpips"} each.
+
+    Raises:
+      UserError: the checkpoint or the pictures cannot be read.
+    """
+    config, file = trial.config, workdir / trial.name / _FILE
+    about = {"step": config.train.total_steps, "scales": scales_of(config)}
+    about |= {"crop_size": config.eval.crop_size, "pictures": config.eval.pictures}
+    about |= {"hr": config.eval.hr, "sampling_steps": config.sampling.steps}
+    about = json.loads(json.dumps(about))
+    try:
+        kept = json.loads(file.read_text())
+    except (OSError, ValueError):
+        kept = {}
+    if kept.get("about") == about:
+        return kept["figures"]
+    figures = _judge(config, workdir / trial.name)
+    write_text(file, json.dumps({"about": about, "figures": figures}) + "\n")
+    return figures
+
+
+def scales_of(config: Config) -> tuple[float, ...]:
+    """The guidance scales that a trial is judged under; 1 alone where it has no guidance."""
+    if config.guidance.kind == "none" or config.model.r_embedding:
+        return (1.0,)
+    return config.eval.guidance_scales or (config.guidance.scale,)
+
+
+def _judge(config: Config, folder: Path) -> list[dict[str, Any]]:
+    e = config.eval
+    files = pictures_in(Path(e.hr)) if e.hr else held_out_pictures()
+    draws = max(-(-e.pictures // len(files)), 1)
+    entries = degraded_entries(files, e.crop_size, config.data.scale, draws)
+    cases = [entry.load() for entry in entries]
+    truth = np.stack([case.truth for case in cases if case.truth is not None])
+    enlarged = np.stack([enlarge(case.source, case.size) for case in cases])
+    lq, hr = (x.astype(np.float32) / 127.5 - 1 for x in (enlarged, truth))
+
+    mesh = mesh_of(config, jax.local_devices()[:1])
+    method, weights = load_method(config, mesh)
+    _, _, ema = load_ema(folder)
+    scales = scales_of(config)
+    sampler = SamplerSettings.from_guidance(
+        config.guidance,
+        steps=config.sampling.steps,
+        schedule=config.sampling.schedule,
+        r_input=config.model.r_embedding,
+    )
+    # Whether there is a weak branch is part of the program; how much of it, an argument.
+    sampler = dataclasses.replace(sampler, guidance_scale=1.0 if scales == (1.0,) else 0.0)
+    restore = jax.jit(make_restore(method, sampler))
+    distance, lpips_weights = jax.jit(lpips), load_lpips("alex")
+    key, figures = jax.random.key(_NOISE_SEED), []
+    for scale in scales:
+        image = np.asarray(restore(ema, weights, lq, hr, key, jnp.float32(scale)))
+        pictures = to_uint8(image * 0.5 + 0.5)
+        distances = distance(lpips_weights, pictures / np.float32(127.5) - 1, hr)
+        for entry, picture, true, perceived in zip(
+            entries, pictures, truth, np.asarray(distances), strict=True
+        ):
+            figures.append(
+                {
+                    "scale": scale,
+                    "name": entry.name,
+                    "photograph": entry.photograph,
+                    "psnr": psnr(picture, true),
+                    "lpips": float(perceived),
+                }
+            )
+    return figures
+
+
+def at_psnr(
+    figures: Sequence[dict[str, Any]], wanted: float
+) -> tuple[dict[str, float], float, float]:
+    """Every pair's LPIPS where the mean PSNR along the guidance scale is the wanted one.
+
+    Between the scales all is interpolated linearly; beyond them the nearest end counts.
+
+    Args:
+      figures: of one trial, from `figures_of`.
+      wanted: mean PSNR, dB.
+
+    Returns:
+      ({pair: LPIPS}, the scale, the mean PSNR there).
+    """
+    scales = sorted({row["scale"] for row in figures})
+    names = [row["name"] for row in figures if row["scale"] == scales[0]]
+    table = {(row["scale"], row["name"]): row for row in figures}
+    decibels = np.array([np.mean([table[s, n]["psnr"] for n in names]) for s in scales])
+    distances = np.array([[table[s, n]["lpips"] for n in names] for s in scales])
+    place = _place(decibels, wanted)
+    low = min(int(place), len(scales) - 1)
+    high, share = min(low + 1, len(scales) - 1), place - low
+    mixed = distances[low] * (1 - share) + distances[high] * share
+    scale = scales[low] * (1 - share) + scales[high] * share
+    reached = decibels[low] * (1 - share) + decibels[high] * share
+    return dict(zip(names, mixed.tolist(), strict=True)), float(scale), float(reached)
+
+
+def _place(decibels: np.ndarray, wanted: float) -> float:
+    """Where along the scales, as a fraction of their numbers, the wanted PSNR is met.
+
+    Of several places the one of the largest scale; without any, the scale of the nearest PSNR.
+    """
+    for number in range(len(decibels) - 1, 0, -1):
+        before, after = decibels[number - 1], decibels[number]
+        if min(before, after) <= wanted <= max(before, after) and before != after:
+            return number - 1 + float((wanted - before) / (after - before))
+    return float(np.argmin(np.abs(decibels - wanted)))
