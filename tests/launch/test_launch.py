@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vosr_jax.cli import main
+from vosr_jax.sweeps import running
+from vosr_jax.sweeps.trials import load_sweep
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
-SCRIPTS = ("tpu_pod.sh", "slurm.sbatch")
+SCRIPTS = ("tpu_pod.sh", "slurm.sbatch", "sweep.sbatch")
 DOCKERFILES = ("Dockerfile.tpu", "Dockerfile.gpu")
 
 
@@ -43,7 +47,7 @@ def test_hadolint_has_no_complaint(name):
 def test_scripts_are_valid_bash_and_tell_their_usage(name):
     subprocess.run(["bash", "-n", LAUNCH / name], check=True)
     told = subprocess.run(["bash", LAUNCH / name], capture_output=True, text=True, check=False)
-    assert told.returncode == 2 and "CONFIG WORKDIR" in told.stderr
+    assert told.returncode == 2 and re.search("(CONFIG|FILE) WORKDIR", told.stderr)
 
 
 def pod_script(tmp_path, *arguments):
@@ -174,6 +178,46 @@ def test_the_jobset_asks_for_whole_hosts_and_names_flags_that_exist():
         assert f'"{name}"' in flags
     config = next(a for a in container["args"] if a.startswith("--config=")).split("=")[1]
     assert (ROOT / config.split(":")[0]).is_file()
+
+
+def test_a_slurm_array_runs_the_trial_of_its_number(tmp_path):
+    vosr = tmp_path / ".venv" / "bin" / "vosr"
+    vosr.parent.mkdir(parents=True)
+    vosr.write_text('#!/bin/bash\nprintf "%s " "$SLURM_ARRAY_TASK_ID" "$@" > "$STARTED"\n')
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/bash\nexec "$@"\n')
+    for program in (vosr, srun):
+        program.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "STARTED": str(tmp_path / "started"),
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_ARRAY_TASK_ID": "7",
+    }
+    arguments = ["configs/sweeps/paper.py", "/shared/sweep", "--config.train.total_steps=9"]
+    subprocess.run(["bash", LAUNCH / "sweep.sbatch", *arguments], env=environment, check=True)
+    assert (tmp_path / "started").read_text().split() == [
+        *("7", "sweep", "run", "configs/sweeps/paper.py", "--workdir", "/shared/sweep"),
+        *("--array", "--config.train.total_steps=9"),
+    ]
+
+
+def test_the_sweep_job_has_an_index_for_every_trial_and_runs_that_alone(monkeypatch):
+    job = yaml.safe_load((LAUNCH / "sweep_job.yaml").read_text())
+    spec = job["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["command"] == ["vosr"]
+    asked = []
+    monkeypatch.setattr(running, "run_trials", lambda *given: asked.append(given) or [])
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "44")
+    assert main(container["args"]) == 0
+    ((chosen, workdir, _),) = asked
+    trials = load_sweep(ROOT / container["args"][2]).trials
+    assert chosen == trials[44:]
+    assert spec["completionMode"] == "Indexed" and spec["completions"] == len(trials)
+    (mount,) = container["volumeMounts"]
+    assert str(workdir).startswith(mount["mountPath"] + "/")
+    assert mount["name"] == spec["template"]["spec"]["volumes"][0]["name"]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

@@ -154,7 +154,7 @@ def test_scan_equals_a_plain_loop_over_the_blocks():
         block = nnx.merge(graph, jax.tree.map(lambda p, i=layer: p[i], stacked))
         cross = functools.partial(block.cross_attn, context=context, dtype=jnp.float32)
         y = block(y, modulation, cross, rotary_table((4, 4), 4, 16), jnp.float32)
-    scanned = model._run_blocks(x, modulation, (4, 4), context)
+    scanned, _ = model._run_blocks(x, modulation, (4, 4), context)
     assert np.abs(y - x).max() > 0.1
     np.testing.assert_allclose(scanned, y, atol=2e-5)
 

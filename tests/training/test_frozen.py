@@ -1,5 +1,6 @@
 """Frozen nets inside the step: Stable Diffusion's autoencoder and DINOv2 from official files."""
 
+import dataclasses
 import functools
 
 import jax
@@ -170,3 +171,13 @@ def test_restoring_is_sampling_with_the_scale_as_an_argument(scale):
     )
     expected = autoencoders.decode(autoencoder, expected)
     np.testing.assert_allclose(restored, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16_3x", "bfloat16"])
+def test_every_precision_of_the_autoencoder_compiles(precision):
+    config, method, frozen, weights = official_nets()
+    batch = tiny_batch(0, size=1)
+    cheaper = dataclasses.replace(frozen, autoencoder_precision=precision)
+    found = jax.jit(cheaper.inputs)(weights, batch, jax.random.key(0))["hr_latent"]
+    exact = compiled_inputs()(weights, batch, jax.random.key(0))["hr_latent"]
+    np.testing.assert_allclose(found, exact, atol=0.05 * float(jnp.abs(exact).max()))

@@ -1,11 +1,11 @@
 """Who is judged: a model under a sampler's settings, a plain resize, another program's pictures."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,13 @@ _REALESRGAN = {"x4plus": 4, "x4plus_anime": 3, "animevideov3": 2}
 _REALESRGAN_SCALE = 4
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Contestant:
     """One row of the table.
 
     Attributes:
       name: in the table.
-      restore: one function for each device.
+      restore: one function for each device, or for each thread where it needs none.
       about: all that its pictures depend on besides the case and the seed; JSON.
       seeded: whether another seed gives another picture.
       also: figures of a case that are the model's, not its picture's.
@@ -45,7 +45,7 @@ class Contestant:
     about: dict[str, Any]
     seeded: bool = False
     also: Callable[[Case], dict[str, float]] | None = None
-    sampler: dict[str, float] = field(default_factory=dict)
+    sampler: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -89,23 +89,24 @@ def of_model(
     return Contestant(name, restore, identity | settings, True, also, sampler)
 
 
-def peers(names: Sequence[str], devices: int = 1) -> list[Contestant]:
+def peers(names: Sequence[str], threads: int = 1) -> list[Contestant]:
     """What a model is compared with.
 
     Args:
       names: "bicubic", "lanczos", "realesrgan", "realesrgan:MODEL" or "folder:PATH", a folder of
         another program's pictures with the cases' names.
-      devices: that the work is spread over.
+      threads: that those are spread over which need no accelerator.
 
     Raises:
       UserError: there is no such peer, its package is missing, or its folder is.
     """
     found = []
     for name in names:
+        if name.split(":")[0] == "realesrgan":
+            found.append(_realesrgan(name))
+            continue
         if name in ("bicubic", "lanczos"):
             made = _resize(name)
-        elif name.split(":")[0] == "realesrgan":
-            made = _realesrgan(name)
         elif name.startswith(FOLDER):
             made = _folder(Path(name.removeprefix(FOLDER)))
         else:
@@ -113,8 +114,7 @@ def peers(names: Sequence[str], devices: int = 1) -> list[Contestant]:
                 f"eval.peers: there is no peer {name!r}; choose of bicubic, lanczos, "
                 f"realesrgan[:MODEL], {FOLDER}PATH"
             )
-        restore = made.restore * devices
-        found.append(Contestant(made.name, restore, made.about))
+        found.append(dataclasses.replace(made, restore=made.restore * threads))
     return found
 
 

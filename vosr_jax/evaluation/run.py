@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from vosr_jax.restoration.upscaler import Upscaler
 
 _TOLD_EVERY = 30.0
+# Of peers; every one holds a picture and its maps.
+_MOST_THREADS = 8
 
 
 def run_evaluation(config: "Config", workdir: Path) -> str:
@@ -53,7 +56,7 @@ def run_evaluation(config: "Config", workdir: Path) -> str:
     for key, why in unavailable.items():
         print(f"not available: {key}: {why}", flush=True)
     devices = jax.local_devices()
-    others = peers(e.peers, len(devices))
+    others = peers(e.peers, min(os.cpu_count() or 1, _MOST_THREADS))
     model = choose_model(config, workdir)
     upscaler = Upscaler.from_pretrained(model)
     identity = {"model": model, "weights_sha256": weights_sha256(upscaler.model)}

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vosr_jax.compilation_cache import no_compilation_cache
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.planning.abstract import AbstractRun, abstract_run, analytic_flops
@@ -90,7 +91,7 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0) -> Plan:
       slowest: so many of the slowest operations are listed.
 
     Raises:
-      UserError: the compiler is missing, or mesh and batch do not fit the topology.
+      UserError: the compiler is missing or fails, or mesh and batch do not fit the topology.
     """
     slices = config.mesh.slices or topology.slices
     mesh = mesh_of(config, devices_of(topology), slices)
@@ -115,10 +116,15 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0) -> Plan:
     )
     began = time.monotonic()
     try:
-        compiled = run.lower().compile()
+        with no_compilation_cache():
+            compiled = run.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "memory" not in str(error).lower():
-            raise
+            raise UserError(
+                f"the TPU compiler fails on this step for {topology.name} "
+                f"({str(error).splitlines()[0][:200]}); try another model.remat, "
+                "train.batch_size or mesh"
+            ) from error
         reason = next(line for line in str(error).splitlines() if "memory" in line.lower())
         return dataclasses.replace(
             known, why_not=reason.strip(), compile_seconds=time.monotonic() - began

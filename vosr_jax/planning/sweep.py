@@ -1,54 +1,89 @@
-"""Which batch, rematerialization and mesh give the most pairs a second and fit."""
+"""Which batch, rematerialization and mesh give the most pairs a second and fit.
+
+Every candidate is compiled, which takes minutes, so few are: a staircase. More pairs a chip need
+more recomputation, never less, so each larger batch begins with the policy that the one before it
+ended with, and moves on to the next only where it does not fit. Then other meshes are tried with
+the best of these.
+"""
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
 from vosr_jax.config import Config
+from vosr_jax.errors import UserError
 from vosr_jax.planning.plan import Plan, make_plan
 from vosr_jax.planning.topology import Topology
 
 _ROWS = (4, 8, 16, 32)
-_REMAT = ("full", "attention", "dots")
+# From the least recomputed to the most.
+_REMAT = ("none", "attention", "dots", "full")
+
+MakePlan = Callable[[Config, Topology], Plan]
 
 
-def sweep(config: Config, topology: Topology, tell: Callable[[str], None]) -> list[Plan]:
+def sweep(
+    config: Config,
+    topology: Topology,
+    tell: Callable[[str], None],
+    make: MakePlan = make_plan,
+) -> list[Plan]:
     """Plans of all candidates, those that fit first, the fastest first.
-
-    A policy that does not fit is not tried with larger batches.
 
     Args:
       config: the experiment; its batch, rematerialization and mesh are replaced.
       topology: where.
-      tell: gets a line a candidate, for each takes minutes.
+      tell: gets a line a candidate.
+      make: compiles one.
+
+    Raises:
+      UserError: nothing could be planned.
     """
     plans: list[Plan] = []
-    for (data, fsdp), remat in itertools.product(_meshes(topology), _REMAT):
-        for rows in _ROWS:
-            candidate = _candidate(config, topology, data, fsdp, remat, rows)
-            plan = make_plan(candidate, topology)
-            plans.append(plan)
-            verdict = f"{plan.pairs_per_second:.0f} pairs/s" if plan.fits else "does not fit"
-            tell(f"mesh {data} x {fsdp}, {rows} pairs a chip, remat {remat}: {verdict}")
-            if not plan.fits:
+
+    def attempt(fsdp: int, remat: str, rows: int) -> Plan | None:
+        """A candidate's plan; None where the compiler itself fails on it."""
+        label = f"fsdp {fsdp or 'auto'}, {rows} pairs a chip, remat {remat}"
+        try:
+            plan = make(_candidate(config, topology, fsdp, remat, rows), topology)
+        except UserError as error:
+            tell(f"{label}: {error}")
+            return None
+        plans.append(plan)
+        told = f"{plan.pairs_per_second:.0f} pairs/s" if plan.fits else "does not fit"
+        tell(f"{label}: {told}")
+        return plan
+
+    policies = list(_REMAT)
+    for rows in _ROWS:
+        while policies:
+            plan = attempt(0, policies[0], rows)
+            if plan is not None and plan.fits:
                 break
+            policies.pop(0)
+        if not policies:
+            break
+    fitting = [plan for plan in plans if plan.fits]
+    if fitting:
+        best = max(fitting, key=lambda plan: plan.pairs_per_second)
+        for fsdp in _other_meshes(best.mesh["fsdp"], topology):
+            attempt(fsdp, best.remat, best.rows)
+    if not plans:
+        raise UserError("no candidate could be compiled; the lines above say why")
     return sorted(plans, key=lambda plan: (not plan.fits, -plan.pairs_per_second))
 
 
-def _meshes(topology: Topology) -> list[tuple[int, int]]:
-    """(data, fsdp): all of a slice over fsdp, and where it is large, groups of 16 or 64."""
+def _other_meshes(automatic: int, topology: Topology) -> list[int]:
+    """fsdp: half and twice of what is chosen automatically, inside a slice."""
     inside = topology.chips // topology.slices
-    groups = {inside, *(size for size in (16, 64) if size < inside and inside % size == 0)}
-    return [(topology.chips // fsdp, fsdp) for fsdp in sorted(groups)]
+    sizes = (automatic // 2, automatic * 2)
+    return [size for size in sizes if 1 < size <= inside and inside % size == 0]
 
 
-def _candidate(
-    config: Config, topology: Topology, data: int, fsdp: int, remat, rows: int
-) -> Config:
+def _candidate(config: Config, topology: Topology, fsdp: int, remat, rows: int) -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, remat=remat),
-        mesh=dataclasses.replace(config.mesh, data=data, fsdp=fsdp, tensor=1),
+        mesh=dataclasses.replace(config.mesh, data=-1, fsdp=fsdp, tensor=1),
         train=dataclasses.replace(
             config.train, batch_size=rows * topology.chips, microbatches=1, frozen_chunks=1
         ),

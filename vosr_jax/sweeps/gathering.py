@@ -19,6 +19,9 @@ _RESAMPLES = 4000
 # What only repeats a trial.
 _SEED = "seed"
 
+# Marker, line and size of the first override's values.
+_STYLES = [("o", "-", 4), ("^", "--", 4), ("*", ":", 11), ("D", "-.", 4)]
+
 Figures = list[dict[str, Any]]
 Arm = tuple[tuple[str, Any], ...]
 
@@ -182,11 +185,16 @@ def _cell(mean: Mean, spec: str) -> str:
 
 
 def _plot(arms: dict[Arm, dict[Any, Figures]]) -> str:
-    """LPIPS against PSNR along the guidance scale, a line an arm."""
+    """LPIPS against PSNR along the guidance scale, a line an arm.
+
+    The first override is told by the marker, the others together by the colour.
+    """
     from vosr_jax.evaluation.plots import figure
 
+    heads = list(dict.fromkeys(arm[:1] for arm in arms))
+    rests = list(dict.fromkeys(arm[1:] for arm in arms))
     with figure(size=(8.0, 5.0)) as (axes, save):
-        for number, (arm, seeds) in enumerate(arms.items()):
+        for arm, seeds in arms.items():
             scales = sorted({row["scale"] for rows in seeds.values() for row in rows})
             points = [
                 [
@@ -196,8 +204,15 @@ def _plot(arms: dict[Arm, dict[Any, Figures]]) -> str:
                 for scale in scales
             ]
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, "o-", ms=3, lw=1, color=f"C{number % 10}", label=_label(arm))
+            marker, dashes, size = _STYLES[heads.index(arm[:1]) % len(_STYLES)]
+            colour = f"C{rests.index(arm[1:]) % 10}"
+            axes.plot(x, y, marker=marker, ls=dashes, ms=size, lw=1, color=colour)
         axes.set_xlabel("PSNR RGB (dB) →")
         axes.set_ylabel("← LPIPS AlexNet")
-        axes.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        for number, head in enumerate(heads):
+            marker, dashes, size = _STYLES[number % len(_STYLES)]
+            axes.plot([], [], marker=marker, ls=dashes, ms=size, color="0.3", label=_label(head))
+        for number, rest in enumerate(rests if any(rests) else ()):
+            axes.plot([], [], "s", ms=6, color=f"C{number % 10}", label=_label(rest))
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         return save()

@@ -13,7 +13,6 @@ from typing import IO
 from vosr_jax.errors import UserError
 from vosr_jax.sweeps.trials import Trial
 
-_PROGRAM = Path(__file__).parents[2] / "train.py"
 _INDEX_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 Tell = Callable[[str], None]
@@ -69,8 +68,9 @@ def run_trials(trials: Sequence[Trial], workdir: Path, tell: Tell = print) -> li
     Raises:
       UserError: train.py is not there, or the folder can't be written.
     """
-    if not _PROGRAM.is_file():
-        raise UserError(f"{_PROGRAM} is not there; sweeps run from the source folder")
+    program = _program()
+    if not program.is_file():
+        raise UserError(f"{program} is not there; run sweeps in the source folder")
     failed, later = [], []
     count = len(trials)
     for number, trial in enumerate(trials, 1):
@@ -87,6 +87,12 @@ def run_trials(trials: Sequence[Trial], workdir: Path, tell: Tell = print) -> li
             if not _run(trial, workdir, lock, trial.name, tell):
                 failed.append(trial.name)
     return failed
+
+
+def _program() -> Path:
+    """train.py beside the package's source; where that is installed, in the current folder."""
+    beside = Path(__file__).parents[2] / "train.py"
+    return beside if beside.is_file() else Path("train.py").absolute()
 
 
 @contextlib.contextmanager
@@ -113,7 +119,7 @@ def _run(trial: Trial, workdir: Path, lock: IO, label: str, tell: Tell) -> bool:
         tell(f"{label}: finished before")
         return True
     tell(f"{label}: running")
-    command = [sys.executable, str(_PROGRAM), *trial.arguments, f"--workdir={workdir / trial.name}"]
+    command = [sys.executable, str(_program()), *trial.arguments, f"--workdir={workdir / trial.name}"]
     with log_file.open("a") as log:
         # It keeps the lock: if this process is killed, nobody else begins what it goes on with.
         process = subprocess.Popen(

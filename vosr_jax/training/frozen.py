@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Purposes of a row's draws; the objectives' start at 2.
 _HR_POSTERIOR, _LQ_POSTERIOR = 0, 1
+# By the names that convolutions know too; "high" is three bfloat16 passes on TPU, TF32 on GPU.
+_JAX_PRECISION = {"float32": "highest", "bfloat16_3x": "high", "bfloat16": "bfloat16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +33,8 @@ class FrozenNets:
       encoder_size: side of the encoder's input.
       encoder_block: 0-based block whose tokens are used.
       encoder_dtype: of the encoder's matrix products.
-      autoencoder_precision: of the autoencoder's float32 products, by the names of
-        `jax.default_matmul_precision`.
+      autoencoder_precision: of the autoencoder's float32 products: "float32", "bfloat16_3x" or
+        "bfloat16"; see `AutoencoderConfig`.
       sample_posterior: draw from the posterior, or take its mode.
       chunks: the batch goes through the nets in so many parts, one after another, so that the
         activations of one part alone lie in memory.
@@ -79,7 +81,7 @@ class FrozenNets:
         )
 
         def latent(image: Array, noise: Array | None) -> Array:
-            with jax.default_matmul_precision(self.autoencoder_precision):
+            with jax.default_matmul_precision(_JAX_PRECISION[self.autoencoder_precision]):
                 return autoencoders.encode(autoencoder, image, noise)
 
         noise = None
