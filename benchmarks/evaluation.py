@@ -64,13 +64,13 @@ def theirs(folder: Path, basicsr: Path) -> None:
     """The same by BasicSR and lpips; prints JSON."""
     import types
 
-    package = types.ModuleType("basicsr")  # its own __init__ imports the training code
-    package.__path__ = [str(basicsr / "basicsr")]
-    utils = types.ModuleType("basicsr.utils")
-    utils.__path__ = [str(basicsr / "basicsr" / "utils")]
-    metrics = types.ModuleType("basicsr.metrics")
-    metrics.__path__ = [str(basicsr / "basicsr" / "metrics")]
-    sys.modules |= {"basicsr": package, "basicsr.utils": utils, "basicsr.metrics": metrics}
+    for name in ("basicsr", "basicsr.utils", "basicsr.metrics"):
+        module = types.ModuleType(name)  # their own __init__ imports the training code
+        module.__path__ = [str(basicsr / name.replace(".", "/"))]
+        sys.modules[name] = module
+    from basicsr.utils import color_util
+
+    sys.modules["basicsr.utils"].bgr2ycbcr = color_util.bgr2ycbcr
     import lpips
     import torch
     from basicsr.metrics.psnr_ssim import calculate_psnr, calculate_ssim

@@ -19,11 +19,12 @@ import datetime
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from process_memory import peak_memory
 
 _PARTS = ("encoder", "denoiser", "decoder")
 
@@ -113,8 +114,7 @@ def _peak() -> int:
     import jax
 
     statistics = jax.devices()[0].memory_stats() or {}
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return statistics.get("peak_bytes_in_use", own)
+    return statistics.get("peak_bytes_in_use", peak_memory())
 
 
 def _programs(tile: int, parts: list[str], narrow: int, depth: int) -> dict:

@@ -16,13 +16,13 @@ official repository in DIR, and a Python that has torch, einops, timm and diffus
 import datetime
 import os
 import platform
-import resource
 import sys
 import time
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
+from process_memory import peak_memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/nano.py", "The experiment.")
 _OFFICIAL = flags.DEFINE_string("official", None, "Checkout of the official repository.")
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
     memory = jax.devices()[0].memory_stats() or {}
     peak = memory.get("peak_bytes_in_use")
     if peak is None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory()
     print(f"\npeak memory {peak / 2**30:.2f} GiB")
     sys.stdout.flush()
 

@@ -9,12 +9,12 @@ weights and called as the official loop calls them.
 import argparse
 import copy
 import json
-import resource
 import sys
 import time
 import types
 
 from distill_step_official import official_code
+from process_memory import peak_memory
 
 
 class Side:
@@ -148,7 +148,7 @@ class Side:
         if what == "flops":
             return {"flops": self.flops(command["of"])}
         if what == "peak":
-            return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+            return {"peak": peak_memory()}
         if what == "update":
             for parameter in self.denoiser.parameters():
                 parameter.grad = torch.ones_like(parameter)

@@ -56,10 +56,10 @@ def test_recomputation_grows_with_the_batch_and_other_meshes_are_tried_with_the_
         (4, "attention", 32),
         (4, "dots", 32),
         (4, "full", 32),
-        (2, "none", 4),
-        (8, "none", 4),
+        (2, "attention", 16),
+        (8, "attention", 16),
     ]
-    assert (plans[0].mesh["fsdp"], plans[0].remat, plans[0].rows) == (2, "none", 4)
+    assert (plans[0].mesh["fsdp"], plans[0].remat, plans[0].rows) == (2, "attention", 16)
     assert [plan.fits for plan in plans] == sorted((plan.fits for plan in plans), reverse=True)
     assert len(told) == len(plans) == len(describe_sweep(plans).splitlines()) - 2
 

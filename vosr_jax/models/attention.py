@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vosr_jax.models.head_attention import head_attention, worth_it
 from vosr_jax.models.layers import matmul_precision
 from vosr_jax.models.splash_attention import splash_attention, splash_fits
 
@@ -44,9 +45,16 @@ def attention_on(platform: str) -> Attention:
     """The best implementation for a platform: "tpu", "gpu", "cpu"; it sees one device's share.
 
     On TPU lengths that are multiples of 128 go to the splash kernel, on GPU half precision to
-    cuDNN's fused one; everywhere else XLA compiles the formula.
+    cuDNN's fused one; on CPU long ones are taken head by head. Everywhere else XLA compiles the
+    formula. Forward-mode derivatives need `plain_attention`.
     """
-    return {"tpu": _on_tpu, "gpu": _on_gpu}.get(platform, plain_attention)
+    return {"tpu": _on_tpu, "gpu": _on_gpu, "cpu": _on_cpu}.get(platform, plain_attention)
+
+
+def _on_cpu(query: Array, key: Array, value: Array) -> Array:
+    if worth_it(query, key):
+        return head_attention(query, key, value, saved_as=ATTENTION)
+    return plain_attention(query, key, value)
 
 
 def _on_tpu(query: Array, key: Array, value: Array) -> Array:
