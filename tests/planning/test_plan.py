@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from tests.training.tiny import tiny_config
@@ -15,6 +17,7 @@ from vosr_jax.planning.abstract import analytic_flops
 from vosr_jax.planning.plan import Plan, make_plan
 from vosr_jax.planning.report import describe
 from vosr_jax.planning.topology import parse_topology
+from vosr_jax.planning.work import product_flops
 
 pytest.importorskip("libtpu")
 
@@ -126,3 +129,12 @@ def test_an_unknown_key_and_a_stray_argument_are_refused(capsys):
 def test_a_config_from_a_file_is_what_train_py_reads():
     config = config_from_file("configs/vosr_1_4b.py:512", ["--config.mesh.fsdp=4"])
     assert config.mesh.fsdp == 4 and config.data.crop_size == 512
+
+
+def test_of_several_branches_one_runs_and_is_counted():
+    x = jnp.ones((8, 8))
+
+    def by_platform(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, default=lambda x: x @ x @ x)
+
+    assert product_flops(by_platform, x) == 2 * 2 * 8**3

@@ -38,7 +38,13 @@ def plain_attention(query: Array, key: Array, value: Array) -> Array:
 
 def attention(query: Array, key: Array, value: Array) -> Array:
     """The same as `plain_attention`, by the backend's best implementation."""
-    return attention_on(jax.default_backend())(query, key, value)
+    platform = jax.default_backend()
+    if platform == "cpu" and worth_it(query, key):
+        # A process on CPU also compiles for hardware that is elsewhere.
+        return jax.lax.platform_dependent(
+            query, key, value, cpu=attention_on("cpu"), default=plain_attention
+        )
+    return attention_on(platform)(query, key, value)
 
 
 def attention_on(platform: str) -> Attention:

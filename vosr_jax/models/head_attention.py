@@ -23,9 +23,7 @@ def worth_it(query: Array, key: Array) -> bool:
     return query.dtype == jnp.float32 and query.shape[1] * key.shape[1] >= _FEWEST_SCORES
 
 
-def head_attention(
-    query: Array, key: Array, value: Array, *, saved_as: str | None = None
-) -> Array:
+def head_attention(query: Array, key: Array, value: Array, *, saved_as: str | None = None) -> Array:
     """The same as `plain_attention` in float32; has no forward-mode derivative.
 
     Args:
@@ -85,9 +83,7 @@ def _backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
     along = (gradient * out).sum(-1, keepdims=True)
     heads = tuple(map(_by_head, (query, key, value)))
     gradients = jax.lax.map(one, (*heads, logsumexp, _by_head(gradient), _by_head(along)))
-    query_gradient, key_gradient, value_gradient = (
-        _together(x, query.shape[0]) for x in gradients
-    )
+    query_gradient, key_gradient, value_gradient = (_together(x, query.shape[0]) for x in gradients)
     return query_gradient, key_gradient, value_gradient
 
 

@@ -21,6 +21,7 @@ from vosr_jax.training.build import (
     abstract_state,
     build_method,
     compute_dtype,
+    denoiser_blueprint,
     encoder_gather_on,
     platform_of,
 )
@@ -165,13 +166,9 @@ def analytic_flops(config: Config) -> float:
     )
     mesh = make_mesh(1, 1, 1, jax.local_devices(backend="cpu")[:1])
     run = abstract_run(plain, mesh)
-    assert _attends_plainly(run.method)
+    # Others make the scores twice.
+    network = denoiser_blueprint(plain, mesh, plain_attention)
+    gradient = dataclasses.replace(run.method, network=network).gradient
     return float(
-        product_flops(
-            run.method.gradient, run.state.parameters, run.weights, run.batch, run.state.step
-        )
+        product_flops(gradient, run.state.parameters, run.weights, run.batch, run.state.step)
     )
-
-
-def _attends_plainly(method: Method) -> bool:
-    return method.network.merge(method.network.shapes).blocks.attn.attention is plain_attention

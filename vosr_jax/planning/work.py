@@ -34,6 +34,8 @@ def _of_equation(equation) -> int:
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
     if name == "scan":
         return parameters["length"] * _of_jaxpr(parameters["jaxpr"].jaxpr)
+    if name == "cond":
+        return max(_of_jaxpr(branch.jaxpr) for branch in parameters["branches"])
     if name == "pallas_call":
         raise ValueError("a kernel's work is not in its trace; count the plain formula instead")
     return sum(_of_jaxpr(inner) for inner in _inner(parameters))

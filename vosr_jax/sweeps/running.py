@@ -119,7 +119,8 @@ def _run(trial: Trial, workdir: Path, lock: IO, label: str, tell: Tell) -> bool:
         tell(f"{label}: finished before")
         return True
     tell(f"{label}: running")
-    command = [sys.executable, str(_program()), *trial.arguments, f"--workdir={workdir / trial.name}"]
+    folder = f"--workdir={workdir / trial.name}"
+    command = [sys.executable, str(_program()), *trial.arguments, folder]
     with log_file.open("a") as log:
         # It keeps the lock: if this process is killed, nobody else begins what it goes on with.
         process = subprocess.Popen(

@@ -87,8 +87,8 @@ def attention_over(mesh: Mesh) -> Attention:
 
     A kernel is one device's; where rows or heads do not divide, XLA partitions the formula.
     """
-    local, platform = attention_on(platform_of(mesh)), platform_of(mesh)
-    if platform == "cpu":
+    local = attention_on(platform_of(mesh))
+    if mesh.size == 1:
         return local
     spec = P(BATCH_AXES, None, "tensor", None)
     sharded = jax.shard_map(
@@ -103,20 +103,26 @@ def attention_over(mesh: Mesh) -> Attention:
     return attention
 
 
-def denoiser_blueprint(config: Config, mesh: Mesh | None = None, **changes) -> Blueprint:
+def denoiser_blueprint(
+    config: Config,
+    mesh: Mesh | None = None,
+    attention: Attention | None = None,
+    **changes,
+) -> Blueprint:
     """The denoiser that a config describes.
 
     Args:
       config: the experiment.
       mesh: where it will run; None is one device of the default platform.
+      attention: its implementation; None is the best there.
       **changes: of its settings.
     """
     settings = dataclasses.replace(config.model_settings(), **changes)
     platform = jax.default_backend() if mesh is None else platform_of(mesh)
     dtype = compute_dtype(config, platform)
     if config.objective.name == "mean_flow":
-        attention: Attention = plain_attention
-    else:
+        attention = plain_attention
+    elif attention is None:
         attention = attention_on(platform) if mesh is None else attention_over(mesh)
     prepare = None if mesh is None else gather_on(config, mesh)
     remat, seed = config.model.remat, config.seed
