@@ -230,6 +230,8 @@ def test_peers_are_named_and_checked(folders):
         ("nearest", "there is no peer"),
         ("folder:/nowhere", "/nowhere is no folder"),
         ("realesrgan:x9", "choose of x4plus"),
+        ("realesrgan:x4plus:first", "a GPU's number"),
+        ("realesrgan:x4plus:0:1", "choose of x4plus"),
     ):
         with pytest.raises(UserError, match=sentence):
             peers((name,))

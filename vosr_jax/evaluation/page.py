@@ -31,6 +31,7 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #e3e6e8; text-align: right;
   vertical-align: bottom; }
+tbody td { vertical-align: top; }
 th:first-child, td:first-child { text-align: left; white-space: nowrap; position: sticky; left: 0;
   background: #fff; }
 th { font-weight: 600; max-width: 9rem; }
