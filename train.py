@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     config = validate(_CONFIG.value)
     from vosr_jax.compilation_cache import use_compilation_cache
+    from vosr_jax.compiler_memory import return_compiler_memory
 
     try:
         from vosr_jax.training.loop import train
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"training needs pip install '.[train]' ({error})") from error
 
     use_compilation_cache()
+    return_compiler_memory()
     join(detect=_DISTRIBUTED.value)
     run = train(config, _WORKDIR.value, allow_config_changes=_ALLOW.value)
     return _STOPPED.value if run.step < config.train.total_steps else 0

@@ -12,6 +12,7 @@ import numpy as np
 from official_process import Official, timed
 from process_memory import peak_memory
 
+from vosr_jax.compiler_memory import return_compiler_memory
 from vosr_jax.config import Config
 from vosr_jax.diffusion.objectives import loss_of
 from vosr_jax.diffusion.velocity_field import NetworkField
@@ -110,6 +111,7 @@ def compare(config: Config, folder: Path, python: str, rounds: int) -> None:
     """Print the table."""
     cores = len(os.sched_getaffinity(0))
     settings = config.model_settings()
+    return_compiler_memory()  # as train.py does
     ours = Ours(config)
     # First and alone: what follows holds more than a step does.
     step = ours.step_call()
