@@ -2,7 +2,6 @@
 
 import ctypes
 from functools import cache
-from typing import Any
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 # Shorter compilations leave little.
@@ -22,8 +21,8 @@ def return_compiler_memory() -> None:
     if trim is None:
         return
 
-    def compiled(event: str, seconds: float, **_: Any) -> None:
-        if event == _COMPILED and seconds >= _LONG:
+    def compiled(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED and duration_secs >= _LONG:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(compiled)

@@ -1,4 +1,4 @@
-"""Whether six times the steps show what tokens can bring; the second part of docs/ablations.md."""
+"""Whether six times the steps show what tokens can bring; see docs/ablations.md."""
 
 from vosr_jax.sweeps.hyper import fixed, product, sweep
 
