@@ -51,7 +51,7 @@ def _file(tmp_path, sweep_text, config="configs/nano.py"):
 def trials(tmp_path, monkeypatch):
     program = tmp_path / "train.py"
     program.write_text(_PROGRAM)
-    monkeypatch.setattr(running, "_PROGRAM", program)
+    monkeypatch.setattr(running, "_program", lambda: program)
     text = 'product(fixed("train.total_steps", 4), sweep("seed", [1, 2, 3]))'
     return load_sweep(_file(tmp_path, text)).trials
 
@@ -71,7 +71,7 @@ def test_overrides_are_put_together():
 def test_shipped_sweeps_are_valid(path):
     common = ["--config.encoder.path=FILE"] if path.stem == "dinov2" else []
     made = load_sweep(path, common)
-    assert len({trial.name for trial in made.trials}) == len(made.trials) >= 9
+    assert len({trial.name for trial in made.trials}) == len(made.trials) >= 6
     for first, second in getattr(made.module, "COMPARISONS", ()):
         arms = [{k: v for k, v in t.overrides.items() if k != "seed"} for t in made.trials]
         assert first in arms and second in arms
@@ -120,7 +120,7 @@ def test_finished_trials_are_not_run_again(trials, tmp_path):
 def test_a_failing_trial_costs_itself_alone_and_tells_why(tmp_path, monkeypatch):
     program = tmp_path / "train.py"
     program.write_text(_PROGRAM)
-    monkeypatch.setattr(running, "_PROGRAM", program)
+    monkeypatch.setattr(running, "_program", lambda: program)
     text = 'product(fixed("train.total_steps", 1), sweep("seed", [13, 2]))'
     listed = load_sweep(_file(tmp_path, text)).trials
     said = []
@@ -133,7 +133,7 @@ def test_a_killed_sweep_goes_on_without_repeating(trials, tmp_path):
     work = tmp_path / "work"
     script = (
         "from vosr_jax.sweeps import running, trials; from pathlib import Path\n"
-        f"running._PROGRAM = Path({str(running._PROGRAM)!r})\n"
+        f"running._program = lambda: Path({str(running._program())!r})\n"
         f"made = trials.load_sweep({str(tmp_path / 'configs/sweeps/own.py')!r}).trials\n"
         f"running.run_trials(made, Path({str(work)!r}))\n"
     )
