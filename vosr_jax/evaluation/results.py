@@ -1,18 +1,17 @@
 """results.json and table.md: every figure of every picture, and their means."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vosr_jax.errors import UserError
 from vosr_jax.evaluation import published as published_figures
 from vosr_jax.evaluation.contestants import Contestant
 from vosr_jax.evaluation.measures import Measure
 from vosr_jax.evaluation.rows import Row
 from vosr_jax.evaluation.summary import Mean, summarize
+from vosr_jax.evaluation.whole_files import write_text
 
 FORMAT = 2
 # Columns that are no measures of one picture.
@@ -213,17 +212,3 @@ def write_results(folder: Path, results: Results) -> str:
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1) + "\n")
     write_text(folder / "table.md", intro + table)
     return table
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-      UserError: it can't be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror})") from error

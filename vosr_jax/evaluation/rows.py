@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.evaluation.cases import Case, Entry
 from vosr_jax.evaluation.contestants import Contestant
 from vosr_jax.evaluation.measures import Measure, lpips_distance
+from vosr_jax.evaluation.whole_files import write_text
 from vosr_jax.restoration.picture import write_picture
 
 Row = dict[str, Any]
@@ -111,7 +111,7 @@ class Judge:
             return about | {"error": str(error)}
         except MemoryError:
             return about | {"error": f"{entry.name} does not fit into memory"}
-        _write(file, row | {"fingerprint": fingerprint})
+        write_text(file, json.dumps(row | {"fingerprint": fingerprint}, indent=1) + "\n")
         return row
 
     def _judge(self, contestant: Contestant, case: Case, restore, picture: Path) -> Row:
@@ -161,12 +161,3 @@ def _read(file: Path) -> Row | None:
         return json.loads(file.read_text())
     except (OSError, ValueError):
         return None
-
-
-def _write(file: Path, row: Row) -> None:
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_text(json.dumps(row, indent=1) + "\n")
-        os.replace(part, file)
-    except OSError as error:
-        raise UserError(f"{file} can't be written ({error.strerror})") from error

@@ -13,8 +13,9 @@ from vosr_jax.evaluation.cases import entries_of
 from vosr_jax.evaluation.contestants import Contestant, of_model, peers
 from vosr_jax.evaluation.measures import chosen_measures
 from vosr_jax.evaluation.page import page_of
-from vosr_jax.evaluation.results import Outcome, Results, write_results, write_text
+from vosr_jax.evaluation.results import Outcome, Results, write_results
 from vosr_jax.evaluation.rows import Judge
+from vosr_jax.evaluation.whole_files import write_text
 from vosr_jax.restoration.picture import make_folder
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.results import write_text
 from vosr_jax.evaluation.summary import Mean
+from vosr_jax.evaluation.whole_files import write_text
 from vosr_jax.sweeps.judging import at_psnr, figures_of
 from vosr_jax.sweeps.running import finished
 from vosr_jax.sweeps.trials import Sweep

@@ -15,7 +15,7 @@ from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.evaluation.cases import degraded_entries, enlarge, held_out_pictures, pictures_in
 from vosr_jax.evaluation.lpips import load_lpips, lpips
 from vosr_jax.evaluation.metrics import psnr
-from vosr_jax.evaluation.results import write_text
+from vosr_jax.evaluation.whole_files import write_text
 from vosr_jax.restoration.colour import to_uint8
 from vosr_jax.sweeps.trials import Trial
 from vosr_jax.training.build import mesh_of
