@@ -149,18 +149,18 @@ def test_a_report_made_twice_is_the_same_but_for_its_date(folders, calls, tmp_pa
 
 def test_a_broken_off_evaluation_goes_on_where_it_was(folders, calls, tmp_path, monkeypatch):
     config, judged = _config(folders, steps=(2,)), []
-    write = rows._write
+    write = rows.write_text
 
-    def interrupted(file, row):
+    def interrupted(file, text):
         if len(judged) == 5:
             raise KeyboardInterrupt
-        write(file, row)
+        write(file, text)
         judged.append(file)
 
-    monkeypatch.setattr(rows, "_write", interrupted)
+    monkeypatch.setattr(rows, "write_text", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.run_evaluation(config, tmp_path)
-    monkeypatch.setattr(rows, "_write", write)
+    monkeypatch.setattr(rows, "write_text", write)
     calls.clear()
     run.run_evaluation(config, tmp_path)
     # Of the model's three pictures one is left, asked once to compile and once for the time.

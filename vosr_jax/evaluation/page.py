@@ -100,8 +100,7 @@ def _text(value: object) -> str:
 
 
 def _table(results: Results) -> str:
-    means = results.means()
-    present = [k for k in results.columns if any(k in values for values in means.values())]
+    means, present = results.means, results.present
     better = {measure.key: measure.better for measure in results.measures} | {"seconds": "lower"}
     better["lpips_of_mean"] = "lower"
     best = {}
@@ -141,7 +140,7 @@ def _table(results: Results) -> str:
 
 
 def _ratios(results: Results) -> str:
-    ratios = lpips_ratios(results.means())
+    ratios = lpips_ratios(results.means)
     if not ratios:
         return ""
     told = ", ".join(f"{_text(name)} {ratio:.3f}" for name, ratio in ratios.items())
@@ -212,7 +211,7 @@ def _pictures(results: Results, judge: Judge, entries: Sequence[Entry]) -> list[
 def _ranked(results: Results) -> tuple[Outcome, str, list[str]] | None:
     """(the model's best row, by which measure, its cases from best to worst)."""
     models = [o for o in results.outcomes if o.contestant.sampler]
-    means = results.means()
+    means = results.means
     for key in ("lpips", "dists", "psnr", "niqe"):
         having = [o for o in models if key in means[o.contestant.name]]
         if not having:

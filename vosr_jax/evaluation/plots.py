@@ -65,7 +65,7 @@ def time_quality(results: Results) -> tuple[str, str] | None:
 
 
 def _points(results: Results, x: str, y: str) -> list[dict[str, Any]]:
-    means = results.means()
+    means = results.means
     return [
         {
             "name": outcome.contestant.name,

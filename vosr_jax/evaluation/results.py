@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,19 @@ class Results:
     unavailable: dict[str, str]
     outcomes: Sequence[Outcome]
     protocol: str = "none"
-    columns: dict[str, tuple[str, str]] = field(init=False)
 
-    def __post_init__(self):
+    @cached_property
+    def columns(self) -> dict[str, tuple[str, str]]:
+        """{key: (title, how its numbers are printed)} of all columns that there may be."""
         own = {measure.key: (measure.title, measure.spec) for measure in self.measures}
-        object.__setattr__(self, "columns", own | OTHER_COLUMNS)
+        return own | OTHER_COLUMNS
 
+    @cached_property
+    def present(self) -> list[str]:
+        """The columns that someone has figures for."""
+        return [key for key in self.columns if any(key in v for v in self.means.values())]
+
+    @cached_property
     def means(self) -> dict[str, dict[str, Mean]]:
         """{contestant: {column: mean}}."""
         return {o.contestant.name: summarize(o.rows, list(self.columns)) for o in self.outcomes}
@@ -132,7 +140,6 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """As `SCHEMA` describes it."""
-        means = self.means()
         return {
             "format": FORMAT,
             "date": self.date,
@@ -145,7 +152,8 @@ class Results:
                     "name": outcome.contestant.name,
                     "about": outcome.contestant.about,
                     "means": {
-                        key: mean.to_dict() for key, mean in means[outcome.contestant.name].items()
+                        key: mean.to_dict()
+                        for key, mean in self.means[outcome.contestant.name].items()
                     },
                     "pictures": outcome.rows,
                 }
@@ -156,8 +164,7 @@ class Results:
 
 def table_of(results: Results) -> str:
     """table.md: a row a contestant, mean and 95% interval over photographs."""
-    means = results.means()
-    present = [k for k in results.columns if any(k in values for values in means.values())]
+    means, present = results.means, results.present
     titles = [results.columns[key][0] for key in present]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(present) + 1) + "|"]
     for name, values in means.items():
