@@ -14,7 +14,6 @@ from PIL import Image
 
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation.cases import Case, enlarge
-from vosr_jax.evaluation.token_similarity import token_figures
 from vosr_jax.restoration.picture import SUFFIXES, read_photograph
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ def of_model(
     guidance_scale: float | None,
     weak_strength: float | None,
     tile_size: int,
+    also: Callable[[Case], dict[str, float]] | None = None,
 ) -> Contestant:
     """A model with fixed settings.
 
@@ -70,6 +70,7 @@ def of_model(
       identity: the model's name and the sha256 of its weights.
       name: of the row.
       steps, guidance_scale, weak_strength, tile_size: as an `Upscaler` takes them.
+      also: from `token_figures`, shared by all samplers of a model.
     """
     settings: dict[str, Any] = {
         "steps": steps,
@@ -85,7 +86,7 @@ def of_model(
         return restore
 
     sampler = {k: v for k, v in settings.items() if k != "tile_size" and v is not None}
-    restore, also = tuple(map(on, upscalers)), token_figures(upscalers[0].model)
+    restore = tuple(map(on, upscalers))
     return Contestant(name, restore, identity | settings, True, also, sampler)
 
 

@@ -15,6 +15,7 @@ from vosr_jax.evaluation.measures import chosen_measures
 from vosr_jax.evaluation.page import page_of
 from vosr_jax.evaluation.results import Outcome, Results, write_results
 from vosr_jax.evaluation.rows import Judge
+from vosr_jax.evaluation.token_similarity import token_figures
 from vosr_jax.evaluation.whole_files import write_text
 from vosr_jax.restoration.picture import make_folder
 
@@ -100,6 +101,7 @@ def samplers_of(
         scales = weak = (None,)
     elif not e.weak_strengths and all(scale == 1 for scale in scales):
         weak = (None,)
+    also = token_figures(upscalers[0].model)
     return [
         of_model(
             upscalers,
@@ -109,6 +111,7 @@ def samplers_of(
             guidance_scale=scale,
             weak_strength=strength,
             tile_size=e.tile_size,
+            also=also,
         )
         for count, scale, strength in itertools.product(steps, scales, weak)
     ]
