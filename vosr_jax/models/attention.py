@@ -42,7 +42,7 @@ def attention(query: Array, key: Array, value: Array) -> Array:
     if platform == "cpu" and worth_it(query, key):
         # A process on CPU also compiles for hardware that is elsewhere.
         return jax.lax.platform_dependent(
-            query, key, value, cpu=attention_on("cpu"), default=plain_attention
+            query, key, value, cpu=head_attention, default=plain_attention
         )
     return attention_on(platform)(query, key, value)
 
