@@ -4,18 +4,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from vosr_jax.config import Config
 from vosr_jax.data.degradation import RealESRGANSettings
 from vosr_jax.data.validation import Pair, validation_pairs
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.picture import SUFFIXES, read_photograph
-
-if TYPE_CHECKING:
-    from vosr_jax.config import Config
+from vosr_jax.files.cached import local_folder
+from vosr_jax.files.photo_reading import SUFFIXES, read_photo
 
 HELD_OUT = Path(__file__).parents[2] / "assets" / "heldout"
 
@@ -63,7 +61,7 @@ class Entry:
     load: Callable[[], Case]
 
 
-def entries_of(config: "Config") -> list[Entry]:
+def entries_of(config: Config) -> list[Entry]:
     """The cases that `config.eval` names.
 
     Returns:
@@ -76,15 +74,15 @@ def entries_of(config: "Config") -> list[Entry]:
     """
     e = config.eval
     if e.lr is not None:
-        hr = None if e.hr is None else Path(e.hr)
+        hr = None if e.hr is None else local_folder(e.hr)
         return folder_entries(
             hr,
-            Path(e.lr),
+            local_folder(e.lr),
             scale=config.data.scale,
             centre_crop=e.centre_crop,
             name_endings=e.name_endings,
         )
-    pictures = pictures_in(Path(e.hr)) if e.hr is not None else held_out_pictures()
+    pictures = pictures_in(local_folder(e.hr)) if e.hr is not None else held_out_pictures()
     return degraded_entries(pictures, e.crop_size, config.data.scale)
 
 
@@ -177,10 +175,10 @@ def _by_name(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
 
 
 def _load(name: str, hr: Path | None, lr: Path, scale: int, centre_crop: int) -> Case:
-    source = np.asarray(read_photograph(lr).rgb)
+    source = np.asarray(read_photo(lr).rgb)
     if hr is None:
         return Case(name, source, (source.shape[0] * scale, source.shape[1] * scale), None)
-    truth = np.asarray(read_photograph(hr).rgb)
+    truth = np.asarray(read_photo(hr).rgb)
     factor = truth.shape[0] // source.shape[0]
     if factor < 1 or truth.shape != (source.shape[0] * factor, source.shape[1] * factor, 3):
         sizes = f"{truth.shape[1]}x{truth.shape[0]} and {source.shape[1]}x{source.shape[0]}"

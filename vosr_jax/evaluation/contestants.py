@@ -7,17 +7,15 @@ import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation.cases import Case, enlarge
-from vosr_jax.restoration.picture import SUFFIXES, read_photograph
-
-if TYPE_CHECKING:
-    from vosr_jax.restoration.upscaler import Upscaler
+from vosr_jax.files.photo_reading import SUFFIXES, read_photo
+from vosr_jax.restoration.upscaler import Upscaler
 
 # (case, seed) -> [H, W, 3] uint8 of case.size
 Restore = Callable[[Case, int], np.ndarray]
@@ -53,7 +51,7 @@ class Contestant:
 
 
 def of_model(
-    upscalers: Sequence["Upscaler"],
+    upscalers: Sequence[Upscaler],
     identity: dict[str, Any],
     *,
     name: str,
@@ -79,7 +77,7 @@ def of_model(
         "tile_size": tile_size,
     }
 
-    def on(upscaler: "Upscaler") -> Restore:
+    def on(upscaler: Upscaler) -> Restore:
         def restore(case: Case, seed: int) -> np.ndarray:
             return np.asarray(upscaler(case.source, scale=case.scale, seed=seed, **settings))
 
@@ -137,7 +135,7 @@ def _folder(folder: Path) -> Contestant:
     def restore(case: Case, seed: int) -> np.ndarray:
         if case.name not in by_name:
             raise UserError(f"{folder} has no picture named {case.name}")
-        picture = np.asarray(read_photograph(by_name[case.name]).rgb)
+        picture = np.asarray(read_photo(by_name[case.name]).rgb)
         if picture.shape[:2] != tuple(case.size):
             rows, columns = case.size
             raise UserError(

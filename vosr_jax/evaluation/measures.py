@@ -13,8 +13,11 @@ from typing import Literal
 import numpy as np
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation import metrics
 from vosr_jax.evaluation.cases import Case, enlarge
+from vosr_jax.metrics import fidelity
+from vosr_jax.metrics.dists import dists, load_dists
+from vosr_jax.metrics.lpips import load_lpips, lpips
+from vosr_jax.metrics.niqe import load_parameters, niqe
 
 PYIQA = "pyiqa:"
 # What pyiqa knows without a truth, among it the paper's, and with one.
@@ -76,11 +79,11 @@ def chosen_measures(keys: Sequence[str], crop: int = 0) -> tuple[list[Measure], 
 
 
 def _psnr(image: np.ndarray, case: Case, *, channel: str, crop: int) -> float:
-    return min(metrics.psnr(image, _truth(case), crop, channel), _HIGHEST_PSNR)
+    return min(fidelity.psnr(image, _truth(case), crop, channel), _HIGHEST_PSNR)
 
 
 def _ssim(image: np.ndarray, case: Case, *, channel: str, crop: int) -> float:
-    return metrics.ssim(image, _truth(case), crop, channel)
+    return fidelity.ssim(image, _truth(case), crop, channel)
 
 
 _CHANNELS = {"": ("rgb", "RGB"), "_y": ("y", "Y 16-235"), "_y_full": ("y_full", "Y 0-255")}
@@ -132,8 +135,6 @@ def _dists_measure(crop: int) -> Measure:
 
 
 def _niqe_measure(crop: int) -> Measure:
-    from vosr_jax.evaluation.niqe import load_parameters, niqe
-
     load_parameters()
     return Measure(
         "niqe",
@@ -208,17 +209,17 @@ _MAKERS: dict[str, Callable[[int], Measure]] = {
     "dists": _dists_measure,
     "niqe": _niqe_measure,
     "edge_similarity": _with_truth(
-        "edge_similarity", "Sobel edge similarity", ".4f", "higher", metrics.edge_similarity
+        "edge_similarity", "Sobel edge similarity", ".4f", "higher", fidelity.edge_similarity
     ),
     "drift": _drift_measure,
     "colour_shift": _with_truth(
-        "colour_shift", "colour shift (of 255)", ".2f", "lower", metrics.colour_shift
+        "colour_shift", "colour shift (of 255)", ".2f", "lower", fidelity.colour_shift
     ),
     "laplacian_ratio": _with_truth(
-        "laplacian_ratio", "Laplacian variance over truth's", ".3f", "one", metrics.laplacian_ratio
+        "laplacian_ratio", "Laplacian variance over truth's", ".3f", "one", fidelity.laplacian_ratio
     ),
     "patch_grid_ratio": _with_truth(
-        "patch_grid_ratio", "patch grid over truth's", ".3f", "one", metrics.patch_grid_ratio
+        "patch_grid_ratio", "patch grid over truth's", ".3f", "one", fidelity.patch_grid_ratio
     ),
 }
 MEASURES = tuple(_MAKERS)
@@ -254,15 +255,11 @@ def _truth(case: Case) -> np.ndarray:
 def _lpips(net: str):
     import jax
 
-    from vosr_jax.evaluation.lpips import load_lpips, lpips
-
     return jax.jit(lpips), load_lpips(net)
 
 
 @cache
 def _dists():
     import jax
-
-    from vosr_jax.evaluation.dists import dists, load_dists
 
     return jax.jit(dists), load_dists()

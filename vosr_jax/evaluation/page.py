@@ -15,7 +15,7 @@ from vosr_jax.evaluation.cases import Case, Entry, enlarge
 from vosr_jax.evaluation.plots import plots_of
 from vosr_jax.evaluation.results import Outcome, Results, lpips_ratios
 from vosr_jax.evaluation.rows import Judge
-from vosr_jax.restoration.picture import read_photograph
+from vosr_jax.files.photo_reading import read_photo
 
 _SHOWN = 3  # best and worst each
 _MOST_PEERS = 3
@@ -231,7 +231,7 @@ def _strip(case: Case, columns: Sequence[Outcome], chosen: Outcome, judge: Judge
     for outcome in columns:
         path = judge.picture(outcome.contestant, case.name)
         if path.is_file():
-            picture = np.asarray(read_photograph(path).rgb)
+            picture = np.asarray(read_photo(path).rgb)
             pictures.append((outcome.contestant.name, picture))
             if outcome is chosen:
                 restored = picture

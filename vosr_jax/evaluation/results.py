@@ -12,7 +12,7 @@ from vosr_jax.evaluation.contestants import Contestant
 from vosr_jax.evaluation.measures import Measure
 from vosr_jax.evaluation.rows import Row
 from vosr_jax.evaluation.summary import Mean, summarize
-from vosr_jax.evaluation.whole_files import write_text
+from vosr_jax.files import write_text
 
 FORMAT = 2
 # Columns that are no measures of one picture.

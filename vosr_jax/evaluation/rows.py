@@ -18,8 +18,8 @@ from vosr_jax.errors import UserError
 from vosr_jax.evaluation.cases import Case, Entry
 from vosr_jax.evaluation.contestants import Contestant
 from vosr_jax.evaluation.measures import Measure, lpips_distance
-from vosr_jax.evaluation.whole_files import write_text
-from vosr_jax.restoration.picture import write_picture
+from vosr_jax.files import write_text
+from vosr_jax.files.photo_writing import write_photo
 
 Row = dict[str, Any]
 
@@ -119,7 +119,7 @@ class Judge:
         started = time.monotonic()
         results = [restore(case, 0)]
         seconds = time.monotonic() - started
-        write_picture(Image.fromarray(results[0]), picture)
+        write_photo(Image.fromarray(results[0]), picture)
         results += [restore(case, seed) for seed in range(1, samples)]
         wanted = [m for m in self.measures if case.truth is not None or not m.with_truth]
         row: Row = {}

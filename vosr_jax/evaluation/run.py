@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation.cases import entries_of
 from vosr_jax.evaluation.contestants import Contestant, of_model, peers
@@ -16,19 +16,19 @@ from vosr_jax.evaluation.page import page_of
 from vosr_jax.evaluation.results import Outcome, Results, write_results
 from vosr_jax.evaluation.rows import Judge
 from vosr_jax.evaluation.token_similarity import token_figures
-from vosr_jax.evaluation.whole_files import write_text
-from vosr_jax.restoration.picture import make_folder
-
-if TYPE_CHECKING:
-    from vosr_jax.config import Config
-    from vosr_jax.restoration.upscaler import Upscaler
+from vosr_jax.files import listing, to_path, write_text
+from vosr_jax.files.folders import make_folder
+from vosr_jax.files.mirror import Mirror
+from vosr_jax.restoration.fingerprint import device_names, versions, weights_sha256
+from vosr_jax.restoration.upscaler import Upscaler
+from vosr_jax.weights.resolve import resolve
 
 _TOLD_EVERY = 30.0
 # Of peers; every one holds a picture and its maps.
 _MOST_THREADS = 8
 
 
-def run_evaluation(config: "Config", workdir: Path) -> str:
+def run_evaluation(config: Config, workdir: str | os.PathLike) -> str:
     """Evaluate a model with every sampler of the config and write workdir/eval.
 
     Results are results.json, table.md and report.html; rows/ and pictures/ keep what is finished,
@@ -37,7 +37,7 @@ def run_evaluation(config: "Config", workdir: Path) -> str:
     Args:
       config: its `eval` section says what to evaluate; `eval.steps`, `eval.guidance_scales` and
         `eval.weak_strengths` are tried in all combinations, empty ones mean the model's own value.
-      workdir: of a training run, or any folder.
+      workdir: of a training run, or any folder; or its address in a bucket.
 
     Returns:
       The table of figures.
@@ -45,14 +45,15 @@ def run_evaluation(config: "Config", workdir: Path) -> str:
     Raises:
       UserError: the model or all pictures cannot be read, or the folder not written.
     """
+    with Mirror(to_path(workdir) / "eval", whole=True) as mirror:
+        make_folder(mirror.folder)
+        return _evaluate(config, workdir, mirror.folder)
+
+
+def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> str:
     import jax
 
-    from vosr_jax.restoration.fingerprint import device_names, versions, weights_sha256
-    from vosr_jax.restoration.upscaler import Upscaler
-
     e = config.eval
-    folder = workdir / "eval"
-    make_folder(folder)
     entries = entries_of(config)
     measures, unavailable = chosen_measures(e.metrics, e.crop_border)
     for key, why in unavailable.items():
@@ -60,7 +61,8 @@ def run_evaluation(config: "Config", workdir: Path) -> str:
     devices = jax.local_devices()
     others = peers(e.peers, min(os.cpu_count() or 1, _MOST_THREADS))
     model = choose_model(config, workdir)
-    upscaler = Upscaler.from_pretrained(model)
+    found = resolve(model, "eval.model" if config.eval.model else None)
+    upscaler = Upscaler.from_pretrained(found)
     identity = {"model": model, "weights_sha256": weights_sha256(upscaler.model)}
     on_devices = [upscaler] if len(devices) == 1 else [upscaler.on(d) for d in devices]
     contestants = [*others, *samplers_of(config, on_devices, identity)]
@@ -89,9 +91,7 @@ def run_evaluation(config: "Config", workdir: Path) -> str:
     return table
 
 
-def samplers_of(
-    config: "Config", upscalers: Sequence["Upscaler"], identity: dict
-) -> list[Contestant]:
+def samplers_of(config: Config, upscalers: Sequence[Upscaler], identity: dict) -> list[Contestant]:
     """The model under every combination of the config's sampler settings."""
     own, e = upscalers[0].model.sampler, config.eval
     steps = e.steps or (own.steps,)
@@ -117,12 +117,11 @@ def samplers_of(
     ]
 
 
-def choose_model(config: "Config", workdir: Path) -> str:
+def choose_model(config: Config, workdir: str | os.PathLike) -> str:
     """`eval.model`, else the workdir if it has a checkpoint, else the shipped model of its kind."""
     if config.eval.model is not None:
         return config.eval.model
-    checkpoints = workdir / "checkpoints"
-    if checkpoints.is_dir() and any(entry.name.isdigit() for entry in checkpoints.iterdir()):
+    if any(entry.name.isdigit() for entry in listing(to_path(workdir) / "checkpoints")):
         return str(workdir)
     return "nano-onestep" if config.model.r_embedding else "nano"
 

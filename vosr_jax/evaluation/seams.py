@@ -4,8 +4,11 @@ Pictures are [H, W, 3] RGB in 0..255, uint8 or float; the figures look at their 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from vosr_jax.restoration.upscaler import Upscaler
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _FAINTEST = 1e-2
@@ -15,6 +18,11 @@ def tile_borders(starts: Sequence[int], side: int, length: int) -> list[int]:
     """Where tiles begin or end inside a picture of `length` pixels, in order."""
     edges = {edge for start in starts for edge in (start, start + side)}
     return sorted(edge for edge in edges if 0 < edge < length)
+
+
+def tile_disagreement(upscaler: Upscaler, image: Any, **settings: Any) -> float:
+    """By how much neighbouring tiles disagree, the mean of `Upscaler.tile_disagreement`'s steps."""
+    return float(np.mean(upscaler.tile_disagreement(image, **settings)))
 
 
 def border_energy(image: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> float:

@@ -7,7 +7,6 @@ products over places: linear CKA (arXiv 1905.00414), 0 to 1.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-if TYPE_CHECKING:
-    from vosr_jax.evaluation.cases import Case
-    from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.evaluation.cases import Case, enlarge
+from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.restoration.shapes import computed_side, mirror
 
 
 def alignment(a: Array, b: Array) -> Array:
@@ -36,7 +35,7 @@ def alignment(a: Array, b: Array) -> Array:
     return jnp.where(lengths > 0, together / jnp.where(lengths > 0, lengths, 1.0), 0.0)
 
 
-def token_figures(model: "RestorationModel") -> Callable[["Case"], dict[str, float]] | None:
+def token_figures(model: RestorationModel) -> Callable[[Case], dict[str, float]] | None:
     """case -> {"token_similarity": mean over the blocks}; None for a model without tokens.
 
     The denoiser is asked as a sampling begins: the full condition, pure noise, t = 1. The tokens
@@ -47,16 +46,13 @@ def token_figures(model: "RestorationModel") -> Callable[["Case"], dict[str, flo
     graph, state = nnx.split(model.denoiser)
     known: dict[str, dict[str, float]] = {}
 
-    def figures(case: "Case") -> dict[str, float]:
+    def figures(case: Case) -> dict[str, float]:
         if case.name not in known:
             known[case.name] = {"token_similarity": asked(case)}
         return known[case.name]
 
-    def asked(case: "Case") -> float:
-        from vosr_jax.evaluation.cases import enlarge
-        from vosr_jax.restoration.shapes import computed_side, mirror
-
-        rows, columns = (computed_side(side, model.multiple, 1, "exact") for side in case.size)
+    def asked(case: Case) -> float:
+        rows, columns = (computed_side(side, model.multiple) for side in case.size)
         lq = enlarge(case.source, case.size).astype(np.float32) / 255
         lq = mirror(lq, (rows, columns)) * 2 - 1
         latent = jnp.asarray(model.encode(lq[None], None))

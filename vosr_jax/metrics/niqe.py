@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import gamma
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.imresize import imresize
+from vosr_jax.metrics.imresize import imresize
 
 VARIABLE = "VOSR_NIQE_PARAMETERS"
 BLOCK = 96

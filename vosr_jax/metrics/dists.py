@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.lpips import load_lpips
+from vosr_jax.metrics.lpips import load_lpips
 from vosr_jax.models.vgg import CHANNELS, STAGE_ENDS, convolve
 
 _STAGES = (3, *(CHANNELS[end] for end in STAGE_ENDS))

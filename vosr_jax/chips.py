@@ -1,0 +1,81 @@
+"""What is known of accelerator chips: published peaks, memories, networks and hosts.
+
+Figures of Google's TPU pages and of NVIDIA's data sheets as of 2025; nothing here was measured.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One chip with its share of the host.
+
+    Attributes:
+      name: as topologies name it.
+      flops: bfloat16 peak, operations a second.
+      memory: bytes of HBM.
+      memory_bandwidth: bytes a second.
+      link: bytes a second of one link in one direction.
+      torus: dimensions of the network; a chip has two links in each.
+      host_chips: chips of a virtual machine.
+      host_cores: virtual CPUs of that machine.
+      slow_network: bytes a second a chip between slices, in one direction.
+    """
+
+    name: str
+    flops: float
+    memory: int
+    memory_bandwidth: float
+    link: float
+    torus: int
+    host_chips: int
+    host_cores: int
+    slow_network: float
+
+    @property
+    def cores(self) -> float:
+        """Virtual CPUs a chip."""
+        return self.host_cores / self.host_chips
+
+
+_GIB = 1 << 30
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", 275e12, 32 * _GIB, 1228e9, 50e9, 3, 4, 240, 3.1e9),
+        Chip("v5e", 197e12, 16 * _GIB, 819e9, 50e9, 2, 4, 112, 3.1e9),
+        Chip("v5p", 459e12, 95 * _GIB, 2765e9, 100e9, 3, 4, 208, 6.25e9),
+        Chip("v6e", 918e12, 32 * _GIB, 1640e9, 100e9, 2, 4, 180, 12.5e9),
+    )
+}
+
+# JAX's names of devices, and their bfloat16 peaks without sparsity.
+_PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A10": 125e12,
+    "NVIDIA A10G": 70e12,
+    "NVIDIA A30": 165e12,
+    "NVIDIA A40": 150e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40": 181e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA GH200": 989e12,
+    "NVIDIA B200": 2250e12,
+}
+
+
+def peak_flops(device_kind: str) -> float:
+    """Operations a second of a device that JAX names so; 0 where it is not known."""
+    matching = [name for name in _PEAKS if device_kind.startswith(name)]
+    return _PEAKS[max(matching, key=len)] if matching else 0.0

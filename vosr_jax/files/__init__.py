@@ -1,0 +1,39 @@
+"""Files on disks and in buckets: one path type, one way to write a file whole."""
+
+from vosr_jax.files.atomic import (
+    create,
+    remove_parts,
+    whole_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from vosr_jax.files.paths import (
+    absolute,
+    is_remote,
+    listing,
+    local_or_epath,
+    reading,
+    reason_of,
+    size_of,
+    to_path,
+    writing,
+)
+
+__all__ = [
+    "absolute",
+    "create",
+    "is_remote",
+    "listing",
+    "local_or_epath",
+    "reading",
+    "reason_of",
+    "remove_parts",
+    "size_of",
+    "to_path",
+    "whole_file",
+    "write_bytes",
+    "write_json",
+    "write_text",
+    "writing",
+]

@@ -1,0 +1,88 @@
+"""Folders for results, and folders that take their name once everything is in them.
+
+An object store has no folders to rename: there the files are uploaded when all are made, and
+those that readers look for first (config.json, manifest.json, args.json) come last.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vosr_jax.errors import UserError
+from vosr_jax.files.paths import filesystem, is_remote, listing, reading, reason_of, writing
+
+_LAST = ("args.json", "config.json", "manifest.json")
+
+
+def make_folder(path: str | os.PathLike) -> None:
+    """Make a folder for results, with those above it.
+
+    Raises:
+      UserError: it cannot be made or written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path} ({error.strerror})") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {path} cannot be written; choose another")
+
+
+@contextmanager
+def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """A local folder to write into, which takes its place when the block ends without an error.
+
+    Yields:
+      Where to write; the folder is there and empty.
+
+    Raises:
+      UserError: the folder exists with something in it, or cannot be written.
+    """
+    if is_remote(folder):
+        if listing(folder):
+            raise UserError(f"{os.fspath(folder)} is not empty; choose another folder")
+        with tempfile.TemporaryDirectory(prefix="vosr-") as place:
+            yield Path(place)
+            _upload(Path(place), os.fspath(folder).rstrip("/"))
+        return
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists and is not empty; choose another folder")
+    draft = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:16]}.partial")
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        if target.exists():
+            target.rmdir()
+        draft.rename(target)
+    except OSError as error:
+        reason = reason_of(error)
+        raise UserError(f"{target} cannot be written ({reason}); choose another folder") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def folder_size(folder: str | os.PathLike) -> int:
+    """Bytes of all files below a folder.
+
+    Raises:
+      UserError: a bucket cannot be read.
+    """
+    if is_remote(folder):
+        with reading(folder):
+            return int(filesystem(folder).du(os.fspath(folder)))
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+
+def _upload(draft: Path, folder: str) -> None:
+    files = [file for file in draft.rglob("*") if file.is_file()]
+    files.sort(key=lambda file: _LAST.index(file.name) if file.name in _LAST else -1)
+    with writing(folder):
+        for file in files:
+            place = f"{folder}/{file.relative_to(draft).as_posix()}"
+            filesystem(folder).put_file(str(file), place)

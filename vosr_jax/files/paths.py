@@ -1,0 +1,219 @@
+"""One path type for disks and buckets: etils.epath, which reads gs:// and s3:// through fsspec.
+
+Buckets are never asked through TensorFlow, whose client takes seconds to import and knows no
+other server than Google's, and never through cached listings, which would hide what another
+writer (tensorstore writes checkpoints past fsspec) has put there since.
+"""
+
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vosr_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from etils import epath
+
+# {scheme: (module that reads it, extra of this package, how credentials are given)}
+_STORES = {
+    "gs": (
+        "gcsfs",
+        "gcs",
+        "log in (gcloud auth application-default login) or name a key file in "
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ),
+    "s3": (
+        "s3fs",
+        "s3",
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    ),
+}
+_UNCACHED = {"use_listings_cache": False}
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is an address in an object store rather than a place on this machine."""
+    return "://" in os.fspath(path)
+
+
+def to_path(path: "str | os.PathLike") -> "epath.Path":
+    """A path of one type, on a disk or in a bucket.
+
+    Nothing is looked up: a bucket that is not there shows at the first use.
+
+    Args:
+      path: `folder/file`, `~/file`, `file:///folder`, `gs://bucket/key` or `s3://bucket/key`.
+
+    Returns:
+      An epath.Path. Of local ones use `size_of` in place of `stat()`, which fails for users
+      without a name.
+
+    Raises:
+      UserError: an address of another kind, one without a bucket, or the package that reads it
+        is missing.
+    """
+    text = os.fspath(path).removeprefix("file://")
+    if "://" not in text:
+        from etils import epath
+
+        return epath.Path(os.path.expanduser(text) if text.startswith("~") else text)
+    scheme, _, place = text.partition("://")
+    if scheme not in _STORES:
+        raise UserError(f"{text} is no address that can be used; give a folder, gs://… or s3://…")
+    if not place.strip("/"):
+        raise UserError(f"{text} names no bucket; write {scheme}://BUCKET/FOLDER")
+    module, extra, _ = _STORES[scheme]
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"{text} needs {module}: pip install 'vosr_jax[{extra}]'")
+    _prepare()
+    from etils import epath
+
+    return epath.Path(text)
+
+
+def local_or_epath(path: "str | os.PathLike") -> Path:
+    """A pathlib.Path of this machine, or the epath.Path of an address, which does as much.
+
+    For code that took a pathlib.Path before and may get either.
+    """
+    return cast(Path, to_path(path)) if is_remote(path) else Path(path)
+
+
+def absolute(path: "str | os.PathLike") -> "epath.Path":
+    """A path from the root on; epath's own `absolute` and `resolve` spoil addresses."""
+    path = to_path(path)
+    return path if is_remote(path) else to_path(os.path.abspath(path))
+
+
+@functools.cache
+def _prepare() -> None:
+    """Point epath at fsspec, and fsspec at the store itself each time."""
+    import fsspec
+    from etils.epath import gpath
+
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    # Whoever used a path before this has made epath remember its choice.
+    forget = getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", None)
+    if forget is not None:
+        forget()
+    for protocol in ("gs", "gcs", "s3"):
+        kept = fsspec.config.conf.setdefault(protocol, {})
+        for key, value in _UNCACHED.items():
+            kept.setdefault(key, value)
+
+
+def filesystem(path: "str | os.PathLike"):
+    """The fsspec filesystem of a remote path, the one that epath uses."""
+    import fsspec
+
+    to_path(path)
+    scheme = os.fspath(path).partition("://")[0]
+    options = {"finalize_on_close": True} if scheme == "gs" else {}
+    return fsspec.filesystem("gcs" if scheme == "gs" else scheme, **options)
+
+
+def listing(path: "str | os.PathLike") -> "list[epath.Path]":
+    """What lies in a folder, by name; nothing where there is no such folder.
+
+    An object store has no folders, only names with slashes; one without names is not there.
+
+    Raises:
+      UserError: it cannot be read, or is a file.
+    """
+    folder = to_path(path)
+    with reading(path):
+        try:
+            return sorted(entry for entry in folder.iterdir() if entry != folder)
+        except FileNotFoundError:
+            if is_remote(path):
+                # A missing bucket is no empty folder.
+                filesystem(path).ls(os.fspath(path).partition("://")[2].partition("/")[0])
+            return []
+
+
+def size_of(path: "epath.Path") -> int:
+    """Bytes of a file.
+
+    Raises:
+      OSError: it is not there.
+    """
+    return path.stat().length if is_remote(path) else os.stat(path).st_size
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong with a file, in a few words."""
+    strerror = getattr(error, "strerror", None)
+    lines = str(strerror or error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+@contextmanager
+def reading(path: "str | os.PathLike") -> Iterator[None]:
+    """Turn what reading a path raises into one sentence.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    with _explained(path, "read", "check the path"):
+        yield
+
+
+@contextmanager
+def writing(path: "str | os.PathLike") -> Iterator[None]:
+    """Turn what writing a path raises into one sentence.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with _explained(path, "written", "check folder and disk"):
+        yield
+
+
+@contextmanager
+def _explained(path: "str | os.PathLike", done: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = os.fspath(path)
+        if not is_remote(text):
+            if not isinstance(error, OSError):
+                raise
+            raise UserError(f"{text} cannot be {done} ({reason_of(error)}); {advice}") from error
+        if not is_of_the_store(error):
+            raise
+        raise UserError(
+            f"{text} cannot be {done} ({reason_of(error)}); {_help(text, error)}"
+        ) from (error)
+
+
+def is_of_the_store(error: Exception) -> bool:
+    """Whether an exception came from the network, the credentials or the store."""
+    home = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or home in (
+        "gcsfs",
+        "s3fs",
+        "aiohttp",
+        "google",
+        "botocore",
+        "aiobotocore",
+        "fsspec",
+    )
+
+
+def _help(text: str, error: Exception) -> str:
+    scheme, _, place = text.partition("://")
+    bucket = place.partition("/")[0]
+    code = str(getattr(error, "code", "") or "")
+    denied = isinstance(error, PermissionError) or code in ("401", "403")
+    unknown = "redential" in f"{type(error).__name__} {error}"
+    if denied or unknown:
+        return f"{_STORES[scheme][2]}, with the right to use {scheme}://{bucket}"
+    if isinstance(error, FileNotFoundError) or code == "404":
+        return f"check that the bucket {bucket} exists and the path is right"
+    return "check the network and try again"

@@ -1,0 +1,203 @@
+"""PNG files taken apart and decoded: all 16 bits, exact transparency (ISO 15948).
+
+Pillow decodes the pixels. It gets a file of nothing but pixels, so that a text or a profile that
+is damaged, large or unknown never costs the photo; the other chunks are read by themselves.
+"""
+
+import dataclasses
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from vosr_jax.files.photo import of_palette
+from vosr_jax.files.png_writing import SIGNATURE, chunk
+
+_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
+_CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGBA: 4}
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_DEFLATES_BY = 1032  # no stream of deflate shrinks by more
+
+
+@dataclasses.dataclass(frozen=True)
+class PngFile:
+    """A PNG's chunks.
+
+    Attributes:
+      size: (width, height).
+      depth: bits a sample.
+      kind: colour type of the header.
+      interlaced: whether it comes in seven passes.
+      chunks: {name: content}, the first of each name but IDAT; texts apart.
+      texts: (name of the chunk, content), in order.
+      data: contents of IDAT.
+      animated: whether there are several frames.
+    """
+
+    size: tuple[int, int]
+    depth: int
+    kind: int
+    interlaced: bool
+    chunks: dict[bytes, bytes]
+    texts: tuple[tuple[bytes, bytes], ...]
+    data: tuple[bytes, ...]
+    animated: bool
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it has no colours."""
+        return self.kind in (_GREY, _GREY_ALPHA)
+
+
+def parse(data: bytes) -> PngFile:
+    """Take a PNG apart.
+
+    Raises:
+      ValueError: no header, an unknown critical chunk, or a damaged one.
+    """
+    first: dict[bytes, bytes] = {}
+    texts, pixels = [], []
+    for name, content in _chunks(data):
+        if name == b"IDAT":
+            pixels.append(content)
+        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+            texts.append((name, content))
+        elif not name[0] & 32 and name not in _CRITICAL:
+            raise ValueError(f"chunk {name.decode()} is not understood")
+        else:
+            first.setdefault(name, content)
+    header = first.get(b"IHDR", b"")
+    if len(header) != 13:
+        raise ValueError("no header")
+    width, height, depth, kind, packing, filtering, interlacing = struct.unpack(">IIBBBBB", header)
+    if packing or filtering or interlacing > 1 or kind not in _CHANNELS or not width or not height:
+        raise ValueError("the header is not understood")
+    frames = struct.unpack(">I", first[b"acTL"][:4])[0] if len(first.get(b"acTL", b"")) == 8 else 1
+    animated = frames > 1 and b"fdAT" in first
+    return PngFile(
+        (width, height),
+        depth,
+        kind,
+        bool(interlacing),
+        first,
+        tuple(texts),
+        tuple(pixels),
+        animated,
+    )
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = len(SIGNATURE)
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        content = data[at + 8 : at + 8 + length]
+        whole = end <= len(data)
+        sound = whole and zlib.crc32(name + content) == struct.unpack(">I", data[end - 4 : end])[0]
+        if not sound and not name.isalpha():
+            raise ValueError("a chunk without a name")
+        if not sound and name in _CRITICAL:
+            if whole:
+                raise ValueError(f"the checksum of a chunk {name.decode()} is wrong")
+            yield name, content  # cut off: the decoder says how much is missing
+            return
+        if not sound and not data[end + 4 : end + 8].isalpha() and end != len(data):
+            # Its length is wrong too: go on at the next chunk that the photo needs.
+            places = [data.find(other, at + 8) for other in (b"PLTE", b"IDAT")]
+            found = [place for place in places if place > 0]
+            if not found:
+                return
+            at = min(found) - 4
+            continue
+        yield name, content
+        if name == b"IEND":
+            return
+        at = end
+
+
+def is_too_short(png: PngFile) -> bool:
+    """Whether so few bytes cannot hold pixels of that size, whatever they are."""
+    width, height = png.size
+    row = (width * png.depth * _CHANNELS[png.kind] + 7) // 8 + 1
+    return row * height > _DEFLATES_BY * (sum(map(len, png.data)) + 64)
+
+
+def decode(png: PngFile) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """(pixels, alpha, whether it is grey).
+
+    Returns:
+      Pixels [H, W, 3], or [H, W] where it is grey; alpha [H, W] or None; both uint8, or uint16
+      where the file has 16 bits.
+
+    Raises:
+      OSError, SyntaxError, ValueError: truncated or damaged.
+    """
+    if png.depth == 16:
+        values = _decode_16_bits(png)
+    else:
+        image = _opened(png)
+        image.load()
+        if png.kind == _PALETTE:
+            return *of_palette(image), False
+        if image.mode == "1":
+            image = image.convert("L")
+        values = np.asarray(image)
+        values = values if values.ndim == 3 else values[..., None]
+    grey = png.is_grey
+    colours = 1 if grey else 3
+    alpha = values[..., colours] if values.shape[2] > colours else _of_key(png, values)
+    return (values[..., 0] if grey else values[..., :3]), alpha, grey
+
+
+def _of_key(png: PngFile, values: np.ndarray) -> np.ndarray | None:
+    """The transparency that a grey or colour file gives to one of its colours."""
+    key = png.chunks.get(b"tRNS", b"")
+    count = values.shape[2]
+    if png.kind not in (_GREY, _RGB) or len(key) != 2 * count:
+        return None
+    deepest = (1 << png.depth) - 1
+    wanted = [value & deepest for value in struct.unpack(f">{count}H", key)]
+    if png.depth < 8:
+        wanted = [value * 255 // deepest for value in wanted]
+    clear = (values == np.array(wanted, values.dtype)).all(-1)
+    return np.where(clear, 0, np.iinfo(values.dtype).max).astype(values.dtype)
+
+
+def _decode_16_bits(png: PngFile) -> np.ndarray:
+    """[H, W, C] uint16. Pillow gives one half of each number at a time, under another name."""
+    if png.kind == _GREY:
+        image = _opened(png)
+        image.load()
+        return np.asarray(image).astype(np.uint16)[..., None]
+    if png.kind == _GREY_ALPHA:
+        halves = _half(png, "RGBA", "RGBA").astype(np.uint16)
+        return halves[..., ::2] << 8 | halves[..., 1::2]
+    mode = "RGB" if png.kind == _RGB else "RGBA"
+    high, low = (_half(png, mode, f"{mode};16{order}") for order in "BL")
+    return high.astype(np.uint16) << 8 | low
+
+
+def _half(png: PngFile, mode: str, raw: str) -> np.ndarray:
+    image = _opened(png)
+    if not image.tile:
+        raise OSError("no pixels")
+    image._mode = mode
+    tile = image.tile[0]
+    image.tile = [tile._replace(args=raw)]
+    image.load()
+    return np.asarray(image)
+
+
+def _opened(png: PngFile):
+    """Pillow's image of the pixels alone."""
+    wanted = [b"IHDR", b"PLTE"]
+    if png.kind == _PALETTE:
+        wanted.append(b"tRNS")
+    parts = [chunk(name, png.chunks[name]) for name in wanted if name in png.chunks]
+    parts += [chunk(b"IDAT", content) for content in png.data]
+    return Image.open(
+        io.BytesIO(SIGNATURE + b"".join(parts) + chunk(b"IEND", b"")), formats=["PNG"]
+    )

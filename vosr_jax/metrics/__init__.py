@@ -1,0 +1,1 @@
+"""Figures of images: arrays in, numbers out."""
