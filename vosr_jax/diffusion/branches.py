@@ -5,16 +5,14 @@ visual keys and values are made once for all steps, the modulation of all steps 
 weak branch, whose visual tokens are all zero, gets its cross-attention as a constant.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from vosr_jax.diffusion.parameterization import VelocityFn
-
-if TYPE_CHECKING:
-    from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.lightning_dit import LightningDiT
 
 
 class Evaluation(NamedTuple):
@@ -52,8 +50,12 @@ class Branches(Protocol):
         time: Any,
         memory: Any,
         constants: Any,
+        extent: Array | None = None,
     ) -> Evaluation:
-        """Ask at one time: `time` is one row of `times`; the latents are [B, h, w, C]."""
+        """Ask at one time: `time` is one row of `times`; the latents are [B, h, w, C].
+
+        extent: [B, 2], how much of each row is latent; see `LightningDiT.denoise`.
+        """
 
 
 class Plain:
@@ -77,8 +79,16 @@ class Plain:
         """The times themselves."""
         return t, r
 
-    def evaluate(self, condition, weak_condition, noisy, time, memory, constants) -> Evaluation:
-        """One call of the network; with a weak condition, both branches in it."""
+    def evaluate(
+        self, condition, weak_condition, noisy, time, memory, constants, extent=None
+    ) -> Evaluation:
+        """One call of the network; with a weak condition, both branches in it.
+
+        Raises:
+          ValueError: with an extent, which only a LightningDiT can heed.
+        """
+        if extent is not None:
+            raise ValueError("a plain network fills its whole rows; leave the extent out")
         tokens, rows = memory, len(condition)
         if weak_condition is not None:
             condition = jnp.concatenate([condition, weak_condition])
@@ -100,7 +110,7 @@ class Remembered:
         are made of. Kept, they save work and take 2 * depth * N * width numbers a row.
     """
 
-    def __init__(self, denoiser: "LightningDiT", *, keep_keys: bool = True):
+    def __init__(self, denoiser: LightningDiT, *, keep_keys: bool = True):
         self._denoiser = denoiser
         self._keep_keys = keep_keys
 
@@ -119,14 +129,15 @@ class Remembered:
         """Modulation by every one of the times."""
         return self._denoiser.time_features(t, r)
 
-    def evaluate(self, condition, weak_condition, noisy, time, memory, constants) -> Evaluation:
+    def evaluate(
+        self, condition, weak_condition, noisy, time, memory, constants, extent=None
+    ) -> Evaluation:
         """One call of the network; with a weak condition, both branches in it."""
         repeated = jnp.zeros(len(condition), bool)
         if weak_condition is None:
-            return Evaluation(
-                self._denoiser.denoise(condition, noisy, time, memory), None, repeated
-            )
+            full = self._denoiser.denoise(condition, noisy, time, memory, extent)
+            return Evaluation(full, None, repeated)
         full, weak = self._denoiser.denoise_both(
-            condition, weak_condition, noisy, time, memory, constants
+            condition, weak_condition, noisy, time, memory, constants, extent
         )
         return Evaluation(full, weak, repeated)

@@ -13,7 +13,7 @@ preconditioning of arXiv 2206.00364, for z_t = (1 - t) x + t eps and x of unit v
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jax import Array
@@ -44,8 +44,8 @@ class Parameterization:
             return hr_latent
         return (hr_latent - lq_latent) / self.residual_scale
 
-    def to_latent(self, endpoint: Array, lq_latent: Array) -> Array:
-        """The inverse of `to_endpoint`."""
+    def to_latent(self, endpoint: Any, lq_latent: Any) -> Any:
+        """The inverse of `to_endpoint`, of arrays of JAX or NumPy."""
         if self.endpoint == "hr":
             return endpoint
         return lq_latent + self.residual_scale * endpoint

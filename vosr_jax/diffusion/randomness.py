@@ -3,7 +3,7 @@
 Whatever the mesh, the accumulation or the batch size, a sample keeps its noise and time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,37 @@ def index_words(index: np.ndarray) -> np.ndarray:
     """int64 [B] sample positions as uint32 [B, 2] (high, low), since devices hold 32 bits."""
     index = np.asarray(index, np.uint64)
     return np.stack([index >> np.uint64(32), index & np.uint64(0xFFFFFFFF)], 1).astype(np.uint32)
+
+
+def words_index(words: np.ndarray) -> np.ndarray:
+    """uint32 [B, 2] from `index_words` as int64 [B] sample positions again."""
+    high, low = np.asarray(words, np.int64).T
+    return (high << 32) | low
+
+
+# Of a sample position below 2^48, what a float32 holds exactly.
+_COLUMNS = ("index_high_rows", "index_low_rows")
+_COLUMN_BITS = 24
+
+
+def index_columns(words: Array) -> dict[str, Array]:
+    """Sample positions as two float32 columns [B], by name.
+
+    Columns of floats are what a compiler sums over the devices together with a step's other
+    metrics; integers would need a collective of their own.
+
+    Args:
+      words: uint32 [B, 2] from `index_words`, positions below 2^48.
+    """
+    high, low = words[:, 0], words[:, 1]
+    columns = (high << (32 - _COLUMN_BITS)) | (low >> _COLUMN_BITS), low & 0xFFFFFF
+    return {name: x.astype(jnp.float32) for name, x in zip(_COLUMNS, columns, strict=True)}
+
+
+def columns_index(columns: Mapping[str, Array]) -> np.ndarray:
+    """int64 [B] sample positions from what `index_columns` gave, among other entries."""
+    high, low = (np.asarray(columns[name]).astype(np.int64) for name in _COLUMNS)
+    return (high << _COLUMN_BITS) | low
 
 
 def row_keys(key: Array, index: Array) -> Array:

@@ -1,20 +1,22 @@
 """Euler samplers: multi-step with guidance, and the one-step kind with an interval's end r.
 
-After the official vosr.py (sample_multistep_fm, sample_onestep), with each run of equal steps
-in one loop and no second branch where guidance does nothing.
+After the official vosr.py (sample_multistep_fm, sample_onestep). What all steps share is computed
+once (`build_context`), each run of equal steps is one loop, and there is no second branch where
+guidance does nothing.
 """
 
 import dataclasses
 import itertools
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from vosr_jax.diffusion.branches import Branches, Plain
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.conditions import GuidanceSettings, weak_condition
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
-from vosr_jax.diffusion.walk import Parts, Whole, advance, prepare, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,121 @@ class SamplerSettings:
         return runs
 
 
+class SamplerContext(NamedTuple):
+    """What all steps share, whatever the latent.
+
+    Attributes:
+      times: [steps + 1] from 1 to 0.
+      features: what the network makes of the times, leading axis steps.
+      constants: what it needs for the weak branch, or None.
+      guidance_scale, weak_strength: [].
+    """
+
+    times: Array
+    features: Any
+    constants: Any
+    guidance_scale: Array
+    weak_strength: Array
+
+    def at(self, step: int | Array) -> "StepContext":
+        """What one step needs of it, of arrays of NumPy or of JAX."""
+        features = jax.tree.map(lambda x: x[step][None], self.features)
+        return StepContext(self.times[step], self.times[step + 1], features, *self[2:])
+
+
+class StepContext(NamedTuple):
+    """What the network calls of one step share.
+
+    Attributes:
+      t, t_next: [], the step's begin and end.
+      features: what the network makes of the times, leading axis 1.
+      constants, guidance_scale, weak_strength: as in SamplerContext.
+    """
+
+    t: Array
+    t_next: Array
+    features: Any
+    constants: Any
+    guidance_scale: Array
+    weak_strength: Array
+
+
+def build_context(branches: Branches, settings: SamplerSettings) -> SamplerContext:
+    """Compute what all steps share."""
+    times = jnp.asarray(settings.times())
+    ends = times[1:] if settings.r_input else None
+    guided = any(guided for guided, _, _ in settings.runs())
+    return SamplerContext(
+        times,
+        branches.times(times[:-1], ends),
+        branches.constants() if guided else None,
+        jnp.float32(settings.guidance_scale),
+        jnp.float32(settings.weak_strength),
+    )
+
+
+def guided_velocity(
+    branches: Branches,
+    form: Parameterization,
+    step: StepContext,
+    memory: Any,
+    condition: Array,
+    noisy: Array,
+    *,
+    guided: bool,
+    extent: Array | None = None,
+) -> tuple[Array, Array]:
+    """Call the network once and mix its branches.
+
+    Args:
+      branches: the network.
+      form: what it predicts.
+      step: from `SamplerContext.at`.
+      memory: from `branches.remember`, of these rows' visual tokens; None without.
+      condition, noisy: [B, h, w, C] latents.
+      guided: whether there is a weak branch.
+      extent: [B, 2], how much of each row is latent; see `LightningDiT.denoise`.
+
+    Returns:
+      (velocity [B, h, w, C], rows that were computed twice [B] bool).
+    """
+    t = jnp.full(len(noisy), step.t)
+    weak = weak_condition(condition, None, step.weak_strength)[0] if guided else None
+    made = branches.evaluate(condition, weak, noisy, step.features, memory, step.constants, extent)
+    velocity = form.velocity(made.full, noisy, t)
+    if made.weak is not None:
+        v_weak = form.velocity(made.weak, noisy, t)
+        velocity = v_weak + step.guidance_scale * (velocity - v_weak)
+    return velocity, made.repeated
+
+
+def euler_step(z: Array, velocity: Array, step: StepContext) -> Array:
+    """z at the step's end."""
+    return z - (step.t - step.t_next) * velocity
+
+
+def run_steps(
+    branches: Branches,
+    form: Parameterization,
+    context: SamplerContext,
+    memory: Any,
+    lq_latent: Array,
+    z: Array,
+    first: int | Array,
+    last: int | Array,
+    *,
+    guided: bool,
+) -> Array:
+    """Do steps first to last - 1, all guided or none, in one loop; arguments as above."""
+
+    def body(number: Array, z: Array) -> Array:
+        step = context.at(number)
+        given = branches, form, step, memory, lq_latent, z
+        return euler_step(z, guided_velocity(*given, guided=guided)[0], step)
+
+    return jax.lax.fori_loop(first, last, body, z)
+
+
 def sample(
     network: VelocityFn | Branches,
     lq_latent: Array,
@@ -82,7 +199,6 @@ def sample(
     *,
     visual_tokens: Array | None = None,
     parameterization: Parameterization | None = None,
-    parts: Parts | None = None,
 ) -> Array:
     """Integrate from noise at t = 1 to a latent at t = 0.
 
@@ -92,19 +208,18 @@ def sample(
       lq_latent: [B, h, w, C], the clean condition.
       noise: [B, h, w, C] standard normal draws.
       settings: steps and guidance.
-      visual_tokens: [B, N, D] where the network has them, or as `parts` wants them.
+      visual_tokens: [B, N, D] where the network has them.
       parameterization: what the network predicts; VOSR's own by default.
-      parts: how the latent is cut into tiles; the whole latent by default.
 
     Returns:
       The restored latent [B, h, w, C].
     """
     form = parameterization or Parameterization()
     branches = network if isinstance(network, Branches) else Plain(network)
-    parts = parts or Whole()
-    task = prepare(branches, parts, settings, lq_latent, visual_tokens)
-    walk = start(noise)
+    context = build_context(branches, settings)
+    memory = None if visual_tokens is None else branches.remember(visual_tokens)
+    z = noise
     for guided, first, last in settings.runs():
-        questions = first * parts.count, last * parts.count
-        walk = advance(branches, parts, form, task, walk, *questions, guided=guided)
-    return form.to_latent(walk.z, lq_latent)
+        given = branches, form, context, memory, lq_latent, z, first, last
+        z = run_steps(*given, guided=guided)
+    return form.to_latent(z, lq_latent)

@@ -5,7 +5,7 @@ and a weak branch. `PlainField` is the plain formula, for any function; `Network
 work for a LightningDiT.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,7 @@ from flax import nnx
 from jax import Array
 
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
-
-if TYPE_CHECKING:
-    from vosr_jax.models.lightning_dit import LightningDiT, TokenMemory
+from vosr_jax.models.lightning_dit import LightningDiT, TokenMemory
 
 
 @runtime_checkable
@@ -103,14 +101,14 @@ class NetworkField:
       form: what its output stands for.
     """
 
-    def __init__(self, network: "LightningDiT", form: Parameterization):
+    def __init__(self, network: LightningDiT, form: Parameterization):
         self._network, self._form = network, form
 
     def __call__(self, condition, z_t, t, visual_tokens=None, r=None) -> Array:
         output = self._network(condition, z_t, t, visual_tokens, r)
         return self._form.velocity(output, z_t, t)
 
-    def remember(self, visual_tokens: Array | None) -> "TokenMemory | None":
+    def remember(self, visual_tokens: Array | None) -> TokenMemory | None:
         """Every block's keys and values."""
         return self._network.token_memory(self._network.token_context(visual_tokens))
 

@@ -2,19 +2,36 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
+from vosr_jax.models.cudnn_attention import (
+    cudnn_attention,
+    cudnn_fits,
+    cudnn_has_gradient,
+    kept_of_cudnn,
+)
+from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.head_attention import head_attention, worth_it
 from vosr_jax.models.layers import matmul_precision
 from vosr_jax.models.splash_attention import splash_attention, splash_fits
 
-# Name of attention's results for rematerialization policies.
+# Name of attention's results for rematerialization policies; every implementation gives it.
 ATTENTION = "attention"
 # (query, key, value) as in `plain_attention`.
 Attention = Callable[[Array, Array, Array], Array]
+
+
+def keep_attention() -> Callable[..., bool]:
+    """The rematerialization policy that keeps what attention gives, whichever computes it."""
+    policies = jax.checkpoint_policies
+    return policies.save_from_both_policies(
+        policies.save_only_these_names(ATTENTION), kept_of_cudnn
+    )
 
 
 def plain_attention(query: Array, key: Array, value: Array) -> Array:
@@ -33,7 +50,35 @@ def plain_attention(query: Array, key: Array, value: Array) -> Array:
         "bnhd,bmhd->bhnm", query, key, precision=precision, preferred_element_type=jnp.float32
     )
     weights = jax.nn.softmax(scores / math.sqrt(query.shape[-1]), axis=-1).astype(value.dtype)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights, value, precision=precision)
+    out = jnp.einsum("bhnm,bmhd->bnhd", weights, value, precision=precision)
+    return checkpoint_name(out, ATTENTION)
+
+
+def masked_attention(query: Array, key: Array, value: Array, live: Array) -> Array:
+    """`plain_attention` to those keys that are live, one head after another.
+
+    Args:
+      query: [B, N, heads, d].
+      key, value: [B, M, heads, d].
+      live: [B, M] bool, at least one in every row.
+
+    Returns:
+      [B, N, heads, d] in the query's dtype.
+    """
+    precision = matmul_precision(query.dtype)
+    bias = jnp.where(live, 0.0, -jnp.inf)[:, None]
+
+    def one(head: tuple[Array, Array, Array]) -> Array:
+        query, key, value = head
+        scores = jnp.einsum(
+            "bnd,bmd->bnm", query, key, precision=precision, preferred_element_type=jnp.float32
+        )
+        scores = scores / math.sqrt(query.shape[-1]) + bias
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        return jnp.einsum("bnm,bmd->bnd", weights, value, precision=precision)
+
+    heads = tuple(jnp.moveaxis(x, 2, 0) for x in (query, key, value))
+    return jnp.moveaxis(jax.lax.map(one, heads), 0, 2)
 
 
 def attention(query: Array, key: Array, value: Array) -> Array:
@@ -41,20 +86,27 @@ def attention(query: Array, key: Array, value: Array) -> Array:
     platform = jax.default_backend()
     if platform == "cpu" and worth_it(query, key):
         # A process on CPU also compiles for hardware that is elsewhere.
-        return jax.lax.platform_dependent(
+        out = jax.lax.platform_dependent(
             query, key, value, cpu=head_attention, default=plain_attention
         )
+        return checkpoint_name(out, ATTENTION)
     return attention_on(platform)(query, key, value)
 
 
-def attention_on(platform: str) -> Attention:
-    """The best implementation for a platform: "tpu", "gpu", "cpu"; it sees one device's share.
+def attention_on(platform: str, gpu: Gpu | None = None) -> Attention:
+    """The best implementation for a platform; it sees one device's share.
 
-    On TPU lengths that are multiples of 128 go to the splash kernel, on GPU half precision to
-    cuDNN's fused one; on CPU long ones are taken head by head. Everywhere else XLA compiles the
-    formula. Forward-mode derivatives need `plain_attention`.
+    On TPU lengths that are multiples of 128 go to the splash kernel, on NVIDIA's GPUs half
+    precision to cuDNN's fused one where `cudnn_fits`; on CPU long ones are taken head by head.
+    Everywhere else XLA compiles the formula. Forward-mode derivatives need `plain_attention`.
+
+    Args:
+      platform: "tpu", "gpu" or "cpu".
+      gpu: what it is; None asks this process's own.
     """
-    return {"tpu": _on_tpu, "gpu": _on_gpu, "cpu": _on_cpu}.get(platform, plain_attention)
+    if platform in GPU_PLATFORMS:
+        return _gpu_attention(gpu or local_gpu())
+    return {"tpu": _on_tpu, "cpu": _on_cpu}.get(platform, plain_attention)
 
 
 def _on_cpu(query: Array, key: Array, value: Array) -> Array:
@@ -70,7 +122,27 @@ def _on_tpu(query: Array, key: Array, value: Array) -> Array:
     return plain_attention(query, key, value)
 
 
-def _on_gpu(query: Array, key: Array, value: Array) -> Array:
-    if query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] <= 128:
-        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-    return plain_attention(query, key, value)
+@lru_cache
+def _gpu_attention(gpu: Gpu) -> Attention:
+    # One object a GPU: networks that differ in it are compiled again.
+    return partial(_on_gpu, gpu)
+
+
+def _on_gpu(gpu: Gpu, query: Array, key: Array, value: Array) -> Array:
+    if not cudnn_fits(query, key, value, gpu):
+        return plain_attention(query, key, value)
+    if cudnn_has_gradient(query, key):
+        return cudnn_attention(query, key, value)
+    return _cudnn_forward_only(query, key, value)
+
+
+@jax.custom_vjp
+def _cudnn_forward_only(query: Array, key: Array, value: Array) -> Array:
+    """cuDNN's, or where a gradient is wanted the formula."""
+    return cudnn_attention(query, key, value)
+
+
+_cudnn_forward_only.defvjp(
+    lambda query, key, value: jax.vjp(plain_attention, query, key, value),
+    lambda pull, gradient: pull(gradient),
+)

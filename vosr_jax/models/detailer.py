@@ -4,7 +4,10 @@ Where a token covers many pixels, a linear map to and from patches leaves a grid
 the tokens' width on fine grain. A stem of convolutions before the patches and a head of
 convolutions after them, joined by a skip, see across patch borders and carry the grain.
 Time scales and shifts their features, so that noise passes at small t and none at t = 1.
-The official network has neither; it works on the latents of a learned autoencoder.
+Where the latent is a picture whose squares of pixels became channels, the head can end at the
+pixels themselves: convolutions that are the same at every pixel smooth the weave that channels
+drawn side by side would leave.
+The official network has none of it; it works on the latents of a learned autoencoder.
 """
 
 import jax
@@ -14,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from vosr_jax.models.layers import Conv, Linear
+from vosr_jax.models.patches import patchify, unpatchify
 
 
 class ResidualConv(nnx.Module):
@@ -27,11 +31,46 @@ class ResidualConv(nnx.Module):
         self.second = Conv(width, width, rngs=rngs, init="zeros")
         self.modulation = Linear(time_width, (3, width), rngs=rngs, init="zeros")
 
-    def __call__(self, x: Array, modulation: Array, dtype: DTypeLike) -> Array:
+    def __call__(
+        self, x: Array, modulation: Array, dtype: DTypeLike, live: Array | None = None
+    ) -> Array:
         parts = modulation.astype(dtype)[:, :, None, None]
         scale, shift, gate = parts[:, 0], parts[:, 1], parts[:, 2]
-        y = self.first(jax.nn.silu(x * (1 + scale) + shift), dtype)
-        return x * (1 + gate) + self.second(jax.nn.silu(y), dtype)
+        y = self.first(within(live, jax.nn.silu(x * (1 + scale) + shift)), dtype)
+        return x * (1 + gate) + self.second(within(live, jax.nn.silu(y)), dtype)
+
+
+class PixelHead(nnx.Module):
+    """Features of the latent's pixels to the picture's pixels, and back to the latent's layout.
+
+    All pixels of a square start alike, so that no weave is there before one is learned.
+
+    Args:
+      inputs: channels of the features.
+      outputs: channels of the latent, scale^2 times those of a pixel.
+      width: channels at the pixels.
+      scale: pixels on the side of a square.
+      rngs: source of the initial kernels; the last convolution starts at zero.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, scale: int, *, rngs: nnx.Rngs):
+        self.scale = scale
+        one = Conv(inputs, width, rngs=rngs)
+        self.spread = Conv(inputs, width * scale**2, rngs=rngs, init="zeros")
+        self.spread.kernel = nnx.Param(jnp.tile(one.kernel[...], (1, 1, 1, scale**2)))
+        self.refine = Conv(width, width, rngs=rngs)
+        self.out = Conv(width, outputs // scale**2, rngs=rngs, init="zeros")
+
+    def __call__(self, features: Array, dtype: DTypeLike, live: Array | None = None) -> Array:
+        """[B, h, w, inputs] to [B, h, w, outputs]."""
+        batch, height, width, _ = features.shape
+        spread = self.spread(within(live, features), dtype).reshape(batch, height * width, -1)
+        pixels = unpatchify(spread, (height, width), self.scale)
+        if live is not None:
+            live = jnp.repeat(jnp.repeat(live, self.scale, axis=1), self.scale, axis=2)
+        pixels = pixels + self.refine(within(live, jax.nn.silu(pixels)), dtype)
+        pixels = self.out(within(live, jax.nn.silu(pixels)), dtype)
+        return patchify(pixels, self.scale).reshape(batch, height, width, -1)
 
 
 class Detailer(nnx.Module):
@@ -42,6 +81,9 @@ class Detailer(nnx.Module):
       outputs: channels of the prediction.
       width: channels of the features.
       blocks: residual blocks of the head.
+      stem_blocks: residual blocks of the stem.
+      pixel_width: channels of the head's end at the pixels; 0 ends at the latent's.
+      pixel_scale: pixels on the side of a latent pixel.
       time_width: channels of the time embedding.
       rngs: source of the initial kernels; the last convolution starts at zero.
     """
@@ -51,30 +93,68 @@ class Detailer(nnx.Module):
         inputs: int,
         outputs: int,
         width: int,
-        blocks: int,
         time_width: int,
         *,
+        blocks: int,
+        stem_blocks: int = 1,
+        pixel_width: int = 0,
+        pixel_scale: int = 1,
         rngs: nnx.Rngs,
     ):
+        def residual(count: int) -> list[ResidualConv]:
+            return [ResidualConv(width, time_width, rngs=rngs) for _ in range(count)]
+
         self.embed = Conv(inputs, width, rngs=rngs)
         self.refine = ResidualConv(width, time_width, rngs=rngs)
-        self.blocks = nnx.List([ResidualConv(width, time_width, rngs=rngs) for _ in range(blocks)])
-        self.out = Conv(width, outputs, rngs=rngs, init="zeros")
+        self.blocks = nnx.List(residual(blocks))
+        self.stem_blocks = nnx.List(residual(stem_blocks - 1))
+        if pixel_width:
+            self.out: Conv | PixelHead = PixelHead(
+                width, outputs, pixel_width, pixel_scale, rngs=rngs
+            )
+        else:
+            self.out = Conv(width, outputs, rngs=rngs, init="zeros")
 
     def modulations(self, time: Array, dtype: DTypeLike) -> list[Array]:
-        """[B, 3, width] of the stem and of every block of the head; time [B, time_width]."""
+        """[B, 3, width] of every block of stem and head, in that order; time [B, time_width]."""
         time = jax.nn.silu(time)
-        return [block.modulation(time, dtype) for block in (self.refine, *self.blocks)]
+        blocks = (self.refine, *self.stem_blocks, *self.blocks)
+        return [block.modulation(time, dtype) for block in blocks]
 
-    def stem(self, pair: Array, modulations: list[Array], dtype: DTypeLike) -> Array:
-        """[B, h, w, inputs] to features [B, h, w, width]."""
-        return self.refine(self.embed(pair, dtype), modulations[0], dtype)
+    def stem(
+        self, pair: Array, modulations: list[Array], dtype: DTypeLike, live: Array | None = None
+    ) -> Array:
+        """[B, h, w, inputs] to features [B, h, w, width].
+
+        live: [B, h, w, 1], 0 where the picture ends, so that it is seen to end there; None: all.
+        """
+        y = self.embed(within(live, pair), dtype)
+        for block, modulation in zip((self.refine, *self.stem_blocks), modulations, strict=False):
+            y = block(y, modulation, dtype, live)
+        return y
 
     def head(
-        self, features: Array, decoded: Array, modulations: list[Array], dtype: DTypeLike
+        self,
+        features: Array,
+        decoded: Array,
+        modulations: list[Array],
+        dtype: DTypeLike,
+        live: Array | None = None,
     ) -> Array:
-        """Stem features and the transformer's output, both [B, h, w, width], to [.., outputs]."""
+        """Stem features and the transformer's output, both [B, h, w, width], to [.., outputs].
+
+        live: as in `stem`.
+        """
         y = features + decoded
-        for block, modulation in zip(self.blocks, modulations[1:], strict=True):
-            y = block(y, modulation, dtype)
-        return self.out(jax.nn.silu(y), dtype).astype(jnp.float32)
+        of_head = modulations[1 + len(self.stem_blocks) :]
+        for block, modulation in zip(self.blocks, of_head, strict=True):
+            y = block(y, modulation, dtype, live)
+        y = jax.nn.silu(y)
+        if isinstance(self.out, PixelHead):
+            return self.out(y, dtype, live).astype(jnp.float32)
+        return self.out(within(live, y), dtype).astype(jnp.float32)
+
+
+def within(live: Array | None, x: Array) -> Array:
+    """x, zero where it is not live: what a zero-padded convolution sees beyond the edge."""
+    return x if live is None else x * live

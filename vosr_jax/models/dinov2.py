@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from vosr_jax.models.attention import attention
 from vosr_jax.models.bicubic import bicubic_matrix
+from vosr_jax.models.initial import normal
 from vosr_jax.models.layers import LayerNorm, Linear
 from vosr_jax.models.parameters import Prepare, prepared
 
@@ -125,8 +126,8 @@ class DINOv2(nnx.Module):
         width, patch = settings.width, settings.patch_size
         self.patch = Linear(patch * patch * 3, width, rngs=rngs, init="normal")
         grid = (settings.grid, settings.grid, width)
-        self.position_grid = nnx.Param(0.02 * jax.random.normal(rngs.params(), grid))
-        self.position_cls = nnx.Param(0.02 * jax.random.normal(rngs.params(), (width,)))
+        self.position_grid = nnx.Param(normal(rngs, grid, 0.02))
+        self.position_cls = nnx.Param(normal(rngs, (width,), 0.02))
         self.cls_token = nnx.Param(jnp.zeros(width))
         if settings.registers:
             self.register_tokens = nnx.Param(jnp.zeros((settings.registers, width)))

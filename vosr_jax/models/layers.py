@@ -5,7 +5,9 @@ returns that dtype; norms compute their statistics in float32 whatever they are 
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,10 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero, linear_call
 from jax.typing import DTypeLike
 
+from vosr_jax.models.initial import normal, xavier_uniform
 
-def xavier_uniform(key: Array, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
-    """U(-a, a) with a = sqrt(6 / (fan_in + fan_out)); the fans are those of the fused matrix."""
-    bound = math.sqrt(6.0 / (fan_in + fan_out))
-    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+Network = TypeVar("Network")
+Padding = str | Sequence[tuple[int, int]]
 
 
 def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
@@ -35,6 +36,13 @@ def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
 def _contract_last(x: Array, kernel: Array) -> Array:
     dimensions = (((x.ndim - 1,), (0,)), ((), ()))
     return jax.lax.dot_general(x, kernel, dimensions, precision=matmul_precision(x.dtype))
+
+
+def _summed_in(dtype: DTypeLike, x: Array, kernel: Array) -> Array:
+    """x by a kernel of a shorter type, multiplied in that and summed in dtype."""
+    dimensions = (((x.ndim - 1,), (0,)), ((), ()))
+    x = x.astype(kernel.dtype)
+    return jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=jnp.dtype(dtype))
 
 
 @jax.custom_jvp
@@ -99,16 +107,19 @@ class Linear(nnx.Module):
         shape = (outputs,) if isinstance(outputs, int) else tuple(outputs)
         real = (*shape[:-1], live or shape[-1])
         if init == "xavier":
-            kernel = xavier_uniform(rngs.params(), (inputs, *real), inputs, math.prod(real))
+            kernel = xavier_uniform(rngs, (inputs, *real), inputs, math.prod(real))
         elif init == "normal":
-            kernel = 0.02 * jax.random.normal(rngs.params(), (inputs, *real))
+            kernel = normal(rngs, (inputs, *real), 0.02)
         else:
             kernel = jnp.zeros((inputs, *real))
         padding = [(0, 0)] * (len(shape)) + [(0, shape[-1] - real[-1])]
         self.kernel = nnx.Param(jnp.pad(kernel, padding))
         self.bias = nnx.Param(jnp.zeros(shape))
+        self.product_dtype: jnp.dtype | None = None
 
     def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
+        if self.product_dtype is not None:
+            return _summed_in(dtype, x, self.kernel[...]) + self.bias[...].astype(dtype)
         product = linear_product(x.astype(dtype), self.kernel[...])
         return product + self.bias[...].astype(dtype)
 
@@ -119,22 +130,47 @@ class Conv(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs, init: str = "xavier"):
         shape = (3, 3, inputs, outputs)
         if init == "xavier":
-            kernel = xavier_uniform(rngs.params(), shape, 9 * inputs, 9 * outputs)
+            kernel = xavier_uniform(rngs, shape, 9 * inputs, 9 * outputs)
         else:
             kernel = jnp.zeros(shape)
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros(outputs))
+        self.product_dtype: jnp.dtype | None = None
 
-    def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        dtype: DTypeLike = jnp.float32,
+        *,
+        stride: int = 1,
+        padding: Padding = "SAME",
+    ) -> Array:
+        """Convolve [B, H, W, inputs] in dtype, unless `products_in` chose another for products."""
+        product = self.product_dtype or jnp.dtype(dtype)
         y = jax.lax.conv_general_dilated(
-            x.astype(dtype),
-            self.kernel[...].astype(dtype),
-            window_strides=(1, 1),
-            padding="SAME",
+            x.astype(product),
+            self.kernel[...].astype(product),
+            window_strides=(stride, stride),
+            padding=padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=matmul_precision(dtype),
+            precision=matmul_precision(product),
+            preferred_element_type=jnp.dtype(dtype),
         )
         return y + self.bias[...].astype(dtype)
+
+
+def products_in(network: Network, dtype: DTypeLike) -> Network:
+    """The same network whose convolutions and linear maps multiply in another type.
+
+    Kernels are stored in it; products are summed, and everything between them is computed, as
+    before. For networks whose layers are asked for float32.
+    """
+    other = nnx.merge(*nnx.split(network), copy=True)
+    for _, module in nnx.iter_modules(cast(nnx.Module, other)):
+        if isinstance(module, Conv | Linear):
+            module.product_dtype = jnp.dtype(dtype)
+            module.kernel = nnx.Param(module.kernel[...].astype(dtype))
+    return other
 
 
 class RMSNorm(nnx.Module):

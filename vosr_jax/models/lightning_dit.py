@@ -13,14 +13,14 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import ATTENTION, Attention, attention
+from vosr_jax.models.attention import Attention, attention, keep_attention
 from vosr_jax.models.detailer import Detailer
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
 from vosr_jax.models.lightning_dit_block import Block, CrossAttention, Mlp, TokenMemory, token_norm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
 from vosr_jax.models.parameters import Prepare, prepared
 from vosr_jax.models.patches import patchify, unpatchify
-from vosr_jax.models.rotary import rotary_table
+from vosr_jax.models.rotary import RotaryTable, rotary_table, rotary_table_within
 
 __all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "TokenMemory"]
 
@@ -106,11 +106,7 @@ class LightningDiT(nnx.Module):
             self.token_norm, self.token_mlp = None, None
         self.blocks = _stacked_blocks(settings, rngs, attention)
         self.final = FinalLayer(settings, patch_area * (detail or single), rngs=rngs)
-        self.detailer = (
-            Detailer(pair, single, detail, settings.detail_blocks, width, rngs=rngs)
-            if detail
-            else None
-        )
+        self.detailer = _detailer(settings, rngs) if detail else None
 
     def __call__(
         self,
@@ -212,6 +208,7 @@ class LightningDiT(nnx.Module):
         noisy: Array,
         time: TimeFeatures,
         memory: TokenMemory | Array | None = None,
+        extent: Array | None = None,
     ) -> Array:
         """The same as a call, from what can be computed beforehand.
 
@@ -220,6 +217,9 @@ class LightningDiT(nnx.Module):
           time: of B times, or of one for all rows.
           memory: `token_memory`, or `token_context`, from which each block then makes its keys
             and values anew; None for a network without tokens.
+          extent: [B, 2] int32, rows and columns, multiples of the patch, that hold a latent; the
+            rest is filling and its output means nothing. The latent's output is what it alone
+            would give, so one compiled program serves latents of many sizes. None: all.
 
         Returns:
           [B, h, w, C] float32.
@@ -227,7 +227,7 @@ class LightningDiT(nnx.Module):
         Raises:
           ValueError: a side is no multiple of the patch, or shapes disagree.
         """
-        return self._denoise(condition, noisy, time, memory, None)
+        return self._denoise(condition, noisy, time, memory, None, extent)
 
     def denoise_both(
         self,
@@ -237,12 +237,13 @@ class LightningDiT(nnx.Module):
         time: TimeFeatures,
         memory: TokenMemory | Array | None = None,
         constant: Array | None = None,
+        extent: Array | None = None,
     ) -> tuple[Array, Array]:
         """Full and weak branch in one batch: the weak one's visual tokens are zero.
 
         Args:
           condition, weak_condition, noisy: [B, h, w, C].
-          time, memory: as in `denoise`, of B rows.
+          time, memory, extent: as in `denoise`, of B rows.
           constant: `constant_memory`; needed where memory is.
 
         Returns:
@@ -257,7 +258,8 @@ class LightningDiT(nnx.Module):
         pairs = jnp.stack([condition, weak_condition], 1).reshape(-1, *condition.shape[1:])
         if time.blocks.shape[0] > 1:
             time = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), time)
-        both = self._denoise(pairs, jnp.repeat(noisy, 2, axis=0), time, memory, constant)
+        extent = None if extent is None else jnp.repeat(extent, 2, axis=0)
+        both = self._denoise(pairs, jnp.repeat(noisy, 2, axis=0), time, memory, constant, extent)
         both = both.reshape(-1, 2, *noisy.shape[1:])
         return both[:, 0], both[:, 1]
 
@@ -273,19 +275,20 @@ class LightningDiT(nnx.Module):
         Raises:
           ValueError: as in `denoise`.
         """
-        _, x, grid = self._embedded(condition, noisy, time, memory)
+        _, x, grid = self._embedded(condition, noisy, time, memory, None)
         return cast(Array, self._run_blocks(x, time.blocks, grid, memory, keep=True)[1])
 
-    def _denoise(self, condition, noisy, time: TimeFeatures, memory, constant) -> Array:
+    def _denoise(self, condition, noisy, time: TimeFeatures, memory, constant, extent) -> Array:
         s = self.settings
-        features, x, grid = self._embedded(condition, noisy, time, memory)
-        x = self._run_blocks(x, time.blocks, grid, memory, constant)[0]
+        live = None if extent is None else _live(noisy.shape[1:3], extent)[..., None]
+        features, x, grid = self._embedded(condition, noisy, time, memory, live)
+        x = self._run_blocks(x, time.blocks, grid, memory, constant, extent)[0]
         y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
         if self.detailer is not None:
-            y = self.detailer.head(features, y, time.detail, self.dtype)
+            y = self.detailer.head(features, y, time.detail, self.dtype, live)
         return y.astype(jnp.float32)
 
-    def _embedded(self, condition, noisy, time: TimeFeatures, memory):
+    def _embedded(self, condition, noisy, time: TimeFeatures, memory, live):
         """(features on the latent's pixels, tokens, the tokens' grid)."""
         s = self.settings
         _check_latents(s, condition, noisy)
@@ -293,23 +296,37 @@ class LightningDiT(nnx.Module):
             raise ValueError(f"memory must be given exactly if token_width={s.token_width}")
         features = jnp.concatenate([condition, noisy], -1)
         if self.detailer is not None:
-            features = self.detailer.stem(features, time.detail, self.dtype)
+            features = self.detailer.stem(features, time.detail, self.dtype, live)
         grid = (noisy.shape[1] // s.patch_size, noisy.shape[2] // s.patch_size)
         x = self.patch_embed(patchify(features, s.patch_size), self.dtype)
         return features, x.astype(self.stream_dtype), grid
 
     def _run_blocks(
-        self, x: Array, modulation: Array, grid, memory, constant=None, *, keep: bool = False
+        self,
+        x: Array,
+        modulation: Array,
+        grid,
+        memory,
+        constant=None,
+        extent=None,
+        *,
+        keep: bool = False,
     ) -> tuple[Array, Array | None]:
         """All blocks in one scan, and what each gives where that is kept.
 
         Where constant is given, every second row gets it.
         """
         s = self.settings
-        table = None
-        if s.rotary:
-            side = s.latent_size // s.patch_size
-            table = rotary_table(grid, side, s.head_width, rescale=s.rescale_positions)
+        table: RotaryTable | None = None
+        live = None
+        side, rescale = s.latent_size // s.patch_size, s.rescale_positions
+        if extent is not None:
+            extent = extent // s.patch_size
+            live = _live(grid, extent).reshape(len(extent), -1)
+        if s.rotary and extent is None:
+            table = rotary_table(grid, side, s.head_width, rescale=rescale)
+        elif s.rotary:
+            table = rotary_table_within(grid, extent, side, s.head_width, rescale=rescale)
         graph, stacked = nnx.split(self.blocks)
         kept = memory if isinstance(memory, TokenMemory) else None
 
@@ -320,7 +337,7 @@ class LightningDiT(nnx.Module):
             if block.cross_attn is not None and memory is not None:
                 read = block.cross_attn.remember(memory, self.dtype) if kept is None else kept
                 cross = partial(_attend, block.cross_attn, read, constant, self.dtype)
-            y = block(x, modulation, cross, table, self.dtype)
+            y = block(x, modulation, cross, table, self.dtype, live)
             return y, y if keep else None
 
         scanned = (stacked, kept, constant)
@@ -337,12 +354,32 @@ class LightningDiT(nnx.Module):
         return jax.lax.map(of_one, stacked)
 
 
+def _live(sides: tuple[int, int], extent: Array) -> Array:
+    """[B, rows, columns] bool, true within each row's extent [B, 2]."""
+    rows, columns = (jnp.arange(side) < extent[:, i, None] for i, side in enumerate(sides))
+    return rows[:, :, None] & columns[:, None]
+
+
 def _attend(cross_attn: CrossAttention, memory, constant: Array | None, dtype, x: Array) -> Array:
     """Every row's cross-attention, or every first one's of two where the second gets constant."""
     if constant is None:
         return cross_attn.attend(x, memory, dtype)
     full = cross_attn.attend(x.reshape(-1, 2, *x.shape[1:])[:, 0], memory, dtype)
     return jnp.stack([full, jnp.broadcast_to(constant, full.shape)], 1).reshape(x.shape)
+
+
+def _detailer(s: LightningDiTSettings, rngs: nnx.Rngs) -> Detailer:
+    return Detailer(
+        2 * s.latent_channels,
+        s.latent_channels,
+        s.detail_width,
+        s.width,
+        blocks=s.detail_blocks,
+        stem_blocks=s.detail_stem_blocks,
+        pixel_width=s.pixel_width,
+        pixel_scale=s.pixel_scale,
+        rngs=rngs,
+    )
 
 
 def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs, attention: Attention) -> Block:
@@ -360,7 +397,7 @@ def _rematerialized(body, remat: Remat):
     policies = jax.checkpoint_policies
     policy = {
         "full": None,
-        "attention": policies.save_only_these_names(ATTENTION),
+        "attention": keep_attention(),
         "dots": policies.dots_with_no_batch_dims_saveable,
         "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
     }[remat]

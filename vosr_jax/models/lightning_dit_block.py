@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import ATTENTION, Attention, attention
+from vosr_jax.models.attention import Attention, attention, masked_attention
+from vosr_jax.models.initial import normal
 from vosr_jax.models.layers import LayerNorm, Linear, RMSNorm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
 from vosr_jax.models.rotary import rotate
@@ -31,13 +31,17 @@ class SelfAttention(nnx.Module):
         self.k_norm = norm(head_width) if settings.qk_norm else None
         self.proj = Linear(settings.width, settings.width, rngs=rngs)
 
-    def __call__(self, x: Array, table, dtype: DTypeLike) -> Array:
+    def __call__(self, x: Array, table, dtype: DTypeLike, live: Array | None = None) -> Array:
+        """x [B, N, width]; only tokens that are live, [B, N] bool, are attended to."""
         query, key, value = jnp.moveaxis(self.qkv(x, dtype), 2, 0)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        y = checkpoint_name(self.attention(query, key, value), ATTENTION)
+        if live is None:
+            y = self.attention(query, key, value)
+        else:
+            y = masked_attention(query, key, value, live)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
 
@@ -85,7 +89,7 @@ class CrossAttention(nnx.Module):
         if self.q_norm is not None:
             query = self.q_norm(query).astype(dtype)
         query = query.reshape(memory.keys.shape[0], -1, *query.shape[2:])
-        y = checkpoint_name(self.attention(query, memory.keys, memory.values), ATTENTION)
+        y = self.attention(query, memory.keys, memory.values)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
     def constant(self, context: Array, dtype: DTypeLike) -> Array:
@@ -144,8 +148,7 @@ class Block(nnx.Module):
             self.mlp: SwiGLU | Mlp = SwiGLU(settings, rngs=rngs)
         else:
             self.mlp = Mlp(width, int(width * settings.mlp_ratio), width, rngs=rngs)
-        table = jax.random.normal(rngs.params(), (6, width)) / math.sqrt(width)
-        self.scale_shift_table = nnx.Param(table)
+        self.scale_shift_table = nnx.Param(normal(rngs, (6, width)) / math.sqrt(width))
         has_tokens = settings.token_width is not None
         self.cross_attn = (
             CrossAttention(settings, rngs=rngs, attention=attention) if has_tokens else None
@@ -158,14 +161,18 @@ class Block(nnx.Module):
         cross: Callable[[Array], Array] | None,
         table,
         dtype: DTypeLike,
+        live: Array | None = None,
     ) -> Array:
-        """One block; `cross` is what stands for its cross-attention, in whichever form."""
+        """One block; `cross` is what stands for its cross-attention, in whichever form.
+
+        live: [B, N] bool, the tokens that there are; None: all.
+        """
         # modulation: [B, 6, width], one for all blocks; each block adds its own table.
         parts = self.scale_shift_table[...].astype(modulation.dtype) + modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=1)
         stream = x.dtype
         y = self.norm1(x).astype(stream) * (1 + scale1) + shift1
-        x = (x + gate1 * self.attn(y, table, dtype)).astype(stream)
+        x = (x + gate1 * self.attn(y, table, dtype, live)).astype(stream)
         if cross is not None:
             x = (x + cross(x)).astype(stream)
         y = self.norm2(x).astype(stream) * (1 + scale2) + shift2

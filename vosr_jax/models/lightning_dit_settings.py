@@ -27,6 +27,10 @@ class LightningDiTSettings:
       detail_width: channels of the convolutional detailer around the transformer; 0, as in
         the official network, has none.
       detail_blocks: residual blocks of the detailer's head.
+      detail_stem_blocks: residual blocks of its stem.
+      pixel_width: channels of the detailer's last convolutions, which see the pixels of a latent
+        that is a rearranged picture; 0 has none.
+      pixel_scale: pixels on the side of a pixel of such a latent.
     """
 
     latent_channels: int = 4
@@ -47,6 +51,9 @@ class LightningDiTSettings:
     swiglu_multiple: int = 1
     detail_width: int = 0
     detail_blocks: int = 2
+    detail_stem_blocks: int = 1
+    pixel_width: int = 0
+    pixel_scale: int = 1
 
     @classmethod
     def vosr_0_5b(cls, **changes) -> "LightningDiTSettings":

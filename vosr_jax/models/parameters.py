@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 import jax
 from flax import nnx
 
+from vosr_jax.models.initial import shapes_only
+
 Net = TypeVar("Net", bound=nnx.Module)
 # What becomes of a parameter, given its dotted path, before a scanned block reads it.
 Prepare = Callable[[str, jax.Array], jax.Array]
@@ -17,10 +19,11 @@ Prepare = Callable[[str, jax.Array], jax.Array]
 
 def flatten(module: nnx.Module) -> dict[str, jax.Array]:
     """All parameters by dotted path."""
-    return {_name(path): variable[...] for path, variable in nnx.to_flat_state(nnx.state(module))}
+    return {dotted(path): variable[...] for path, variable in nnx.to_flat_state(nnx.state(module))}
 
 
-def _name(path: tuple) -> str:
+def dotted(path: tuple) -> str:
+    """A parameter's path as its name."""
     return ".".join(str(part) for part in path)
 
 
@@ -35,7 +38,7 @@ def prepared(parameters: nnx.State, prepare: Prepare | None, parent: str) -> nnx
     if prepare is None:
         return parameters
     flat = [
-        (path, variable.replace(prepare(f"{parent}.{_name(path)}", variable[...])))
+        (path, variable.replace(prepare(f"{parent}.{dotted(path)}", variable[...])))
         for path, variable in nnx.to_flat_state(parameters)
     ]
     return nnx.from_flat_state(flat)
@@ -50,9 +53,11 @@ class Blueprint(Generic[Net]):
 
     def __init__(self, build: Callable[[], Net]):
         self._build = build
-        self._graph, state = nnx.split(nnx.eval_shape(build))
+        with shapes_only():
+            self._graph, state = nnx.split(nnx.eval_shape(build))
         self._variables = dict(nnx.to_flat_state(state))
-        self.shapes = {_name(path): v.get_value() for path, v in self._variables.items()}
+        self.by_path = {path: v.get_value() for path, v in self._variables.items()}
+        self.shapes = {dotted(path): shape for path, shape in self.by_path.items()}
 
     def merge(self, parameters: Mapping[str, Any]) -> Net:
         """The network with these arrays; usable inside jit.
@@ -60,8 +65,12 @@ class Blueprint(Generic[Net]):
         Raises:
           KeyError: a parameter is missing.
         """
-        filled = [(p, v.replace(parameters[_name(p)])) for p, v in self._variables.items()]
+        filled = [(p, v.replace(parameters[dotted(p)])) for p, v in self._variables.items()]
         return nnx.merge(self._graph, nnx.from_flat_state(filled))
+
+    def abstract(self) -> Net:
+        """The network with shapes in place of arrays."""
+        return nnx.merge(self._graph, nnx.from_flat_state(self._variables.items()))
 
     def initialize(self) -> dict[str, jax.Array]:
         """Fresh parameters; run it under jit with out_shardings to make them in place."""

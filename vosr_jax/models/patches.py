@@ -1,6 +1,5 @@
-"""Pictures or latents as tokens, square by square."""
+"""Pictures or latents as tokens, square by square. NumPy arrays stay NumPy arrays."""
 
-import jax.numpy as jnp
 from jax import Array
 
 
@@ -9,7 +8,7 @@ def patchify(x: Array, patch_size: int) -> Array:
     batch, height, width, channels = x.shape
     p = patch_size
     x = x.reshape(batch, height // p, p, width // p, p, channels)
-    return jnp.moveaxis(x, 3, 2).reshape(batch, height * width // p**2, p * p * channels)
+    return x.swapaxes(2, 3).reshape(batch, height * width // p**2, p * p * channels)
 
 
 def unpatchify(x: Array, grid: tuple[int, int], patch_size: int) -> Array:
@@ -17,4 +16,4 @@ def unpatchify(x: Array, grid: tuple[int, int], patch_size: int) -> Array:
     rows, columns = grid
     p = patch_size
     x = x.reshape(x.shape[0], rows, columns, p, p, -1)
-    return jnp.moveaxis(x, 2, 3).reshape(x.shape[0], rows * p, columns * p, -1)
+    return x.swapaxes(2, 3).reshape(x.shape[0], rows * p, columns * p, -1)

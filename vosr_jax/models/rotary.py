@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+# (cosine, sine), each [N, head_width], or [B, N, head_width] where every row has its own.
+RotaryTable = tuple[np.ndarray, np.ndarray] | tuple[Array, Array]
+
 
 def rotary_table(
     grid: tuple[int, int], training_side: int, head_width: int, *, rescale: bool = True
@@ -42,17 +45,52 @@ def rotary_table(
     return np.cos(table).astype(np.float32), np.sin(table).astype(np.float32)
 
 
-def rotate(x: Array, table: tuple[np.ndarray, np.ndarray]) -> Array:
+def rotary_table_within(
+    grid: tuple[int, int], extent: Array, training_side: int, head_width: int, *, rescale: bool
+) -> tuple[Array, Array]:
+    """The tables of smaller grids that lie in the upper left of one.
+
+    Args:
+      grid: (rows, columns) in tokens.
+      extent: [B, 2] int32, rows and columns of each smaller grid.
+      training_side, head_width, rescale: as in `rotary_table`.
+
+    Returns:
+      (cosine, sine), each [B, rows * columns, head_width] float32; of a token beyond the extent
+      they mean nothing.
+    """
+    half = head_width // 2
+    exact = 10_000.0 ** -(np.arange(0, half, 2, dtype=np.float64) / half)
+    frequencies = jnp.asarray(np.repeat(exact, 2), jnp.float32)
+    rows, columns = grid
+
+    def angles(length: int, live: Array) -> Array:
+        scale = training_side / live.astype(jnp.float32) if rescale else jnp.ones(len(live))
+        position = jnp.arange(length, dtype=jnp.float32) * scale[:, None]
+        return position[:, :, None] * frequencies
+
+    shape = (len(extent), rows, columns, half)
+    table = jnp.concatenate(
+        [
+            jnp.broadcast_to(angles(rows, extent[:, 0])[:, :, None], shape),
+            jnp.broadcast_to(angles(columns, extent[:, 1])[:, None], shape),
+        ],
+        axis=-1,
+    ).reshape(len(extent), rows * columns, head_width)
+    return jnp.cos(table), jnp.sin(table)
+
+
+def rotate(x: Array, table: RotaryTable) -> Array:
     """Turn queries or keys by their position.
 
     Args:
       x: [B, N, heads, head_width].
-      table: from `rotary_table`, for the same N and head_width.
+      table: from `rotary_table` or `rotary_table_within`, for the same N and head_width.
 
     Returns:
       The turned x, same shape and dtype; computed in float32.
     """
-    cosine, sine = (jnp.asarray(part)[:, None] for part in table)
+    cosine, sine = (jnp.asarray(part)[..., None, :] for part in table)
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     quarter_turn = jnp.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(x.shape)
     return (x.astype(jnp.float32) * cosine + quarter_turn * sine).astype(x.dtype)

@@ -5,7 +5,12 @@ loss(velocity_fn, batch, key, settings, *, teacher_fn=None, draws=None) -> (loss
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
+from jax import Array
+
 from vosr_jax.diffusion.objectives import flow_matching, mean_flow, rcgm, shortcut
+from vosr_jax.diffusion.objectives.distillation import DistillationSettings
+from vosr_jax.diffusion.randomness import row_keys
 
 Settings = (
     flow_matching.FlowMatchingSettings
@@ -24,3 +29,19 @@ def loss_of(settings: Settings) -> Callable:
         mean_flow.MeanFlowSettings: mean_flow.loss,
     }
     return losses[type(settings)]
+
+
+def ends_at_a_picture(settings: Settings, key: Array, index: Array) -> Array:
+    """Whether a row's prediction leads to a picture that can be judged: [B] bool.
+
+    Flow matching's always does; a distillation's where the interval ends at r = 0.
+
+    Args:
+      settings: of the objective.
+      key: the run's key.
+      index: uint32 [B, 2].
+    """
+    if not isinstance(settings, DistillationSettings):
+        return jnp.ones(len(index), bool)
+    _, r = settings.interval.interval(settings.interval.draw(row_keys(key, index)))
+    return r == 0

@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 
 from vosr_jax.models.attention import attention
-from vosr_jax.models.layers import Conv, Linear, matmul_precision
+from vosr_jax.models.layers import Conv, Linear
 
 QUERY_CHUNK = 2048
 
@@ -117,15 +117,7 @@ class Middle(nnx.Module):
 
 def halve(conv: Conv, x: Array) -> Array:
     """3x3 convolution with stride 2, zeros added below and to the right only."""
-    y = jax.lax.conv_general_dilated(
-        x,
-        conv.kernel[...],
-        window_strides=(2, 2),
-        padding=((0, 1), (0, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=matmul_precision(x.dtype),
-    )
-    return y + conv.bias[...]
+    return conv(x, stride=2, padding=((0, 1), (0, 1)))
 
 
 def double(x: Array) -> Array:

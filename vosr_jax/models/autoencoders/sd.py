@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -206,6 +207,10 @@ class SDAutoencoder(nnx.Module):
 
 
 def split_moments(x: Array) -> tuple[Array, Array]:
-    """[..., 2C] mean and log variance to mean and standard deviation, [..., C] each."""
-    mean, log_variance = jnp.split(x, 2, axis=-1)
-    return mean, jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
+    """[..., 2C] mean and log variance to mean and standard deviation, [..., C] each.
+
+    Of a NumPy array NumPy's.
+    """
+    xp = np if isinstance(x, np.ndarray) else jnp
+    mean, log_variance = xp.split(x, 2, axis=-1)
+    return mean, xp.exp(0.5 * xp.clip(log_variance, -30.0, 20.0))
