@@ -4,6 +4,9 @@ import collections
 import json
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from vosr_jax.data.samples import BadRecord
 from vosr_jax.errors import UserError
@@ -12,6 +15,27 @@ _LOG = logging.getLogger(__name__)
 
 # Below so many samples a share says nothing; the limit is then that share of this number.
 _FEWEST_SAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened while a batch was made.
+
+    Attributes:
+      samples: its size.
+      enlarged: how many pictures were smaller than the crop.
+      bad: for each replaced sample the records that failed, the one meant first.
+      lost: name of a source of which nothing could be read; its samples are black.
+    """
+
+    samples: int
+    enlarged: int = 0
+    bad: list[list[BadRecord]] = field(default_factory=list)
+    lost: str | None = None
+
+    def replaced(self) -> collections.Counter[str]:
+        """Replaced samples of each source, by its name."""
+        return collections.Counter(row[0].source for row in self.bad)
 
 
 class BadRecordLog:
@@ -30,59 +54,81 @@ class BadRecordLog:
         self._path = path
         self._max_fraction = max_fraction
         self._per_source: collections.Counter[str] = collections.Counter()
+        self._unwritable = False
         self._known = self._listed()
 
     def _listed(self) -> set[str]:
-        if self._path is None or not os.path.exists(self._path):
+        if self._path is None or not os.path.isfile(self._path):
             return set()
         known = set()
-        with open(self._path) as lines:
-            for line in lines:
-                try:
-                    known.add(json.loads(line)["record"])
-                except (ValueError, KeyError, TypeError):
-                    # A line cut short by a killed run: that record is simply listed again.
-                    continue
+        try:
+            lines = Path(self._path).read_text(errors="replace").splitlines()
+        except OSError as error:
+            _LOG.warning("%s cannot be read (%s); records may be listed again", self._path, error)
+            return set()
+        for line in lines:
+            try:
+                known.add(json.loads(line)["record"])
+            except (ValueError, KeyError, TypeError):
+                # A line cut short by a killed run: that record is simply listed again.
+                continue
         return known
 
-    def add(self, samples: int, enlarged: int, rows: list[list[BadRecord]]) -> None:
-        """Account for a batch.
+    def add(self, report: Report) -> None:
+        """Account for a batch, and name its bad records."""
+        self.count(report.samples, report.enlarged, report.replaced())
+        for row in report.bad:
+            for bad in row:
+                self.name(bad)
+
+    def count(self, samples: int, enlarged: int, replaced: Mapping[str, int]) -> None:
+        """Account for samples.
 
         Args:
-          samples: its size.
-          enlarged: how many pictures were smaller than the crop.
-          rows: for each replaced sample the records that failed.
+          samples: how many were made.
+          enlarged: how many of their pictures were smaller than the crop.
+          replaced: how many had to be replaced, by name of their source.
         """
         if enlarged and not self.enlarged:
             _LOG.warning("pictures smaller than data.crop_size are enlarged to it and counted")
         self.samples += samples
         self.enlarged += enlarged
-        self.replaced += len(rows)
-        for row in rows:
-            self._per_source[row[0].source] += 1
-            for bad in row:
-                self._name_once(bad)
+        self.replaced += sum(replaced.values())
+        self._per_source.update(replaced)
 
     def counts(self) -> dict[str, int]:
         """Replaced and enlarged samples so far."""
         return {"replaced": self.replaced, "enlarged": self.enlarged}
 
-    def _name_once(self, bad: BadRecord) -> None:
+    def name(self, bad: BadRecord) -> None:
+        """Say and list a record, once.
+
+        A list that cannot be written, as on a full disk, is said once and given up.
+        """
         if bad.record in self._known:
             return
         self._known.add(bad.record)
         _LOG.warning("unreadable, replaced by another: %s (%s)", bad.record, bad.reason)
-        if self._path is not None:
-            line = {"source": bad.source, "record": bad.record, "reason": bad.reason}
+        if self._path is None or self._unwritable:
+            return
+        line = {"source": bad.source, "record": bad.record, "reason": bad.reason}
+        try:
             with open(self._path, "a") as file:
                 file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            self._unwritable = True
+            _LOG.warning(
+                "%s cannot be written (%s); bad records are only counted", self._path, error
+            )
 
     def check(self) -> None:
         """Raise UserError if too many samples had to be replaced."""
         if self.replaced <= self._max_fraction * max(self.samples, _FEWEST_SAMPLES):
             return
         source, count = self._per_source.most_common(1)[0]
-        where = f"; they are listed in {self._path}" if self._path is not None else ""
+        where = ""
+        if self._path is not None:
+            where = f"; they are listed in the workdir's {os.path.basename(self._path)}"
         raise UserError(
             f"{self.replaced} of {self.samples} samples could not be read, more than "
             f"data.max_bad_fraction={self._max_fraction} allows; most of them ({count}) lie in "

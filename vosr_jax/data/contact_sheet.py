@@ -31,6 +31,9 @@ def _describe(operation: dict) -> str:
         return f"blur: {kernel['family']} {kernel['size']} px, {sigmas}"
     if kind == "ResizeBy":
         return f"resize: {operation['mode']} x{operation['scale_factor']:.2f}"
+    if kind in ("ReduceTo", "EnlargeTo"):
+        how = operation.get("filter", "bicubic")
+        return f"eight bits: {how} to {operation['width']}x{operation['height']}"
     if kind == "ResizeTo":
         return f"resize: {operation['mode']} to {operation['width']}x{operation['height']}"
     if kind in ("GaussianNoise", "PoissonNoise"):
@@ -78,6 +81,8 @@ def contact_sheet(samples: Sequence[Sample], names: Sequence[str], columns: int 
 
 def _text(sample: Sample, name: str) -> list[str]:
     notes = [note for note, holds in _notes(sample) if holds]
+    if sample.plan is not None:
+        notes.insert(0, f"[{sample.plan.recipe}]")
     lines = [" ".join([name, *notes])]
     if sample.plan is not None:
         lines += describe_plan(sample.plan)

@@ -1,9 +1,7 @@
 """Writing fixed LR/HR pairs into folders, for `eval.hr` and `eval.lr`."""
 
 import dataclasses
-import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vosr_jax.data.degradation import RealESRGANSettings
+from vosr_jax.data.degradation import Settings
 from vosr_jax.data.pictures import UnreadablePicture
 from vosr_jax.data.sources import Source, parse_sources
 from vosr_jax.data.validation import validation_pairs
 from vosr_jax.errors import UserError
+from vosr_jax.files import write_json
+from vosr_jax.files.folders import whole_folder
 
 
 def write_evaluation_set(
@@ -26,7 +26,7 @@ def write_evaluation_set(
     crop_size: int,
     scale: int,
     seed: int,
-    degradation: RealESRGANSettings,
+    degradation: Settings,
     crops_per_picture: int = 1,
 ) -> tuple[int, list[str]]:
     """Make `out/hr`, `out/lr` and `out/pairs.json`.
@@ -45,14 +45,9 @@ def write_evaluation_set(
     Raises:
       UserError: a source is wrong, the folder is not empty, or no picture can be read.
     """
-    folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; choose another folder for -o")
     unreadable: list[str] = []
-    # Under another name until all is there.
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    try:
-        (part / "hr").mkdir(parents=True)
+    with whole_folder(out) as part:
+        (part / "hr").mkdir()
         (part / "lr").mkdir()
         listed = []
         pictures = _pictures(parse_sources(sources), count, seed, unreadable)
@@ -78,14 +73,7 @@ def write_evaluation_set(
             "degradation": dataclasses.asdict(degradation),
             "pairs": listed,
         }
-        (part / "pairs.json").write_text(json.dumps(about, indent=1) + "\n")
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        write_json(part / "pairs.json", about)
     return len(listed), unreadable
 
 

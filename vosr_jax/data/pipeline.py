@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vosr_jax.data.bad_records import BadRecordLog
-from vosr_jax.data.degradation import RealESRGANSettings
+from vosr_jax.data.bad_records import BadRecordLog, Report
+from vosr_jax.data.degradation import DegradationSettings, Settings
+from vosr_jax.data.row_order import RowsOfBatches, checked_rows
 from vosr_jax.data.samples import BadRecord, Sample, SampleMaker
+from vosr_jax.data.shared_memory import check_shared_memory
 from vosr_jax.data.sources import Source, parse_sources
-from vosr_jax.data.workers import start_worker
+from vosr_jax.data.workers import OutOfMemory, start_worker, why_a_worker_died
 from vosr_jax.errors import UserError
 
 
@@ -40,13 +42,13 @@ class PipelineSettings:
     scale: int = 4
     flip: bool = True
     workers: int = 0
-    degradation: RealESRGANSettings = RealESRGANSettings()
+    degradation: Settings = DegradationSettings()
     max_bad_fraction: float = 0.05
     cache_bytes: int = 1 << 30
 
 
-# Grain's endless sequences are as long as a length can be, and a batch of one sample overflows it.
-_ENDLESS = 1 << 62
+# Batches that Grain keeps for each worker process.
+_BUFFERS = 2
 
 
 class _Places(Sequence):
@@ -110,37 +112,31 @@ def sample_maker(
     )
 
 
-def _dataset(settings: PipelineSettings, sources, samples_seen: int, shard: int, shards: int):
-    """The endless dataset of this shard's batches, as a Grain IterDataset."""
+def _dataset(settings: PipelineSettings, sources, samples_seen: int, rows: np.ndarray):
+    """The endless dataset of these rows of every batch, as a Grain IterDataset."""
     import grain
 
     maker = sample_maker(settings, sources)
-    # Made before the slices, index is the position in the endless sequence; batched before the
-    # hosts' slice, a row keeps its place whatever the number of hosts.
-    samples = places(settings, sources).map_with_index(maker)[samples_seen:_ENDLESS]
-    batches_of_all = samples.batch(settings.batch_size // shards, batch_fn=collate)
-    own = batches_of_all[shard::shards]
+    # Batched before the worker processes, so that their number moves no row.
+    order = RowsOfBatches(places(settings, sources), samples_seen, settings.batch_size, rows)
+    samples = grain.MapDataset.source(order).map(lambda indexed: maker(*indexed))
+    own = samples.batch(len(rows), batch_fn=collate)
     # An element is a whole batch here: Grain's default of 500 would fill the memory.
     threads = 1 if settings.workers else 2
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = own.to_iter_dataset(read)
     if settings.workers:
         options = grain.MultiprocessingOptions(
-            num_workers=settings.workers, per_worker_buffer_size=2
+            num_workers=settings.workers, per_worker_buffer_size=_BUFFERS
         )
         start = functools.partial(start_worker, os.getpid())
         dataset = dataset.mp_prefetch(options, worker_init_fn=start)
     return dataset
 
 
-def _check(settings: PipelineSettings, samples_seen: int, shard: int, shards: int) -> None:
-    if settings.batch_size < 1 or settings.batch_size % shards:
-        raise UserError(
-            f"train.batch_size is {settings.batch_size}; it must be a multiple of the {shards} "
-            "shards of the batch"
-        )
-    if not 0 <= shard < shards or samples_seen < 0:
-        raise ValueError(f"shard {shard} of {shards} from sample {samples_seen} does not exist")
+def _check(settings: PipelineSettings, samples_seen: int) -> None:
+    if samples_seen < 0:
+        raise ValueError(f"samples_seen is {samples_seen}")
     if settings.crop_size % settings.scale:
         raise UserError(
             f"data.crop_size is {settings.crop_size}; it must be a multiple of the scale "
@@ -159,7 +155,8 @@ class Batches:
     """An endless iterator of batches; close it, or use it in a `with` block.
 
     Attributes:
-      log: counts of replaced and enlarged samples so far.
+      sources: where the pictures come from.
+      log: account of replaced and enlarged samples; `take` leaves it to its caller.
     """
 
     def __init__(self, dataset, sources: tuple[Source, ...], log: BadRecordLog):
@@ -170,6 +167,7 @@ class Batches:
             flags.FLAGS.mark_as_parsed()
         self.sources = sources
         self.log = log
+        self._memory = OutOfMemory()
         self._iterator = iter(dataset)
         self._iterator.start_prefetch()
 
@@ -177,22 +175,39 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """The next batch: hr, lq [B, side, side, 3] uint8; index [B] int64; replaced [B] bool.
+        """The next batch: hr, lq [R, side, side, 3] uint8; index [R] int64; replaced [R] bool.
 
         Raises:
-          UserError: too many records are bad, or a source has gone.
+          UserError: too many records are bad, a source has gone, or a worker has died.
+        """
+        batch, report = self.take()
+        self.log.add(report)
+        if report.lost is not None:
+            raise self.log.lost(report.lost)
+        self.log.check()
+        return batch
+
+    def take(self) -> tuple[dict[str, np.ndarray], Report]:
+        """The next batch as `__next__` gives it, and what happened to it, which nobody judged.
+
+        Raises:
+          UserError: a worker has died.
         """
         if self._iterator is None:
             raise ValueError("the batches were closed")
+        try:
+            found = next(self._iterator)
+        except RuntimeError as error:
+            reason = why_a_worker_died(error, self._memory)
+            if reason is None:
+                raise
+            raise UserError(reason) from error
         # Copied out of the workers' shared memory, whose arrays must not outlive the workers.
-        batch = {key: np.array(value) for key, value in next(self._iterator).items()}
+        batch = {key: np.array(value) for key, value in found.items()}
         notes = json.loads(batch.pop("notes").tobytes())
         rows = [[BadRecord(**bad) for bad in row] for row in notes["bad"]]
-        self.log.add(len(batch["index"]), notes["enlarged"], rows)
-        if notes["lost"]:
-            raise self.log.lost(notes["lost"][0])
-        self.log.check()
-        return batch
+        lost = notes["lost"][0] if notes["lost"] else None
+        return batch, Report(len(batch["index"]), notes["enlarged"], rows, lost)
 
     def close(self) -> None:
         """Stop the workers; closing twice is allowed."""
@@ -212,20 +227,20 @@ def batches(
     settings: PipelineSettings,
     *,
     samples_seen: int = 0,
-    shard: int = 0,
-    shards: int = 1,
+    rows: Sequence[int] | np.ndarray | None = None,
     bad_records_path: str | os.PathLike | None = None,
 ) -> Batches:
     """Open the data pipeline.
 
-    The batches of all shards, put one after another by shard, are the same global batch for
-    any number of shards and workers, and for any restart: sample k depends on the sources, the
-    seed and k alone.
+    Row r of the k-th batch is sample samples_seen + k * batch_size + r, for any division of the
+    rows among processes, any number of workers and any restart; sample i depends on the sources,
+    the seed and i alone.
 
     Args:
       settings: what batches are made of.
       samples_seen: global number of samples that earlier batches held.
-      shard, shards: which part of each global batch this process gets.
+      rows: the rows [R] of every global batch that this process loads, in this order; all of
+        them unless given.
       bad_records_path: where to list unreadable records.
 
     Returns:
@@ -234,7 +249,9 @@ def batches(
     Raises:
       UserError: a source or setting is wrong.
     """
-    _check(settings, samples_seen, shard, shards)
+    own = checked_rows(rows, settings.batch_size)
+    _check(settings, samples_seen)
+    check_shared_memory(settings.workers, _BUFFERS, len(own), settings.crop_size)
     sources = parse_sources(settings.sources)
-    dataset = _dataset(settings, sources, samples_seen, shard, shards)
+    dataset = _dataset(settings, sources, samples_seen, own)
     return Batches(dataset, sources, BadRecordLog(bad_records_path, settings.max_bad_fraction))

@@ -7,7 +7,7 @@ from PIL import Image
 
 from vosr_jax.data.cache import PictureCache, picture_bytes
 from vosr_jax.data.cropping import at_least, random_crop
-from vosr_jax.data.degradation import Plan, RealESRGANSettings, sample_plan
+from vosr_jax.data.degradation import Plan, Settings, sample_plan
 from vosr_jax.data.pictures import UnreadablePicture, decode_image, read_all
 from vosr_jax.data.raw_pictures import raw_picture
 from vosr_jax.data.sources import Source
@@ -75,7 +75,7 @@ class SampleMaker:
         crop_size: int,
         scale: int,
         flip: bool,
-        degradation: RealESRGANSettings,
+        degradation: Settings,
         cache_bytes: int,
         keep_plans: bool = False,
     ):
@@ -155,5 +155,5 @@ class SampleMaker:
         return self._cut(picture, rng)
 
     def _cut(self, picture: Image.Image, rng) -> tuple[np.ndarray, bool]:
-        picture, enlarged = at_least(picture, self.crop_size)
-        return random_crop(picture, self.crop_size, rng, self.flip), enlarged
+        large_enough, enlarged = at_least(picture, self.crop_size)
+        return random_crop(large_enough, self.crop_size, rng, self.flip), enlarged

@@ -1,7 +1,8 @@
 """Fixed pairs that a model is judged by while it trains."""
 
+import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.data.cropping import at_least, random_crop
-from vosr_jax.data.degradation import RealESRGANSettings, degrade
+from vosr_jax.data.degradation import Settings, degrade
 from vosr_jax.data.degradation.noise import eight_bits
 from vosr_jax.data.pictures import UnreadablePicture, read_picture
 from vosr_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,42 @@ class Pair:
     lq: np.ndarray
 
 
+def readable_pictures(files: Sequence[str | Path], count: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, [H, W, 3] uint8) of the first files, read one after another.
+
+    No more are opened than are wanted. One that cannot be read is named in the log, and the next
+    takes its place: a run must not end for a picture that it is only judged by.
+
+    Args:
+      files: in a fixed order.
+      count: pictures wanted at most.
+
+    Raises:
+      UserError: none can be read.
+    """
+    given, last = 0, None
+    for file in files:
+        if given == count:
+            return
+        try:
+            pixels = read_picture(file)
+        except UnreadablePicture as error:
+            last = f"the validation picture {file} cannot be read: {error}"
+            _LOG.warning("%s; the next is taken in its place", last)
+            continue
+        given += 1
+        yield Path(file).stem, pixels
+    if not given and last:
+        raise UserError(f"{last}; nor can any other")
+
+
 def validation_pairs(
-    pictures: Sequence[str | Path | tuple[str, np.ndarray]],
+    pictures: Iterable[str | Path | tuple[str, np.ndarray]],
     *,
     crop_size: int,
     scale: int,
     seed: int,
-    degradation: RealESRGANSettings,
+    degradation: Settings,
     crops_per_picture: int = 1,
 ) -> list[Pair]:
     """Pairs that depend on the pictures' names, their pixels and the seed alone.

@@ -1,9 +1,11 @@
 """How the processes that make batches behave."""
 
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 _LOOK_AFTER_PARENT_SECONDS = 2.0
 
@@ -38,3 +40,58 @@ def _leave_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_AFTER_PARENT_SECONDS)
     os._exit(1)
+
+
+class OutOfMemory:
+    """Tells whether the kernel has ended a process for want of memory since this was made."""
+
+    # Of the container, and of the machine; either may not be there.
+    _COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+
+    def __init__(self):
+        self._before = [self._kills(file) for file in self._COUNTERS]
+
+    def __call__(self) -> bool:
+        now = [self._kills(file) for file in self._COUNTERS]
+        return any(after > before for after, before in zip(now, self._before, strict=True))
+
+    @staticmethod
+    def _kills(file: Path) -> int:
+        try:
+            found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+        except OSError:
+            return 0
+        return int(found[1]) if found else 0
+
+
+def why_a_worker_died(error: Exception, out_of_memory: OutOfMemory) -> str | None:
+    """A sentence for Grain's error about a worker process that ended; None for another error."""
+    found = re.search(r"exit code (-?\d+)", str(error))
+    if found is None:
+        return None
+    code = int(found[1])
+    if code == -signal.SIGKILL and out_of_memory():
+        return (
+            "a data worker was killed by the kernel because memory ran out; lower data.workers or "
+            "data.cache_bytes, or allow the job more memory"
+        )
+    if code == -signal.SIGKILL:
+        return (
+            "a data worker was killed from outside (SIGKILL); where nobody did so, memory ran "
+            "out: lower data.workers or data.cache_bytes"
+        )
+    if code == -signal.SIGBUS:
+        return (
+            "a data worker ended with SIGBUS, as happens where /dev/shm is full; enlarge it, or "
+            "lower data.workers"
+        )
+    if code < 0:
+        return f"a data worker ended with {_name(-code)}; what it said stands above"
+    return f"a data worker ended with exit code {code}; what it said stands above"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

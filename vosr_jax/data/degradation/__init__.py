@@ -1,18 +1,23 @@
-"""Real-ESRGAN's two-stage degradation, one picture at a time, in numpy and OpenCV."""
+"""Clean pictures made low-quality, one at a time, in numpy and OpenCV: Real-ESRGAN's and milder."""
 
 import numpy as np
 
-from vosr_jax.data.degradation.plan import Plan, sample_plan
+from vosr_jax.data.degradation.plan import Plan, Settings, sample_plan
 from vosr_jax.data.degradation.settings import (
     BlurSettings,
+    DegradationSettings,
     RealESRGANSettings,
+    ReducedSettings,
     StageSettings,
 )
 
 __all__ = [
     "BlurSettings",
+    "DegradationSettings",
     "Plan",
     "RealESRGANSettings",
+    "ReducedSettings",
+    "Settings",
     "StageSettings",
     "degrade",
     "sample_plan",
@@ -24,7 +29,7 @@ _DEFAULT = RealESRGANSettings()
 def degrade(
     hr: np.ndarray,
     rng: np.random.Generator,
-    settings: RealESRGANSettings = _DEFAULT,
+    settings: Settings = _DEFAULT,
     scale: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make a low-quality picture of a clean one.
@@ -32,7 +37,7 @@ def degrade(
     Args:
       hr: [H, W, 3] uint8 RGB.
       rng: where every draw comes from; the same state gives the same pictures.
-      settings: what may happen; the defaults are the official training's.
+      settings: what may happen: one recipe or a mixture; the defaults are the official training's.
       scale: how much smaller the LR picture is.
 
     Returns:

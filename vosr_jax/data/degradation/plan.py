@@ -7,7 +7,15 @@ import numpy as np
 
 from vosr_jax.data.degradation import colour, filters, jpeg, kernels, noise, resize
 from vosr_jax.data.degradation.kernels import Kernel
-from vosr_jax.data.degradation.settings import Range, RealESRGANSettings, StageSettings
+from vosr_jax.data.degradation.settings import (
+    DegradationSettings,
+    Range,
+    RealESRGANSettings,
+    ReducedSettings,
+    StageSettings,
+)
+
+Settings = DegradationSettings | RealESRGANSettings | ReducedSettings
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,29 @@ class ResizeTo:
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         return resize.resize_to(image, self.height, self.width, self.mode)
+
+
+@dataclass(frozen=True)
+class ReduceTo:
+    """Round to eight bits and resize to a smaller size with antialiasing, as programs do."""
+
+    height: int
+    width: int
+    filter: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize.resize_eight_bits(image, self.height, self.width, self.filter)
+
+
+@dataclass(frozen=True)
+class EnlargeTo:
+    """Round to eight bits and enlarge bicubically, as restoration does with the LR picture."""
+
+    height: int
+    width: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize.resize_eight_bits(image, self.height, self.width, "bicubic")
 
 
 @dataclass(frozen=True)
@@ -99,7 +130,15 @@ class ColourJitter:
 
 
 Operation = (
-    Blur | ResizeBy | ResizeTo | GaussianNoise | PoissonNoise | Jpeg | TurnGrey | ColourJitter
+    Blur
+    | ResizeBy
+    | ResizeTo
+    | ReduceTo
+    | GaussianNoise
+    | PoissonNoise
+    | Jpeg
+    | TurnGrey
+    | ColourJitter
 )
 
 
@@ -110,10 +149,12 @@ class Plan:
     Attributes:
       operations: from the clean picture to the LR picture, in order.
       resize_back: from the LR picture to the size of the clean one.
+      recipe: what it was drawn from: one of settings.RECIPES, or "reduced" outside a mixture.
     """
 
     operations: tuple[Operation, ...]
-    resize_back: ResizeTo
+    resize_back: ResizeTo | EnlargeTo
+    recipe: str = "official"
 
     def apply(self, hr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the plan.
@@ -139,7 +180,7 @@ def sample_plan(
     rng: np.random.Generator,
     height: int,
     width: int,
-    settings: RealESRGANSettings,
+    settings: Settings,
     scale: int = 4,
 ) -> Plan:
     """Draw everything that is random about the degradation of one picture.
@@ -147,9 +188,43 @@ def sample_plan(
     Args:
       rng: where every draw comes from.
       height, width: size of the clean picture; at least `scale`.
-      settings: what may happen.
+      settings: what may happen: one recipe, or a mixture of them.
       scale: the LR picture has height // scale rows and width // scale columns.
     """
+    if isinstance(settings, DegradationSettings):
+        recipe = _sample_recipe(rng, settings.shares())
+        plan = sample_plan(rng, height, width, getattr(settings, recipe), scale)
+        return dataclasses.replace(plan, recipe=recipe)
+    if isinstance(settings, ReducedSettings):
+        return _sample_reduced(rng, height, width, settings, scale)
+    return _sample_official(rng, height, width, settings, scale)
+
+
+def _sample_recipe(rng, shares: dict[str, float]) -> str:
+    names = list(shares)
+    # One recipe costs no draw, so that a run of it has the samples that it has always had.
+    if len(names) == 1:
+        return names[0]
+    rank = np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right")
+    return names[min(int(rank), len(names) - 1)]
+
+
+def _sample_reduced(rng, height: int, width: int, settings: ReducedSettings, scale: int) -> Plan:
+    operations: list[Operation] = []
+    if rng.random() < settings.blur_probability:
+        operations.append(Blur(kernels.sample_kernel(rng, settings.blur)))
+    reduction = settings.filters[rng.integers(len(settings.filters))]
+    operations.append(ReduceTo(height // scale, width // scale, reduction))
+    if rng.random() < settings.noise_probability:
+        operations.append(_sample_noise(rng, settings))
+    if rng.random() < settings.jpeg_probability:
+        operations.append(Jpeg(rng.uniform(*settings.jpeg_quality), "libjpeg"))
+    return Plan(tuple(operations), EnlargeTo(height, width), "reduced")
+
+
+def _sample_official(
+    rng, height: int, width: int, settings: RealESRGANSettings, scale: int
+) -> Plan:
     lr_size = height // scale, width // scale
     first = rng.random() < settings.first_probability
     second = first and rng.random() < settings.second_probability
@@ -233,7 +308,7 @@ def _sample_factor(rng, stage: StageSettings) -> float:
     return 1.0
 
 
-def _sample_noise(rng, stage: StageSettings) -> GaussianNoise | PoissonNoise:
+def _sample_noise(rng, stage: StageSettings | ReducedSettings) -> GaussianNoise | PoissonNoise:
     gaussian = rng.random() < stage.gaussian_probability
     amplitude = _uniform(rng, stage.gaussian_sigma if gaussian else stage.poisson_scale)
     grey = bool(rng.random() < stage.grey_noise_probability)

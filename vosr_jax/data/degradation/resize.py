@@ -1,4 +1,4 @@
-"""Resizing as PyTorch's interpolate does it: area, bilinear, bicubic, no antialiasing.
+"""Resizing as PyTorch's interpolate does it (no antialiasing), and as Pillow does.
 
 Two facts decide the numbers. Given a scale factor, bilinear and bicubic place their samples
 with 1 / scale_factor; given a size, with in / out. Area is adaptive average pooling and
@@ -10,6 +10,9 @@ import math
 
 import cv2
 import numpy as np
+from PIL import Image
+
+from vosr_jax.data.degradation.noise import eight_bits
 
 MODES = ("area", "bilinear", "bicubic")
 _CUBIC_A = -0.75
@@ -39,6 +42,22 @@ def resize_to(image: np.ndarray, height: int, width: int, mode: str) -> np.ndarr
     """Resize to a size: [H, W, 3] float32 -> [height, width, 3] float32, not clipped."""
     rows, columns = image.shape[:2]
     return _resize(image, height, width, mode, rows / height, columns / width)
+
+
+def resize_eight_bits(image: np.ndarray, height: int, width: int, filter: str) -> np.ndarray:
+    """Resize as Pillow does on 256 grey levels, antialiased where it reduces.
+
+    Args:
+      image: [H, W, 3] float32; clipped to [0, 1] and rounded to 256 levels first.
+      height, width: the new size.
+      filter: "box", "bilinear", "hamming", "bicubic" or "lanczos".
+
+    Returns:
+      [height, width, 3] float32 in [0, 1], on the 256 grey levels.
+    """
+    levels = Image.fromarray(eight_bits(image))
+    resized = levels.resize((width, height), Image.Resampling[filter.upper()])
+    return np.asarray(resized).astype(np.float32) / np.float32(255)
 
 
 def _resize(image, height, width, mode, row_step, column_step):

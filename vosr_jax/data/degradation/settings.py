@@ -1,6 +1,7 @@
-"""What the degradation may do, and how often: the numbers of a Real-ESRGAN recipe."""
+"""What the degradation may do, and how often: the numbers of every recipe, and their mixture."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from vosr_jax.errors import UserError
@@ -16,6 +17,25 @@ KERNEL_FAMILIES = (
     "plateau_aniso",
 )
 JPEG_VARIANTS = ("official", "libjpeg")
+REDUCING_FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
+RECIPES = ("official", "mild", "clean")
+
+
+def _check_numbers(settings) -> None:
+    """Refuse probabilities outside [0, 1] and ranges that are none, naming the key."""
+    for field in dataclasses.fields(settings):
+        name, value = field.name, getattr(settings, field.name)
+        if name.endswith("_probability") and not 0 <= value <= 1:
+            raise UserError(f"degradation: {name} is {value}; it must lie between 0 and 1")
+        if name.endswith("probabilities") and not (min(value) >= 0 and 0 < sum(value) < math.inf):
+            raise UserError(f"degradation: {name} is {value}; it needs weights, not all of them 0")
+        if field.type != Range:
+            continue
+        lowest = -math.inf if name == "hue" else 0
+        if not lowest <= value[0] <= value[1] < math.inf:
+            raise UserError(f"degradation: {name} is {value}; write (smallest, largest)")
+        if name == "jpeg_quality" and not 1 <= value[0] <= value[1] <= 100:
+            raise UserError(f"degradation: {name} is {value}; it must lie between 1 and 100")
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,12 @@ class BlurSettings:
     sigma: Range = (0.2, 3.0)
     generalized_beta: Range = (0.5, 4.0)
     plateau_beta: Range = (1.0, 2.0)
+
+    def __post_init__(self):
+        _check_numbers(self)
+        if len(self.probabilities) != len(KERNEL_FAMILIES):
+            count = len(KERNEL_FAMILIES)
+            raise UserError(f"degradation: blur.probabilities needs {count} weights")
 
 
 @dataclass(frozen=True)
@@ -62,6 +88,9 @@ class StageSettings:
     poisson_scale: Range = (0.05, 3.0)
     grey_noise_probability: float = 0.4
     jpeg_quality: Range = (30.0, 95.0)
+
+    def __post_init__(self):
+        _check_numbers(self)
 
 
 _SECOND_STAGE = StageSettings(
@@ -107,16 +136,101 @@ class RealESRGANSettings:
         if self.jpeg not in JPEG_VARIANTS:
             known = ", ".join(JPEG_VARIANTS)
             raise UserError(f"degradation.jpeg is {self.jpeg!r}; write one of {known}")
-        _check_probabilities(self)
-        for stage in (self.first, self.second):
-            _check_probabilities(stage)
-            if len(stage.blur.probabilities) != len(KERNEL_FAMILIES):
-                count = len(KERNEL_FAMILIES)
-                raise UserError(f"degradation: blur.probabilities needs {count} weights")
+        _check_numbers(self)
 
 
-def _check_probabilities(settings) -> None:
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if field.name.endswith("_probability") and not 0 <= value <= 1:
-            raise UserError(f"degradation: {field.name} is {value}; it must lie between 0 and 1")
+@dataclass(frozen=True)
+class ReducedSettings:
+    """A picture that was reduced once, and perhaps saved again: what most photographs went through.
+
+    Blur, an antialiased reduction, noise and JPEG, all of the last three at the LR size. The LQ
+    picture is made of the LR one as restoration makes it: eight bits, Pillow's bicubic.
+
+    Attributes:
+      blur: the kernels, on HR pixels.
+      blur_probability: how often the blur is applied.
+      filters: the reductions to draw from, of REDUCING_FILTERS, each as likely.
+      noise_probability: share of pictures with noise.
+      gaussian_probability: share of Gaussian noise in it; the rest is Poisson noise.
+      gaussian_sigma: standard deviation in grey levels of 255.
+      poisson_scale: factor on Poisson noise.
+      grey_noise_probability: share of noise that is the same in all three channels.
+      jpeg_probability: share of pictures that were saved as JPEG, by libjpeg.
+      jpeg_quality: range of the quality factor.
+    """
+
+    blur: BlurSettings = BlurSettings()
+    blur_probability: float = 0.0
+    filters: tuple[str, ...] = REDUCING_FILTERS
+    noise_probability: float = 0.0
+    gaussian_probability: float = 0.5
+    gaussian_sigma: Range = (1.0, 5.0)
+    poisson_scale: Range = (0.05, 0.4)
+    grey_noise_probability: float = 0.4
+    jpeg_probability: float = 0.0
+    jpeg_quality: Range = (55.0, 99.0)
+
+    def __post_init__(self):
+        _check_numbers(self)
+        unknown = [one for one in self.filters if one not in REDUCING_FILTERS]
+        if unknown or not self.filters:
+            known = ", ".join(REDUCING_FILTERS)
+            raise UserError(f"degradation.filters is {self.filters}; write some of {known}")
+
+
+# Photographs from a phone or a page: in focus or nearly, little noise, one JPEG of usual quality.
+MILD = ReducedSettings(
+    blur=BlurSettings(sinc_probability=0.0, sigma=(0.2, 2.0)),
+    blur_probability=0.4,
+    noise_probability=0.4,
+    jpeg_probability=0.9,
+)
+# Nothing but the reduction: a model that has never seen it paints over detail that is right.
+CLEAN = ReducedSettings()
+
+
+@dataclass(frozen=True)
+class DegradationSettings:
+    """Recipes, and how often each is used.
+
+    Attributes:
+      mixture: `recipe[:weight],...` of RECIPES; "official" alone is the official training.
+      official: Real-ESRGAN's two stages.
+      mild: light blur, little noise, one JPEG at the LR size.
+      clean: the reduction alone.
+    """
+
+    mixture: str = "official"
+    official: RealESRGANSettings = RealESRGANSettings()
+    mild: ReducedSettings = MILD
+    clean: ReducedSettings = CLEAN
+
+    def __post_init__(self):
+        self.shares()
+
+    def shares(self) -> dict[str, float]:
+        """Every recipe of the mixture with its share; they sum to 1.
+
+        Raises:
+          UserError: a recipe is unknown or named twice, or a weight is no positive number.
+        """
+        weights: dict[str, float] = {}
+        for part in self.mixture.split(","):
+            name, _, text = (piece.strip() for piece in part.partition(":"))
+            try:
+                weight = float(text) if text else 1.0
+            except ValueError:
+                weight = math.nan
+            if name not in RECIPES or name in weights:
+                raise UserError(
+                    f"data.degradation.mixture is {self.mixture!r}: {name!r} must be one of "
+                    f"{', '.join(RECIPES)}, each once"
+                )
+            if not 0 < weight < math.inf:
+                raise UserError(
+                    f"data.degradation.mixture is {self.mixture!r}: the weight of {name} must be "
+                    "a positive number, as in official:0.5,mild:0.5"
+                )
+            weights[name] = weight
+        total = sum(weights.values())
+        return {name: weight / total for name, weight in weights.items()}

@@ -1,14 +1,21 @@
 """ArrayRecord shards: bare ones whose records are picture files, and TensorFlow Datasets."""
 
 import functools
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl
 
 from vosr_jax.data.pictures import UnreadablePicture
 from vosr_jax.data.sources.source import Source, in_memory
 from vosr_jax.errors import UserError
+from vosr_jax.files import is_remote, reason_of, to_path
+from vosr_jax.files.cached import local_copies, local_folder
+
+_SHARD = re.compile(r"-of-\d+$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +147,8 @@ def array_record_source(name: str, paths: Sequence[str], weight: float = 1.0) ->
     Raises:
       UserError: a file that is no ArrayRecord file, or no record.
     """
-    source = ArrayRecordSource(name, weight, tuple(paths))
+    # The reader's C++ knows no buckets.
+    source = ArrayRecordSource(name, weight, tuple(map(str, local_copies(paths))))
     return _not_empty(source)
 
 
@@ -160,13 +168,41 @@ def tfds_source(text: str, weight: float = 1.0) -> TfdsSource:
         raise UserError(
             f"data.sources: tfds:{text} is unclear; write tfds:name[?split=...&data_dir=...]"
         )
-    split = given.get("split", "train")
-    return _not_empty(TfdsSource(f"tfds:{text}", weight, dataset, given.get("data_dir"), split))
+    split, data_dir = given.get("split", "train"), given.get("data_dir")
+    if data_dir is not None and is_remote(data_dir):
+        folder = _local_dataset(_version_folder(dataset, data_dir), split)
+        return _not_empty(TfdsSource(f"tfds:{text}", weight, "", str(folder), split))
+    return _not_empty(TfdsSource(f"tfds:{text}", weight, dataset, data_dir, split))
 
 
 def tfds_folder_source(folder: str, weight: float = 1.0) -> TfdsSource:
     """The training split of a prepared dataset, by the folder of one of its versions."""
-    return _not_empty(TfdsSource(folder, weight, "", folder, "train"))
+    local = str(_local_dataset(folder, "train"))
+    return _not_empty(TfdsSource(folder, weight, "", local, "train"))
+
+
+def _version_folder(dataset: str, data_dir: str) -> str:
+    """Where one version of a dataset lies in a bucket."""
+    to_path(data_dir)
+    try:
+        import tensorflow_datasets as tfds
+
+        return os.fspath(tfds.builder(dataset, data_dir=data_dir).data_path)
+    # TFDS raises many kinds of errors, some with pages of text.
+    except Exception as error:
+        raise UserError(
+            f"data.sources: tfds:{dataset} cannot be found in {data_dir} ({reason_of(error)})"
+        ) from error
+
+
+def _local_dataset(folder: str, split: str) -> Path:
+    """A prepared dataset on this machine, of a bucket's the splits that are read."""
+    splits = re.findall(r"[A-Za-z_]\w*", split)
+
+    def wanted(name: str) -> bool:
+        return not _SHARD.search(name) or any(f"-{one}." in name for one in splits)
+
+    return local_folder(folder, wanted)
 
 
 def _not_empty(source):

@@ -22,6 +22,9 @@ class ConcatenatedSource(Source):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def details(self) -> str:
+        return "".join(dict.fromkeys(part.details() for part in self.parts))
+
     def _place(self, position: int) -> tuple[Source, int]:
         if not 0 <= position < len(self):
             raise IndexError(f"record {position} of {len(self)}")

@@ -8,7 +8,9 @@ from typing import BinaryIO
 
 from vosr_jax.data.pictures import UnreadablePicture, is_picture_path
 from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.remote import names_below
 from vosr_jax.data.sources.source import Source
+from vosr_jax.data.sources.storage import exists, is_folder, is_remote, join, open_file
 from vosr_jax.errors import UserError
 
 
@@ -19,20 +21,26 @@ class FileSource(Source):
     Attributes:
       folder: what the files' names are relative to.
       files: names relative to folder, in a fixed order.
+      listed: a text file names them.
     """
 
     folder: str
     files: Sequence[str]
+    listed: bool = False
 
     def __len__(self) -> int:
         return len(self.files)
 
+    def details(self) -> str:
+        relative = self.listed and self.folder
+        return f", relative paths counted from {self.folder}" if relative else ""
+
     def record_name(self, position: int) -> str:
-        return os.path.join(self.folder, self.files[position])
+        return join(self.folder, self.files[position])
 
     def open(self, position: int) -> BinaryIO:
         try:
-            return open(self.record_name(position), "rb")
+            return open_file(self.record_name(position))
         except (OSError, ValueError) as error:
             raise UnreadablePicture(getattr(error, "strerror", None) or str(error)) from error
 
@@ -43,6 +51,8 @@ def folder_source(folder: str, weight: float = 1.0) -> FileSource:
     Raises:
       UserError: there is no such folder, it or one below may not be read, or there is no picture.
     """
+    if is_remote(folder):
+        return _remote_folder_source(folder, weight)
     if not os.path.exists(folder):
         raise UserError(f"data.sources: there is no folder {folder}; correct the path")
     if not os.path.isdir(folder):
@@ -51,12 +61,24 @@ def folder_source(folder: str, weight: float = 1.0) -> FileSource:
         raise UserError(f"data.sources: {folder} may not be read; change its permissions")
     # By code points, so that the order does not depend on the machine's language.
     files = Names(sorted(_pictures_below(folder)))
+    _require_some(files, folder)
+    return FileSource(folder, weight, str(folder), files)
+
+
+def _remote_folder_source(folder: str, weight: float) -> FileSource:
+    if exists(folder) and not is_folder(folder):
+        raise UserError(f"data.sources: {folder} is a file; name the folder that holds pictures")
+    files = Names(sorted(name for name in names_below(folder) if is_picture_path(name)))
+    _require_some(files, folder)
+    return FileSource(folder, weight, folder, files)
+
+
+def _require_some(files: Names, folder: str) -> None:
     if not files:
         raise UserError(
             f"data.sources: no photographs in {folder} or below it; put .jpg, .png, .webp or "
             ".tif files there, or name another folder"
         )
-    return FileSource(folder, weight, str(folder), files)
 
 
 def _pictures_below(folder: str) -> Iterator[str]:

@@ -1,9 +1,7 @@
 """From the text in `data.sources` to open sources."""
 
-import glob
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from vosr_jax.data.photographs import scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
@@ -12,11 +10,15 @@ from vosr_jax.data.sources.array_records import (
     tfds_folder_source,
     tfds_source,
 )
+from vosr_jax.data.sources.concatenated import ConcatenatedSource
 from vosr_jax.data.sources.files import file_source, folder_source
 from vosr_jax.data.sources.official_text import text_sources
+from vosr_jax.data.sources.patterns import expand_braces, split_outside_braces
 from vosr_jax.data.sources.source import Source
+from vosr_jax.data.sources.storage import exists, is_folder, matching, names_in
 from vosr_jax.data.sources.tar import tar_source
 from vosr_jax.errors import UserError
+from vosr_jax.files import reason_of
 
 PREFIXES = ("files", "tar", "arrayrecord", "list", "tfds")
 
@@ -27,9 +29,10 @@ def parse_sources(text: str | None) -> tuple[Source, ...]:
     Args:
       text: `path[:weight],...`, each with its share of the samples (1 where it is left out).
         A path is a folder of pictures, of tar shards, of ArrayRecord shards or of a prepared
-        TensorFlow dataset; a .tar or .array_record file, or a pattern with * for several; or a
-        .txt file in the official format. `tfds:name` is a TensorFlow dataset. A prefix
-        (files:, tar:, arrayrecord:, list:) says which kind is meant where that is unclear.
+        TensorFlow dataset; a .tar or .array_record file, or a pattern for several (`*`,
+        `{000..127}`, `{a,b}`); or a .txt file in the official format. `tfds:name` is a TensorFlow
+        dataset. A prefix (files:, tar:, arrayrecord:, list:) says which kind is meant where that
+        is unclear.
         None or empty: scikit-image's photographs.
 
     Raises:
@@ -38,8 +41,13 @@ def parse_sources(text: str | None) -> tuple[Source, ...]:
     if not text or not text.strip():
         return (file_source("scikit-image", scikit_image_photographs()),)
     opened: list[Source] = []
-    for part in text.split(","):
-        opened += _open(*_path_and_weight(part))
+    for part in split_outside_braces(text):
+        try:
+            opened += _open(*_path_and_weight(part))
+        except OSError as error:
+            raise UserError(
+                f"data.sources: {part.strip()} cannot be read ({reason_of(error)})"
+            ) from error
     return tuple(opened)
 
 
@@ -48,7 +56,7 @@ def _path_and_weight(part: str) -> tuple[str, float]:
     path, colon, weight_text = part.rpartition(":")
     if not part:
         raise UserError("data.sources: there is nothing between two commas; write path[:weight],…")
-    if not colon or os.path.exists(part):
+    if not colon or exists(part):
         return part, 1.0
     try:
         weight = float(weight_text)
@@ -61,18 +69,22 @@ def _path_and_weight(part: str) -> tuple[str, float]:
 
 def _open(path: str, weight: float) -> tuple[Source, ...]:
     prefix, colon, rest = path.partition(":")
-    if not colon or prefix not in PREFIXES or os.path.exists(path):
+    if not colon or prefix not in PREFIXES or exists(path):
         prefix, rest = "", path
     if prefix == "tfds":
         return (tfds_source(rest, weight),)
     rest = os.path.expanduser(rest)
     kind = prefix or _kind(rest)
     if kind == "list":
-        return text_sources(rest, _open_shards, weight)
+        return text_sources(rest, _open_shards, names_shards, weight)
     if kind == "tar":
         return (tar_source(rest, _shards(rest, _is_tar), weight),)
     if kind == "arrayrecord":
         return (_open_array_records(rest, weight),)
+    several = [] if exists(rest) else expand_braces(rest)
+    if len(several) > 1:
+        parts = tuple(_open_shards(one, 1.0) for one in several)
+        return (ConcatenatedSource(rest, weight, parts),)
     return (folder_source(rest, weight),)
 
 
@@ -84,10 +96,10 @@ def _kind(path: str) -> str:
         return "tar"
     if _is_array_record(path):
         return "arrayrecord"
-    if not os.path.isdir(path):
+    if not is_folder(path):
         return "files"
     try:
-        names = os.listdir(path)
+        names = names_in(path)
     except OSError:
         return "files"
     found = {
@@ -114,24 +126,44 @@ def _is_array_record(path: str) -> bool:
     return not name.startswith(".") and (".array_record" in name or name.endswith(".arrayrecord"))
 
 
+def names_shards(path: str) -> bool:
+    """Whether a path is a folder, or the name of shards or a pattern of them."""
+    return is_folder(path) or _is_tar(path) or _is_array_record(path)
+
+
 def _shards(path: str, is_one: Callable[[str], bool]) -> list[str]:
-    """The shards that a file, a folder or a pattern stands for, by name."""
-    if os.path.isdir(path):
-        found = [os.path.join(path, name) for name in os.listdir(path) if is_one(name)]
-    else:
-        found = [path] if os.path.exists(path) else glob.glob(path)
-    if not found:
+    """The shards that a file, a folder or a pattern stands for, by name.
+
+    Of what a pattern's braces stand for none may be missing.
+    """
+    if exists(path):
+        if not is_folder(path):
+            return [path]
+        found = [os.path.join(path, name) for name in names_in(path) if is_one(name)]
+        if not found:
+            raise UserError(f"data.sources: there are no shards at {path}; correct the path")
+        return sorted(found)
+    expanded = expand_braces(path)
+    shards: set[str] = set()
+    for one in expanded:
+        found = [one] if exists(one) else matching(one)
+        if not found and len(expanded) > 1:
+            raise UserError(
+                f"data.sources: there is no {one}, which {path} stands for; correct the pattern"
+            )
+        shards.update(found)
+    if not shards:
         raise UserError(f"data.sources: there are no shards at {path}; correct the path")
-    return sorted(found)
+    return sorted(shards)
 
 
 def _open_array_records(path: str, weight: float) -> Source:
-    if (Path(path) / "features.json").exists():
+    if exists(os.path.join(path, "features.json")):
         return tfds_folder_source(path, weight)
     return array_record_source(path, _shards(path, _is_array_record), weight)
 
 
 def _open_shards(folder: str, weight: float) -> Source:
-    """A folder that a text file names: tar shards officially, any kind here."""
+    """What a text file names for shards: a folder of tar files officially, any kind here."""
     (source,) = _open(folder, weight)
     return source

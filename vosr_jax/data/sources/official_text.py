@@ -7,27 +7,32 @@ weight. What the paths are decides here which of the two is meant. (official:
 train_vosr.py load_dataset_config, dataloaders/realsr_dataset.py)
 """
 
-import os
 from collections.abc import Callable
 
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.sources.concatenated import ConcatenatedSource
 from vosr_jax.data.sources.files import FileSource
+from vosr_jax.data.sources.lists import base_folder, read_lines, without_comments
 from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.patterns import split_outside_braces
 from vosr_jax.data.sources.source import Source
+from vosr_jax.data.sources.storage import exists, join
 from vosr_jax.errors import UserError
 
 
 def text_sources(
-    path: str, open_folder: Callable[[str, float], Source], weight: float = 1.0
+    path: str,
+    open_shards: Callable[[str, float], Source],
+    names_shards: Callable[[str], bool],
+    weight: float = 1.0,
 ) -> tuple[Source, ...]:
     """What a text file names.
 
     Args:
       path: a list of picture files, or a file in the official format. Relative paths in it are
-        taken from the working directory, as officially; where the first is not found there,
-        from the text file's folder.
-      open_folder: opens (folder, weight).
+        taken from `base_folder`; officially, from the working directory alone.
+      open_shards: opens (folder or pattern of shards, weight).
+      names_shards: whether a path names a folder or shards.
       weight: of all that the file names together.
 
     Returns:
@@ -37,28 +42,28 @@ def text_sources(
     Raises:
       UserError: the file is empty, a line is malformed, or the two meanings are mixed.
     """
-    every = read_lines(path)
-    if every and is_picture_path(every[0]):
-        return (_list_source(path, every, weight),)
-    lines = [line for line in every if not line.startswith("#")]
+    lines = without_comments(path, read_lines(path))
     if not lines:
         raise UserError(f"data.sources: {path} names nothing; write a path on every line")
+    if is_picture_path(lines[0]):
+        return (_list_source(path, lines, weight),)
     entries = [_entry(path, line) for line in lines]
-    root = _root(path, entries[0][0])
-    named = [(os.path.join(root, name), number) for name, number in entries]
-    folders = [os.path.isdir(name) for name, _ in named]
-    for (name, _), line in zip(named, lines, strict=True):
-        if not os.path.exists(name):
-            raise UserError(f"data.sources: {path} names {line!r}, but there is no {name}")
+    root = base_folder(path, [name for name, _ in entries])
+    named = [(join(root, name), number) for name, number in entries]
     if any(is_picture_path(name) for name, _ in named):
         raise UserError(
             f"data.sources: {path} names pictures among other things; in a list of pictures every "
             "line is the path of one, without a number"
         )
-    if all(folders):
+    shards = [names_shards(name) for name, _ in named]
+    for (name, _), line, opened in zip(named, lines, shards, strict=True):
+        # What stands for shards is looked for where it is opened: it may be a pattern.
+        if not opened and not exists(name):
+            raise UserError(f"data.sources: {path} names {line!r}, but there is no {name}")
+    if all(shards):
         total = sum(number for _, number in named)
-        return tuple(open_folder(name, weight * number / total) for name, number in named)
-    if any(folders):
+        return tuple(open_shards(name, weight * number / total) for name, number in named)
+    if any(shards):
         raise UserError(
             f"data.sources: {path} names both folders and lists of files, and the number on a "
             "line means a weight for the first, a repetition for the second; make two files"
@@ -66,31 +71,19 @@ def text_sources(
     parts: list[Source] = []
     for name, number in named:
         # Weights inside count for nothing; what a list is worth is its length times its number.
-        parts += [_list_source(name, read_lines(name), 1.0)] * number
+        files = without_comments(name, read_lines(name))
+        parts += [_list_source(name, files, 1.0)] * number
     return (ConcatenatedSource(path, weight, tuple(parts)),)
-
-
-def read_lines(path: str) -> list[str]:
-    """A text file's lines without their margins, blank ones left out; raises UserError."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return [line for line in map(str.strip, file) if line]
-    except OSError as error:
-        raise UserError(f"data.sources: {path} cannot be read ({error.strerror})") from error
 
 
 def _list_source(path: str, files: list[str], weight: float) -> FileSource:
     if not files:
         raise UserError(f"data.sources: {path} names no pictures")
-    return FileSource(path, weight, _root(path, files[0]), Names(files))
-
-
-def _root(path: str, first: str) -> str:
-    return "" if os.path.exists(first) else os.path.dirname(os.path.abspath(path))
+    return FileSource(path, weight, base_folder(path, files), Names(files), listed=True)
 
 
 def _entry(path: str, line: str) -> tuple[str, int]:
-    name, *numbers = (part.strip() for part in line.split(","))
+    name, *numbers = (part.strip() for part in split_outside_braces(line))
     if not numbers:
         return name, 1
     if len(numbers) > 1 or not numbers[0].isdecimal() or int(numbers[0]) < 1:

@@ -28,6 +28,14 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def __len__(self) -> int: ...
 
+    def about(self) -> str:
+        """What a start says of the source, in one line."""
+        return f"{self.name}: {len(self):,} pictures{self.details()}"
+
+    def details(self) -> str:
+        """What else is to be known of it, as the end of that line."""
+        return ""
+
     @abc.abstractmethod
     def record_name(self, position: int) -> str:
         """What to call a record in messages: a path wherever there is one."""

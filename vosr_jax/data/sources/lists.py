@@ -1,0 +1,81 @@
+"""Text files of names as people write them, and the folder that the names count from."""
+
+import codecs
+import os
+from collections.abc import Sequence
+
+from vosr_jax.data.pictures import is_picture_path
+from vosr_jax.data.sources.storage import absolute, exists, is_absolute, join, read_file
+from vosr_jax.errors import UserError
+
+# Names of a list that are looked for to find its base, spread over all of it: looking for a
+# million files takes minutes on a network's file system.
+_LOOKED_FOR = 64
+_MOST_LOOKED_FOR = 10_000
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_lines(path: str) -> list[str]:
+    """A text file's lines without their margins, blank ones left out.
+
+    The byte order mark that editors put in front is no part of the first line; UTF-16, which they
+    mark with it, is read too. Names may hold any bytes.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        data = read_file(path)
+    except OSError as error:
+        raise UserError(f"data.sources: {path} cannot be read ({error.strerror})") from error
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    text = data.decode(encoding, "replace" if encoding == "utf-16" else "surrogateescape")
+    # Not splitlines: a name may hold what Unicode counts as the end of a line.
+    lines = text.removeprefix("\ufeff").replace("\r", "\n").split("\n")
+    return [line for line in map(str.strip, lines) if line]
+
+
+def base_folder(path: str, names: Sequence[str]) -> str:
+    """The folder that the relative names in a text file count from.
+
+    That of the text file or, where fewer of the names lie there, the working folder: one for the
+    whole list, whatever single name is missing.
+
+    Args:
+      path: of the text file.
+      names: what it names.
+
+    Returns:
+      An absolute path; "" where no name is relative.
+    """
+    relative = [name for name in names if not is_absolute(name)]
+    if not relative:
+        return ""
+    own, working = os.path.dirname(absolute(path)), os.getcwd()
+    for count in (_LOOKED_FOR, _MOST_LOOKED_FOR):
+        looked_for = relative[:: -(-len(relative) // count)]
+        here, there = (
+            sum(exists(join(folder, name)) for name in looked_for) for folder in (own, working)
+        )
+        if here or there:
+            return own if here >= there else working
+    return own
+
+
+def without_comments(path: str, lines: Sequence[str]) -> list[str]:
+    """The lines that are none of those that begin with #.
+
+    Such a line is a name all the same if it is that of a picture which is there.
+    """
+    plain = [line for line in lines if not line.startswith("#")]
+    marked = [line for line in lines if line.startswith("#") and is_picture_path(line)]
+    if not marked:
+        return plain
+    base = base_folder(path, plain or marked)
+    there = {line for line in marked if exists(join(base, line))}
+    return [line for line in lines if not line.startswith("#") or line in there]

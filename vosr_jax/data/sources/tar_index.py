@@ -1,0 +1,147 @@
+"""Where the pictures of a tar file lie: found once, kept, and found again when the file changes.
+
+The index lies in `<shard>.tar.index.npz` beside the shard or, where that folder may not be
+written, in the cache folder.
+"""
+
+import hashlib
+import io
+import logging
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vosr_jax.data.pictures import is_picture_path
+from vosr_jax.data.sources.members import first_pictures
+from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.storage import absolute, open_to_walk, read_file, size_and_time
+from vosr_jax.errors import UserError
+from vosr_jax.files import whole_file
+from vosr_jax.files.cached import cache_folder
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = 512
+# 2: which of several pictures of one name are taken.
+_FORMAT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class TarIndex:
+    """Where the pictures of one tar file lie.
+
+    Attributes:
+      names: of the members.
+      offsets, sizes: [N] int64, bytes.
+      counts: [2] int64, the files in the tar and the pictures among them that are not taken.
+    """
+
+    names: Names
+    offsets: np.ndarray
+    sizes: np.ndarray
+    counts: np.ndarray
+
+
+def load_index(path: str) -> TarIndex:
+    """The index of a tar file: the kept one if it is of this very file, else a new one, kept.
+
+    Raises:
+      UserError: the file cannot be read or is no plain tar.
+    """
+    try:
+        stamp = np.array([_FORMAT, *size_and_time(path)], np.int64)
+    except OSError as error:
+        raise UserError(f"data.sources: {path} cannot be read ({error.strerror})") from error
+    places = _places(path)
+    for place in places:
+        kept = _read_index(place, stamp)
+        if kept is not None:
+            return kept
+    index = make_index(path)
+    if not any(_write_index(place, stamp, index) for place in places):
+        _LOG.warning(
+            "the index of %s can be written neither beside it nor into %s, so every start makes "
+            "it again; set VOSR_CACHE to a folder that can be written",
+            path,
+            cache_folder(),
+        )
+    return index
+
+
+def make_index(path: str) -> TarIndex:
+    """Walk through a tar file's headers.
+
+    Which pictures count is told by `first_pictures`. A file that is cut short is used as far as
+    it goes, with a warning.
+
+    Raises:
+      UserError: the file cannot be read or is no plain tar.
+    """
+    names: list[str] = []
+    places: list[tuple[int, int]] = []
+    end = 0
+    try:
+        with open_to_walk(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            try:
+                while (member := tar.next()) is not None:
+                    end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+                    if member.isfile():
+                        names.append(member.name)
+                        places.append((member.offset_data, member.size))
+                    # The library keeps every header that it has seen.
+                    tar.members = []  # type: ignore[attr-defined]
+            except tarfile.ReadError:
+                pass
+            file.seek(end)
+            whole = file.read(_BLOCK) == bytes(_BLOCK)
+    except (OSError, tarfile.TarError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"data.sources: {path} cannot be read as a tar file ({reason}); write it again, "
+            "uncompressed"
+        ) from error
+    if not whole:
+        _LOG.warning("%s ends in the middle; what came after byte %d is lost", path, end)
+    taken = first_pictures(names)
+    others = sum(map(is_picture_path, names)) - len(taken)
+    table = np.array([places[number] for number in taken], np.int64).reshape(-1, 2)
+    kept = Names(names[number] for number in taken)
+    return TarIndex(kept, table[:, 0], table[:, 1], np.array([len(names), others], np.int64))
+
+
+def _places(path: str) -> tuple[str, ...]:
+    """Where an index may lie, the best first."""
+    return f"{path}.index.npz", str(cache_folder() / _cache_name(path))
+
+
+def _cache_name(path: str) -> str:
+    return hashlib.sha256(absolute(path).encode()).hexdigest()[:32] + ".index.npz"
+
+
+def _read_index(place: str, stamp: np.ndarray) -> TarIndex | None:
+    try:
+        with np.load(io.BytesIO(read_file(place))) as kept:
+            if not np.array_equal(kept["stamp"], stamp):
+                return None
+            names = Names.from_arrays(kept["text"], kept["ends"])
+            index = TarIndex(names, kept["offsets"], kept["sizes"], kept["counts"])
+    # None there, or one that is cut short or damaged, for which zip files have errors of many
+    # kinds: it is made again.
+    except Exception:
+        return None
+    whole = len(names) == len(index.offsets) == len(index.sizes) and len(index.counts) == 2
+    return index if whole else None
+
+
+def _write_index(place: str, stamp: np.ndarray, index: TarIndex) -> bool:
+    """Whether it could be written."""
+    text, ends = index.names.arrays()
+    arrays: dict[str, Any] = {"offsets": index.offsets, "sizes": index.sizes}
+    arrays |= {"stamp": stamp, "text": text, "ends": ends, "counts": index.counts}
+    try:
+        with whole_file(place) as part, part.open("wb") as file:
+            np.savez(file, **arrays)
+    except UserError:
+        return False
+    return True
