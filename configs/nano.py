@@ -53,7 +53,8 @@ def nano() -> c.Config:
             learning_rate=1e-3,
             muon_learning_rate=0.015,
             schedule="cosine",
-            warmup_steps=50,
+            warmup_steps=None,
+            warmup_share=50 / 2000,
             beta2=0.99,
         ),
         ema=c.EmaConfig(decay=0.999, ramp=True),
@@ -80,7 +81,7 @@ def sharp(config: c.Config) -> c.Config:
             config.objective, perceptual_weight=2.0, perceptual_rows=8, perceptual_crop=64
         ),
         optimizer=replace(
-            config.optimizer, learning_rate=5e-4, muon_learning_rate=5e-3, warmup_steps=20
+            config.optimizer, learning_rate=5e-4, muon_learning_rate=5e-3, warmup_share=20 / 1000
         ),
         train=replace(config.train, total_steps=1000),
     )
@@ -94,7 +95,7 @@ def texture(config: c.Config) -> c.Config:
         config,
         seed=3,
         objective=replace(config.objective, perceptual_weight=6.0),
-        optimizer=replace(config.optimizer, muon_learning_rate=4e-3),
+        optimizer=replace(config.optimizer, muon_learning_rate=4e-3, warmup_share=20 / 300),
         train=replace(config.train, total_steps=300),
     )
 
@@ -107,6 +108,7 @@ def finish(config: c.Config) -> c.Config:
         config,
         seed=4,
         objective=replace(config.objective, perceptual_weight=4.0),
+        optimizer=replace(config.optimizer, warmup_share=20 / 1200),
         train=replace(config.train, total_steps=1200),
     )
 
@@ -119,7 +121,9 @@ def vosr(config: c.Config) -> c.Config:
         model=replace(config.model, detail_width=0, rescale_positions=True),
         objective=c.ObjectiveConfig(),
         guidance=GuidanceSettings(),
-        optimizer=c.OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=50),
+        optimizer=c.OptimizerConfig(
+            learning_rate=1e-3, schedule="cosine", warmup_steps=None, warmup_share=50 / 2000
+        ),
         sampling=c.SamplingConfig(steps=25, colour_fix="none"),
     )
 

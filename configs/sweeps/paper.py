@@ -33,7 +33,7 @@ SWEEPS = {
             sweep("objective.prediction", ["velocity", "endpoint"]),
         ),
     ),
-    "degradation": sweep("data.degradation", ["official", "libjpeg"]),
+    "degradation": sweep("data.degradation.official.jpeg", ["official", "libjpeg"]),
     "ema": sweep("ema.decay", [0.9, 0.99, 0.999]),
 }
 

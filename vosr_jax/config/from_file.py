@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from vosr_jax.config.nothing import take_nones, unset
 from vosr_jax.config.schema import Config
 from vosr_jax.config.validation import require_key, validate
 from vosr_jax.errors import UserError
@@ -31,10 +32,12 @@ def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     # ml_collections looks for overrides in the program's arguments, whatever it is given.
-    arguments, sys.argv = sys.argv, ["vosr", f"--config={path}", *overrides]
+    given, nones = take_nones(overrides)
+    arguments, sys.argv = sys.argv, ["vosr", f"--config={path}", *given]
     try:
         values(sys.argv)
         config: Any = values["config"].value
+        unset(config, nones)
         config.to_dict()
     # A config file is a program and ml_collections passes on whatever it raises.
     except Exception as error:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
+from vosr_jax.data.degradation.settings import DegradationSettings
 from vosr_jax.diffusion.conditions import GuidanceSettings
 from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives import Settings
@@ -38,6 +39,8 @@ class ModelConfig:
     swiglu_multiple: int = 1
     detail_width: int = 0
     detail_blocks: int = 2
+    detail_stem_blocks: int = 1
+    pixel_width: int = 0
     remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -88,6 +91,11 @@ class EncoderConfig:
 class ObjectiveConfig:
     """What is minimized; the defaults are VOSR's.
 
+    weave_weight: of a regular pattern in the error, which channels drawn side by side leave
+    (`flow_matching.weave`); for latents of rearranged pixels.
+    adversarial_weight: of a patch discriminator's term (training/adversary.py), whose first
+    convolution has adversarial_width channels; for the last part of training on pixels.
+
     From `interval_end` on the keys are distillation's: see `IntervalSettings`,
     `DistillationSettings`, `RCGMSettings` and `MeanFlowSettings` for what each means.
     """
@@ -100,10 +108,14 @@ class ObjectiveConfig:
     prediction: Literal["velocity", "endpoint", "preconditioned"] = "velocity"
     residual_scale: float = 0.15
     smallest_t: float = 0.05
+    penalty: Literal["square", "charbonnier"] = "square"
     perceptual_weight: float = 0.0
     perceptual_power: float = 0.0
     perceptual_rows: int = 0
     perceptual_crop: int = 64
+    weave_weight: float = 0.0
+    adversarial_weight: float = 0.0
+    adversarial_width: int = 24
     interval_end: Literal["beta", "pair"] = "beta"
     interval_alpha: float = 1.0
     interval_beta: float = 1.0
@@ -121,8 +133,8 @@ class ObjectiveConfig:
 class DataConfig:
     """Photographs in, pairs out; see data/pipeline.py.
 
-    degradation is the JPEG variant; grey_probability and jitter_probability are the shares of LR
-    pictures turned grey and changed in colour, which the official training leaves at zero.
+    degradation: the recipes that LR pictures are made by and their mixture; see
+    `DegradationSettings`, whose defaults are the official training's.
     """
 
     sources: str | None = None
@@ -130,27 +142,46 @@ class DataConfig:
     scale: int = 4
     flip: bool = False
     workers: int = 8
-    degradation: Literal["official", "libjpeg"] = "official"
-    grey_probability: float = 0.0
-    jitter_probability: float = 0.0
+    degradation: DegradationSettings = DegradationSettings()
     max_bad_fraction: float = 0.05
     cache_bytes: int = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as officially, or Muon on the blocks' matrices and AdamW on the rest."""
+    """AdamW as officially, or Muon on the blocks' matrices and AdamW on the rest.
+
+    muon_convolutions: Muon acts on the detailer's residual convolutions too.
+    decay_steps: the schedule's length, the step at which cosine and linear reach 0; unset, the
+    total_steps that the run began with, which its config.json keeps.
+    warmup_steps: unset, they are warmup_share of the schedule's length, which shortens with a
+    shorter run. max_grad_norm: gradients of a larger norm are scaled down to it; 0 scales none.
+    """
 
     name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 5e-5
     muon_learning_rate: float = 0.01
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_steps: int = 0
+    warmup_steps: int | None = 0
+    warmup_share: float = 0.0
+    decay_steps: int | None = None
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    muon_convolutions: bool = False
+
+    @property
+    def spans_the_run(self) -> bool:
+        """Whether the learning rate depends on how long the run is."""
+        return self.schedule != "constant" or (self.warmup_steps is None and self.warmup_share > 0)
+
+    def warmup(self, steps: int) -> int:
+        """Steps of the warm-up of a schedule over so many steps."""
+        if self.warmup_steps is None:
+            return round(self.warmup_share * steps)
+        return self.warmup_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,12 +247,15 @@ class TrainConfig:
 class SamplingConfig:
     """How pictures are made for samples and validation; guidance is in its own section.
 
-    truncate: make eight bits by cutting, as the official commands do, not by rounding.
+    posterior: of the picture's latent: its mode, or a draw (the official commands of before
+    August 2026). truncate: make eight bits by cutting, as the official commands do, not by
+    rounding.
     """
 
     steps: int = 25
     schedule: Literal["linear", "cosine"] = "linear"
-    colour_fix: Literal["adain", "wavelet", "none"] = "adain"
+    colour_fix: Literal["adain", "wavelet", "none"] = "wavelet"
+    posterior: Literal["mode", "sample"] = "mode"
     truncate: bool | None = None
 
 
@@ -311,6 +345,7 @@ class Config:
             latent_channels=self.latent_channels,
             latent_size=self.data.crop_size // self.downscale,
             token_width=token_width if self.encoder.kind != "none" else None,
+            pixel_scale=self.downscale if self.model.pixel_width else 1,
             **own,
         )
 
@@ -330,6 +365,9 @@ class Config:
                 self.parameterization(),
                 o.perceptual_weight,
                 o.perceptual_power,
+                o.penalty,
+                o.weave_weight,
+                keep_endpoint=o.adversarial_weight > 0,
             )
         shared: dict[str, Any] = dict(
             interval=IntervalSettings(
