@@ -4,24 +4,23 @@ from pathlib import Path
 
 
 def load_denoiser(path: str | Path):
-    """Read a denoiser: an official VOSR checkpoint, or one of our exports.
+    """Read a denoiser.
 
     Args:
-      path: a folder in the official layout, a weights' file inside one, or an export's folder.
+      path: whatever `resolve.resolve` takes: a name, an export, a workdir, a folder in the
+        official layout or a weights' file inside one, a hub's id.
 
     Returns:
       (network, its settings).
 
     Raises:
-      UserError: no such file, a damaged one, or one whose tensors are not the network's.
+      UserError: no such model, a damaged file, or one whose tensors are not the network's.
     """
-    from vosr_jax.weights import release
-    from vosr_jax.weights.export import is_export, load_export
+    from vosr_jax.weights.opening import open_denoiser
+    from vosr_jax.weights.resolve import resolve
 
-    if is_export(path):
-        _, denoiser = load_export(path)
-        return denoiser, denoiser.settings
-    return release.load_denoiser(path)
+    opened = open_denoiser(resolve(path))
+    return opened.network.network(), opened.config.model_settings()
 
 
 def load_encoder(path: str | Path, *, block: int | None = None):
@@ -39,7 +38,8 @@ def load_encoder(path: str | Path, *, block: int | None = None):
     """
     from vosr_jax.weights import dinov2
 
-    return dinov2.load(path, block=block)
+    network, settings = dinov2.open_encoder(path, block=block)
+    return network.network(), settings
 
 
 def load_autoencoder(
@@ -66,4 +66,5 @@ def load_autoencoder(
     """
     from vosr_jax.weights import autoencoders
 
-    return autoencoders.load(path, decoder=decoder, parts=parts)
+    network, settings = autoencoders.open_autoencoder(path, decoder=decoder, parts=parts)
+    return network.network(), settings

@@ -8,10 +8,10 @@ import numpy as np
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.sd import SDSettings
-from vosr_jax.weights import sd_autoencoder
+from vosr_jax.weights import qwen_autoencoder, sd_autoencoder
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.sharded import INDEX
-from vosr_jax.weights.tensors import read_tensors, state_dict
+from vosr_jax.weights.tensors import open_tensors, state_dict
 from vosr_jax.weights.torch_pickle import read_torch_zip
 
 _STEM = "diffusion_pytorch_model"
@@ -20,13 +20,13 @@ _PARTS = ("encoder", "decoder")
 LIGHT_DECODER = "LightDecoder"
 
 
-def load(
+def open_autoencoder(
     path: str | Path,
     *,
     decoder: str | Path | None = None,
     parts: tuple[str, ...] = _PARTS,
 ):
-    """Read an autoencoder; see `vosr_jax.weights.load_autoencoder`."""
+    """Open an autoencoder, its values still in the files; see `weights.load_autoencoder`."""
     if not parts or set(parts) - set(_PARTS):
         raise ValueError(f"parts are of {_PARTS}, not {parts}")
     path = Path(path)
@@ -42,9 +42,7 @@ def load(
     if decoder is not None:
         raise UserError(f"{decoder}: a light decoder cannot take the place of {kind}'s decoder")
     if kind == "AutoencoderKLQwenImage2D":
-        from vosr_jax.weights import qwen_autoencoder
-
-        return qwen_autoencoder.load(config, config_file, weights, parts)
+        return qwen_autoencoder.open_autoencoder(config, config_file, weights, parts)
     raise UserError(
         f"{config_file}: autoencoder {kind!r} is unknown; "
         "AutoencoderKL and AutoencoderKLQwenImage2D can be run"
@@ -55,7 +53,7 @@ def locate(path: Path) -> tuple[Path | None, Path]:
     """The files of an autoencoder.
 
     Args:
-      path: as `load` takes it.
+      path: as `open_autoencoder` takes it.
 
     Returns:
       (config.json or None for a light decoder's file, the weights' file).
@@ -82,7 +80,7 @@ def locate(path: Path) -> tuple[Path | None, Path]:
 
 def _stable_diffusion(config, config_file, weights, decoder, parts):
     settings = sd_autoencoder.settings_from_config(config, config_file)
-    tensors, source, ignored = read_tensors(weights), str(weights), []
+    tensors, source, ignored = open_tensors(weights), str(weights), []
     if "encoder" not in parts:
         settings = replace(settings, encoder=None)
         ignored += ["encoder.", "quant_conv."]
@@ -123,7 +121,7 @@ def read_light(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         config = {} if config_file is None else read_json_object(config_file)
         if config.pop("_class_name", None) != LIGHT_DECODER:
             raise UserError(f"{path} is no light decoder; {LIGHT_DECODER} is expected")
-        return config, read_tensors(weights)
+        return config, open_tensors(weights)
     saved = read_torch_zip(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
         raise UserError(f"{path} is no light decoder: it carries no config")

@@ -10,15 +10,18 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.weights.host import HostNetwork
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.sharded import find_safetensors
-from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense, read_tensors
+from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense, open_tensors
 
 _HEAD_CHANNELS = 64
 
 
-def load(path: str | Path, *, block: int | None = None) -> tuple[DINOv2, DINOv2Settings]:
-    """Read a DINOv2 file as released (facebookresearch/dinov2).
+def open_encoder(
+    path: str | Path, *, block: int | None = None
+) -> tuple[HostNetwork[DINOv2], DINOv2Settings]:
+    """Open a DINOv2 file as released (facebookresearch/dinov2).
 
     Args:
       path: a .pth or .safetensors file, or a folder with `model.safetensors` or one such file.
@@ -27,13 +30,13 @@ def load(path: str | Path, *, block: int | None = None) -> tuple[DINOv2, DINOv2S
       block: the 0-based block whose tokens will be asked for; later blocks are not kept.
 
     Returns:
-      (network in float32, its settings).
+      (network in float32, its values still in the file; its settings).
 
     Raises:
       UserError: no such file, or its tensors are not those of a DINOv2.
     """
     path = find_file(Path(path))
-    tensors = read_tensors(path)
+    tensors = open_tensors(path)
     settings = _settings(tensors, path)
     if block is not None:
         if not 0 <= block < settings.depth:
@@ -52,9 +55,9 @@ def load(path: str | Path, *, block: int | None = None) -> tuple[DINOv2, DINOv2S
 
 
 def read_settings(path: str | Path) -> DINOv2Settings:
-    """The settings alone, of all blocks; raises as `load`."""
+    """The settings alone, of all blocks; raises as `open_encoder`."""
     path = find_file(Path(path))
-    return _settings(read_tensors(path), path)
+    return _settings(open_tensors(path), path)
 
 
 def find_file(path: Path) -> Path:

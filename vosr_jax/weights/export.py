@@ -5,18 +5,25 @@ the network's settings follow; provenance.json says how the weights came about. 
 that lie in the folder too are named in config.json relative to it.
 """
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
+from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
+from vosr_jax.files import write_json
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.models.parameters import Blueprint
+from vosr_jax.weights.host import HostArray, HostNetwork
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.sharded import find_safetensors, write_safetensors
+from vosr_jax.weights.tensors import open_tensors
+
+# The official args.json of a release that was converted.
+ARGS_FILE = "official/args.json"
 
 
 def save_export(
@@ -43,49 +50,13 @@ def save_export(
     write_safetensors(folder, "model", {k: v.astype(dtype) for k, v in parameters.items()})
     for name, content in (("config.json", config), ("provenance.json", provenance)):
         if content is not None:
-            temporary = folder / f"{name}.tmp"
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
-            temporary.replace(folder / name)
+            write_json(folder / name, content)
     return folder
-
-
-def read_run(workdir: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
-    """The newest averaged weights of a training run.
-
-    Args:
-      workdir: of train.py.
-
-    Returns:
-      (its config, {dotted path: array}, facts for provenance.json).
-
-    Raises:
-      UserError: the workdir has no checkpoint, or the training packages are missing.
-    """
-    from vosr_jax import __version__
-
-    try:
-        from vosr_jax.training.checkpoints import load_ema, teacher_of
-
-        config, step, ema = load_ema(workdir)
-    except ImportError as error:
-        raise UserError(
-            f"{workdir} is a workdir, whose checkpoints need the training packages: "
-            f"pip install 'vosr_jax[train]' ({error})"
-        ) from error
-    facts = {
-        "vosr_jax": __version__,
-        "step": step,
-        "samples_seen": step * config["train"]["batch_size"],
-        "parameters": int(sum(array.size for array in ema.values())),
-    }
-    if (teacher := teacher_of(workdir)) is not None:
-        facts["teacher_sha256"] = teacher["sha256"]
-    return config, ema, facts
 
 
 def is_export(folder: str | Path) -> bool:
     """Whether a folder holds an export."""
-    folder = Path(folder)
+    folder = Path(folder) if isinstance(folder, str) else folder
     weights = find_safetensors(folder, "model")
     return (folder / "config.json").is_file() and weights is not None
 
@@ -107,10 +78,10 @@ def local_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def build_denoiser(
-    settings: LightningDiTSettings, parameters: dict[str, np.ndarray], source: str, **options
-) -> LightningDiT:
-    """A denoiser with these parameters, as float32.
+def open_parameters(
+    settings: LightningDiTSettings, parameters: Mapping[str, Any], source: str, **options
+) -> HostNetwork[LightningDiT]:
+    """A denoiser with these parameters, as float32; none is read or converted yet.
 
     Args:
       settings: of the network.
@@ -132,7 +103,31 @@ def build_denoiser(
             raise UserError(
                 f"{source}: {name} is {parameters[name].shape} and should be {wanted.shape}"
             )
-    return blueprint.merge({k: np.asarray(v, np.float32) for k, v in parameters.items()})
+    arrays = {k: HostArray.of(parameters[k], np.float32) for k in blueprint.shapes}
+    return HostNetwork(blueprint, arrays)
+
+
+def build_denoiser(
+    settings: LightningDiTSettings, parameters: Mapping[str, Any], source: str, **options
+) -> LightningDiT:
+    """The network of `open_parameters`, read onto the default device."""
+    return open_parameters(settings, parameters, source, **options).network()
+
+
+def open_export(folder: str | Path, config: Config, **options) -> HostNetwork[LightningDiT]:
+    """An export's denoiser, its values still in the file.
+
+    Args:
+      folder: of `save_export`.
+      config: the export's.
+      **options: `dtype` and `remat` of `LightningDiT`.
+
+    Raises:
+      UserError: a file is missing or damaged, or the tensors are not the config's network's.
+    """
+    folder = Path(folder)
+    source = find_safetensors(folder, "model") or folder / "model.safetensors"
+    return open_parameters(config.model_settings(), open_tensors(source), str(source), **options)
 
 
 def load_export(folder: str | Path, **options) -> tuple[dict[str, Any], LightningDiT]:
@@ -148,11 +143,5 @@ def load_export(folder: str | Path, **options) -> tuple[dict[str, Any], Lightnin
     Raises:
       UserError: a file is missing or damaged, or the tensors are not the config's network's.
     """
-    from vosr_jax.config import validate
-    from vosr_jax.weights.tensors import read_tensors
-
-    folder = Path(folder)
-    config = read_json_object(folder / "config.json")
-    source = find_safetensors(folder, "model") or folder / "model.safetensors"
-    settings = validate(config).model_settings()
-    return config, build_denoiser(settings, read_tensors(source), str(source), **options)
+    config = read_json_object(Path(folder) / "config.json")
+    return config, open_export(folder, validate(config), **options).network()

@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from vosr_jax.files import local_or_epath, write_json
+from vosr_jax.files.folders import whole_folder
 from vosr_jax.weights.autoencoders import LIGHT_DECODER
 from vosr_jax.weights.manifest import write_manifest
 from vosr_jax.weights.package import ARGS_FILE, BUFFERS_FILE, STEM, Package
@@ -12,8 +14,6 @@ from vosr_jax.weights.writing import (
     cast_tensors,
     dtype_name,
     facts_of,
-    whole_folder,
-    write_json,
     write_part,
 )
 
@@ -76,4 +76,4 @@ def write_export(
         write_manifest(
             draft, facts_of(package, parameters) | ({"narrow": narrow} if narrow else {})
         )
-    return Path(folder)
+    return local_or_epath(folder)

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vosr_jax.errors import UserError
+from vosr_jax.files import write_text
 from vosr_jax.weights.official_args import (
     AUTOENCODERS,
     ENCODER_FOLDER,
@@ -26,6 +27,8 @@ from vosr_jax.weights.official_args import (
 # The page that the official README names, and its folders.
 RELEASE_REPO = "CSWRY/VOSR"
 RELEASED = {
+    "2.0": "VOSR2",
+    "vosr2": "VOSR2",
     "0.5b": "VOSR_0.5B_ms",
     "0.5b-onestep": "VOSR_0.5B_os",
     "1.4b": "VOSR_1.4B_ms",
@@ -109,8 +112,7 @@ def fetch(model: HubModel) -> Path:
     wanted = _wanted(model, remote, lambda path: _get(model, commit, remote[path]))
     places = [_get(model, commit, remote[path]) for path in wanted]
     reference = _reference(model)
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    reference.write_text(commit)
+    write_text(reference, commit)
     # From the file up to what stands for the repository's top.
     top = places[0].parents[len(PurePosixPath(wanted[0]).parts) - 1]
     return top / model.subfolder

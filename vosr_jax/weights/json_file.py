@@ -1,16 +1,18 @@
 """Reading the json files that lie beside weights."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from vosr_jax.errors import UserError
+from vosr_jax.files import is_remote, reading, to_path
 
 
-def read_json_object(path: str | Path) -> dict[str, Any]:
+def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
     """The object in a json file; UserError where there is none or it cannot be read."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(_text(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -18,3 +20,10 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a json object, not a {type(content).__name__}")
     return content
+
+
+def _text(path: str | os.PathLike) -> str:
+    if not is_remote(path):
+        return Path(path).read_text(encoding="utf-8")
+    with reading(path):
+        return to_path(path).read_text(encoding="utf-8")

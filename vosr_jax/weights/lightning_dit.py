@@ -4,13 +4,14 @@ Both directions only reshape, transpose, stack and pad, so a round trip is bit-i
 gradients convert as weights do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from flax import nnx
 
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.models.rotary import rotary_table
+from vosr_jax.weights.host import HostNetwork
 from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense
 
 ROTARY_BUFFERS = "feat_rope."
@@ -115,9 +116,9 @@ def _patch_embed(s: LightningDiTSettings) -> Layout:
 
 
 def from_official(
-    tensors: dict[str, np.ndarray], settings: LightningDiTSettings, path: str, **options
-) -> LightningDiT:
-    """A denoiser filled with official tensors.
+    tensors: Mapping[str, np.ndarray], settings: LightningDiTSettings, path: str, **options
+) -> HostNetwork[LightningDiT]:
+    """A denoiser of official tensors, none of them read yet.
 
     Args:
       tensors: {official name: array}; every parameter must be there and no other, but for

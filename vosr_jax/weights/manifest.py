@@ -1,12 +1,13 @@
 """manifest.json: what a converted folder holds, whence it came, and the sha256 of every file."""
 
 import hashlib
-import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vosr_jax.errors import UserError
+from vosr_jax.files import reading, size_of, to_path, write_json
 from vosr_jax.weights.json_file import read_json_object
 
 NAME = "manifest.json"
@@ -14,19 +15,16 @@ _LEVELS = 5
 _CHUNK = 1 << 22
 
 
-def sha256(path: str | Path) -> str:
+def sha256(path: str | os.PathLike) -> str:
     """The checksum of a file.
 
     Raises:
       UserError: it cannot be read.
     """
     digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    with reading(path), to_path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -36,7 +34,7 @@ def describe_files(root: Path, files: Iterable[Path]) -> dict[str, dict[str, Any
     for file in sorted(set(files)):
         inside = file.is_relative_to(root)
         name = file.relative_to(root).as_posix() if inside else f"{file.parent.name}/{file.name}"
-        described[name] = {"sha256": sha256(file), "bytes": file.stat().st_size}
+        described[name] = {"sha256": sha256(file), "bytes": size_of(to_path(file))}
     return described
 
 
@@ -44,9 +42,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write the manifest of a finished folder; `files` is filled in from what lies there."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != NAME]
     content = content | {"files": describe_files(folder, files)}
-    temporary = folder / f"{NAME}.tmp"
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(folder / NAME)
+    write_json(folder / NAME, content)
 
 
 def find_manifest(path: str | Path) -> Path | None:

@@ -1,37 +1,42 @@
 """The frozen nets that a config names."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
-from vosr_jax.weights import load_autoencoder, load_encoder, vgg
+from vosr_jax.models.dinov2 import DINOv2
+from vosr_jax.models.vgg import VGG16
+from vosr_jax.weights import vgg
+from vosr_jax.weights.autoencoders import open_autoencoder
+from vosr_jax.weights.dinov2 import open_encoder
+from vosr_jax.weights.host import HostNetwork
 
-if TYPE_CHECKING:
-    from vosr_jax.config import Config
-    from vosr_jax.models.dinov2 import DINOv2
-    from vosr_jax.models.vgg import VGG16
 
-
-def config_autoencoder(config: "Config") -> Any:
-    """The autoencoder of a config, float32.
+def config_autoencoder(config: Config) -> HostNetwork[Any]:
+    """The autoencoder of a config, float32, its values still in the file.
 
     Raises:
       UserError: its file is missing or damaged, or does not fit the config.
     """
     own = config.autoencoder
     if own.kind == "space_to_depth":
-        return SpaceToDepth(SpaceToDepthSettings(own.downscale, own.scaling_factor))
-    autoencoder, _ = load_autoencoder(str(own.path), decoder=own.decoder)
-    if autoencoder.latent_channels != config.latent_channels:
+        settings = SpaceToDepthSettings(own.downscale, own.scaling_factor)
+        return HostNetwork.of(SpaceToDepth(settings))
+    autoencoder, found = open_autoencoder(str(own.path), decoder=own.decoder)
+    if found.latent_channels != config.latent_channels:
         raise UserError(
-            f"{own.path} has {autoencoder.latent_channels} latent channels, but "
+            f"{own.path} has {found.latent_channels} latent channels, but "
             f"autoencoder.kind={own.kind} has {config.latent_channels}"
         )
     return autoencoder
 
 
-def config_encoder(config: "Config") -> "DINOv2 | VGG16 | None":
-    """The visual encoder of a config, float32, with the needed blocks; None where it has none.
+def config_encoder(config: Config) -> HostNetwork[DINOv2] | HostNetwork[VGG16] | None:
+    """The visual encoder of a config up to its block, float32, its values still in the file.
+
+    Returns:
+      The network; None where the config has none.
 
     Raises:
       UserError: its file is missing or damaged, or does not fit the config.
@@ -40,8 +45,8 @@ def config_encoder(config: "Config") -> "DINOv2 | VGG16 | None":
     if own.kind == "none":
         return None
     if own.kind == "vgg16":
-        return vgg.load(own.block, pretrained=own.weights == "trained")
-    encoder, settings = load_encoder(str(own.path), block=own.block)
+        return HostNetwork.of(vgg.load(own.block, pretrained=own.weights == "trained"))
+    encoder, settings = open_encoder(str(own.path), block=own.block)
     expected = config.model_settings().token_width
     if settings.width != expected:
         raise UserError(

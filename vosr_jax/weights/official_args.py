@@ -6,7 +6,7 @@ alone; the keys here are those of its four released configs, its scripts and its
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vosr_jax.config.schema import (
     LATENT_CHANNELS,
@@ -37,7 +37,7 @@ ENCODER_FOLDER = "preset/ckpts/torch_cache/checkpoints"
 
 # multi-step; one-step with the interval's end r as an input; one-step without (VOSR 2.0).
 KINDS = ("multi_step", "one_step", "one_step_2")
-KIND_KEY = "vosr_kind"
+DISTILLATIONS = ("shortcut", "rcgm", "onestep")
 _MULTI_STEPS = 25
 
 # {key: known values}; the interpolations differ in training only, both give w * lq here.
@@ -45,8 +45,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "ae_type": tuple(LATENT_CHANNELS),
     "enc_type": tuple(ENCODERS),
     "interp_type": ("lin", "sph"),
-    "distill_type": ("shortcut", "rcgm"),
-    KIND_KEY: KINDS,
 }
 _COUNTS = (
     *("resolution", "patch_size", "dim", "depth", "num_heads", "enc_dim", "encdim_ratio"),
@@ -57,6 +55,7 @@ _SWITCHES = (
     *("use_qknorm", "use_swiglu", "use_rope", "use_rmsnorm", "wo_shift", "use_pos"),
     "auxiliary_time_cond",
 )
+_TEXTS = ("distill_type",)
 _PATHS = ("ae_path", "lwdecoder_path")
 _LISTS = ("weak_cond_strength_aelq_list", "cond_strength_aelq_list", "layer_dinov2b_list")
 # Of training and of the official commands; they change nothing here.
@@ -75,8 +74,10 @@ _WITHOUT_EFFECT = frozenset(
 _REQUIRED = (
     *("ae_type", "enc_type", "resolution", "patch_size", "mlp_ratio", "dim", "depth", "num_heads"),
     *("enc_dim", "encdim_ratio", "use_qknorm", "use_swiglu", "use_rope", "use_rmsnorm"),
-    *("layer_dinov2b_list", "weak_cond_strength_aelq_list"),
+    "layer_dinov2b_list",
 )
+# The sampler of a multi-step model needs it; only training reads it of the others.
+_WEAK = "weak_cond_strength_aelq_list"
 
 
 def config_of_args(
@@ -118,7 +119,6 @@ def config_of_args(
             kind=ae_type,
             path=args.get("ae_path") or AUTOENCODERS[ae_type],
             decoder=(args.get("lwdecoder_path") or LIGHT_DECODER) if ae_type == "sd2" else None,
-            sample_posterior=kind != "one_step_2",
         ),
         encoder=EncoderConfig(
             kind=args["enc_type"],
@@ -129,7 +129,7 @@ def config_of_args(
             token_width=args["enc_dim"],
         ),
         objective=ObjectiveConfig(
-            name=args.get("distill_type", "rcgm") if kind == "one_step" else "flow_matching",
+            name=_objective(args, kind),
             time_distribution=time[0],
             time_mu=float(time[1]),
             time_sigma=float(time[2]),
@@ -137,7 +137,7 @@ def config_of_args(
         guidance=GuidanceSettings(
             kind="restoration" if kind == "multi_step" else "none",
             drop_rate=float(args.get("cfg_ratio", 0.1)),
-            weak_strength_range=_pair(args["weak_cond_strength_aelq_list"]),
+            weak_strength_range=_weak_range(args, file, kind),
             condition_strength=_pair(args.get("cond_strength_aelq_list", [5.0, 1.0])),
             scale=float(args.get("cfg_scale", 1.0)),
             interval=(float(args.get("t_start", 0.0)), float(args.get("t_end", 1.0))),
@@ -159,14 +159,13 @@ def config_of_args(
 def kind_of_args(args: dict[str, Any], file: Path, r_embedding: bool | None = None) -> str:
     """Which of `KINDS` a checkpoint is.
 
-    `vosr_kind` says it where it is there. Else: r among the inputs (the weights say so, or
-    auxiliary_time_cond) is "one_step"; without r, distill_type or infer_steps of 1 marks a
-    "one_step_2" (VOSR 2.0; an assumption, its args.json has not been seen); else "multi_step".
+    r among the inputs is "one_step": auxiliary_time_cond says so where it is there, else the
+    weights. Without r, distill_type or infer_steps of 1 marks a "one_step_2" (VOSR 2.0's
+    args.json has both); else it is "multi_step".
 
     Raises:
       UserError: args.json and the weights contradict each other.
     """
-    stated = args.get(KIND_KEY)
     distilled = bool(args.get("distill_type")) or args.get("infer_steps") == 1
     has_r = r_embedding
     if has_r is None:
@@ -176,27 +175,36 @@ def kind_of_args(args: dict[str, Any], file: Path, r_embedding: bool | None = No
             f"{file}: auxiliary_time_cond is {args['auxiliary_time_cond']}, but the weights "
             f"{'take' if has_r else 'do not take'} the interval's end; correct the key"
         )
-    if stated is None:
-        return "one_step" if has_r else "one_step_2" if distilled else "multi_step"
-    if r_embedding is not None and (stated == "one_step") != r_embedding:
-        raise UserError(
-            f"{file}: {KIND_KEY} is {stated!r}, but the weights "
-            f"{'take' if r_embedding else 'do not take'} the interval's end; correct the key"
-        )
-    return stated
+    return "one_step" if has_r else "one_step_2" if distilled else "multi_step"
+
+
+def _objective(args: dict[str, Any], kind: str) -> Literal["flow_matching", "rcgm", "shortcut"]:
+    """What a student was trained with, as far as the config has a name for it."""
+    if kind != "one_step":
+        return "flow_matching"
+    return "shortcut" if args.get("distill_type") == "shortcut" else "rcgm"
+
+
+def _weak_range(args: dict[str, Any], file: Path, kind: str) -> tuple[float, float]:
+    if _WEAK in args:
+        return _pair(args[_WEAK])
+    if kind == "multi_step":
+        raise UserError(f"{file} lacks the key {_WEAK}, whose middle a multi-step model samples by")
+    return GuidanceSettings().weak_strength_range
 
 
 def _notes(args: dict[str, Any], file: Path, kind: str) -> tuple[str, ...]:
-    known = {*_CHOICES, *_COUNTS, *_NUMBERS, *_SWITCHES, *_PATHS, *_LISTS, *_WITHOUT_EFFECT}
-    unknown = sorted(args.keys() - known - {"time_dist"})
+    known = {*_CHOICES, *_COUNTS, *_NUMBERS, *_SWITCHES, *_TEXTS, *_PATHS, *_LISTS}
+    unknown = sorted(args.keys() - known - _WITHOUT_EFFECT - {"time_dist"})
     notes = [f"{file} has the unknown key {key}, which is ignored" for key in unknown]
     layers = args["layer_dinov2b_list"]
     if len(layers) > 1:
         notes.append(f"{file} names {len(layers)} visual layers; the official network uses one")
-    if kind == "one_step_2" and KIND_KEY not in args:
+    distillation = args.get("distill_type")
+    if distillation is not None and distillation not in DISTILLATIONS:
         notes.append(
-            f"{file} is taken for VOSR 2.0 (one step, no interval's end, the posterior's mode); "
-            f"state {KIND_KEY} in it if that is wrong"
+            f"{file}: distill_type {distillation!r} is unknown (known are "
+            f"{', '.join(DISTILLATIONS)}); restoring does not depend on it"
         )
     return tuple(notes)
 
@@ -219,9 +227,10 @@ def _check(args: dict[str, Any], file: Path) -> None:
     for key in _SWITCHES:
         if key in args:
             _require(args, key, file, isinstance(args[key], bool), "true or false is expected")
-    for key in _PATHS:
-        if args.get(key) is not None:
-            _require(args, key, file, isinstance(args[key], str), "a path is expected")
+    for keys, expected in ((_PATHS, "a path is expected"), (_TEXTS, "a word is expected")):
+        for key in keys:
+            if args.get(key) is not None:
+                _require(args, key, file, isinstance(args[key], str), expected)
     _check_lists(args, file)
 
 
@@ -272,7 +281,8 @@ def args_of_config(config: Config) -> dict[str, Any]:
       Every key that inference_vosr.py and inference_vosr_onestep.py read.
     """
     c, g = config, config.guidance
-    one_step = c.model.r_embedding
+    has_r = c.model.r_embedding
+    one_step = has_r or (g.kind == "none" and c.sampling.steps == 1)
     weak = list(g.weak_strength_range) if g.kind == "restoration" else [0.0, 0.0]
     args: dict[str, Any] = {
         "resolution": c.data.crop_size,
@@ -293,7 +303,6 @@ def args_of_config(config: Config) -> dict[str, Any]:
         ],
         "cfg_ratio": g.drop_rate,
         "cfg_scale": 1.0 if g.kind == "none" else g.scale,
-        "weak_cond_strength_aelq_list": weak,
         "cond_strength_aelq_list": list(g.condition_strength),
         "dinov2_size": c.encoder.size,
         "enc_type": c.encoder.kind,
@@ -307,14 +316,16 @@ def args_of_config(config: Config) -> dict[str, Any]:
         "t_start": g.interval[0],
         "t_end": g.interval[1],
         "infer_steps": c.sampling.steps,
-        "auxiliary_time_cond": one_step,
+        "auxiliary_time_cond": has_r,
     }
     if c.autoencoder.kind == "sd2":
         args["lwdecoder_path"] = LIGHT_DECODER
-    if one_step:
+    if has_r or not one_step:
+        args[_WEAK] = weak
+    if has_r:
         args |= {"distill_type": "rcgm", "u_weight": 1.0, "weak_cond_strength_aelq": 0.1}
-    if not c.autoencoder.sample_posterior:
-        args[KIND_KEY] = "one_step_2"
+    elif one_step:
+        args["distill_type"] = "onestep"
     return args
 
 

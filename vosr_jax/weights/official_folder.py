@@ -4,6 +4,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vosr_jax.errors import UserError
+from vosr_jax.files import local_or_epath, write_json
+from vosr_jax.files.folders import whole_folder
 from vosr_jax.weights.autoencoders import read_light
 from vosr_jax.weights.lightning_dit import entries, rotary_buffers
 from vosr_jax.weights.manifest import write_manifest
@@ -23,8 +25,6 @@ from vosr_jax.weights.writing import (
     DIFFUSERS_STEM,
     cast_tensors,
     facts_of,
-    whole_folder,
-    write_json,
     write_part,
 )
 
@@ -65,7 +65,6 @@ def write_official(
     with whole_folder(folder) as draft:
         home = draft / checkpoint
         write_json(home / "args.json", args)
-        (home / "checkpoints").mkdir()
         buffers = package.buffers or rotary_buffers(package.config.model_settings())
         content = tensors | buffers
         # The official reader takes one file and no index.
@@ -73,7 +72,7 @@ def write_official(
         write_safetensors(home / "checkpoints", "ema_model", content, total)
         notes += _write_official_parts(draft, package, args)
         write_manifest(draft, facts_of(package, tensors))
-    return Path(folder) / checkpoint, tuple(notes)
+    return local_or_epath(folder) / checkpoint, tuple(notes)
 
 
 def _official_args(package: Package) -> tuple[dict[str, Any], list[str]]:
@@ -81,26 +80,20 @@ def _official_args(package: Package) -> tuple[dict[str, Any], list[str]]:
     if package.args is None:
         args = args_of_config(package.config)
         command = f"inference_vosr.py --cfg_scale {args['cfg_scale']:g}"
-        if package.config.model.r_embedding:
+        if "distill_type" in args:
             command = "inference_vosr_onestep.py"
         notes = [
             f"run it with {command} --infer_steps {args['infer_steps']}; the official commands do "
             "not take these from args.json"
         ]
-        return args, notes + _mode_note(package)
-    args, notes = dict(package.args), _mode_note(package)
+        return args, notes
+    args, notes = dict(package.args), []
     default = AUTOENCODERS[package.config.autoencoder.kind]
     place = PurePosixPath(args.get("ae_path") or default)
     if place.is_absolute() or ".." in place.parts:
         args["ae_path"] = default
         notes.append(f"ae_path was {place}, outside the folder, and is {default} now")
     return args, notes
-
-
-def _mode_note(package: Package) -> list[str]:
-    if package.config.autoencoder.sample_posterior:
-        return []
-    return ["the official commands draw the picture's latent where this model takes its mode"]
 
 
 def _write_official_parts(draft: Path, package: Package, args: dict[str, Any]) -> list[str]:

@@ -13,18 +13,21 @@ from flax import nnx
 
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
+from vosr_jax.files import absolute
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.weights import autoencoders, dinov2, release
+from vosr_jax.weights.export import ARGS_FILE, local_config
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.lightning_dit import ROTARY_BUFFERS, entries
 from vosr_jax.weights.manifest import NAME, find_manifest
-from vosr_jax.weights.official_args import KIND_KEY, config_of_args
+from vosr_jax.weights.official_args import config_of_args
+from vosr_jax.weights.resolve import Found, resolve
+from vosr_jax.weights.saved_run import facts_of, load_run
 from vosr_jax.weights.sharded import INDEX, find_safetensors, shard_files
 from vosr_jax.weights.tensors import arrange, read_tensors
 
 STEM = "model"
-ARGS_FILE = "official/args.json"
 BUFFERS_FILE = "official/buffers.safetensors"
 
 
@@ -67,42 +70,25 @@ class Package:
     facts: dict[str, Any] | None = None
 
 
-def read_package(path: str | Path, kind: str | None = None) -> Package:
-    """Read a release folder, an export or a workdir, with its frozen networks.
+def read_package(model: Found | str | Path) -> Package:
+    """Read a model of any kind, with its frozen networks.
 
     Args:
-      path: of the model.
-      kind: what an official checkpoint is taken for, one of `official_args.KINDS`.
+      model: from `resolve`, or what that takes.
 
     Raises:
       UserError: no model, or one of its files is missing or damaged.
     """
-    from vosr_jax.weights.export import is_export
-
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; name a release folder, an export or a workdir")
-    ours = is_export(path) or (path / "config.json").is_file()
-    if kind is not None and ours:
-        raise UserError(f"{path} is no official checkpoint: its config.json says its kind")
-    if is_export(path):
-        return _read_export(path)
-    if ours and (path / "checkpoints").is_dir():
-        return _read_workdir(path)
-    if release.find_args(path) is not None:
-        return _read_release(path, kind)
-    raise UserError(
-        f"{path} is no model: it has neither config.json with model.safetensors or checkpoints/ "
-        "nor, in it or up to five folders above, the official args.json"
-    )
+    found = model if isinstance(model, Found) else resolve(model)
+    if found.kind == "release":
+        return _read_release(found.path)
+    return _read_export(found.path) if found.kind == "export" else _read_workdir(found.path)
 
 
-def _read_release(path: Path, kind: str | None) -> Package:
+def _read_release(path: Path) -> Package:
     args, file = release.read_args(path)
-    if kind is not None:
-        args = args | {KIND_KEY: kind}
     weights = release.find_weights(path)
-    tensors = read_tensors(weights)
+    tensors = release.plain_names(read_tensors(weights), weights)
     has_r = release.takes_interval_end(tensors)
     config, _ = config_of_args(args, file, r_embedding=has_r)
     config = release.with_parts(config, args, file)
@@ -122,8 +108,6 @@ def _read_release(path: Path, kind: str | None) -> Package:
 
 
 def _read_export(folder: Path) -> Package:
-    from vosr_jax.weights.export import local_config
-
     values = local_config(folder)
     weights = find_safetensors(folder, STEM)
     assert weights is not None  # is_export has looked
@@ -155,15 +139,13 @@ def _read_export(folder: Path) -> Package:
 
 
 def _read_workdir(workdir: Path) -> Package:
-    from vosr_jax.weights.export import read_run
-
-    config, parameters, facts = read_run(workdir)
+    run = load_run(workdir)
     package = Package(
-        name=workdir.resolve().name,
+        name=absolute(workdir).name,
         origin="workdir",
-        config=validate(config),
-        parameters=parameters,
-        facts=facts,
+        config=validate(run.config),
+        parameters=run.ema,
+        facts=facts_of(run),
         sources=(workdir / "config.json",),
     )
     return _with_parts(package)

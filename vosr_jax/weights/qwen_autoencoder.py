@@ -8,6 +8,7 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.weights.host import HostNetwork
 from vosr_jax.weights.tensors import (
     CONV,
     FLAT,
@@ -15,14 +16,14 @@ from vosr_jax.weights.tensors import (
     Entry,
     Layout,
     assign,
-    read_tensors,
+    open_tensors,
 )
 
 
-def load(
+def open_autoencoder(
     config: Mapping[str, Any], config_file: Path, weights: Path, parts: tuple[str, ...]
-) -> tuple[QwenAutoencoder, QwenSettings]:
-    """Read the autoencoder from its config and its weights' file; keeps only `parts`."""
+) -> tuple[HostNetwork[QwenAutoencoder], QwenSettings]:
+    """Open the autoencoder by its config and its weights' file; keeps only `parts`."""
     settings = _settings(config, config_file, parts)
     ignored: list[str] = []
     if "encoder" not in parts:
@@ -32,7 +33,7 @@ def load(
     model = assign(
         lambda: QwenAutoencoder(settings, rngs=nnx.Rngs(0)),
         entries(settings),
-        read_tensors(weights),
+        open_tensors(weights),
         weights,
         ignored=ignored,
     )

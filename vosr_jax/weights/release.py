@@ -9,11 +9,14 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.weights import dinov2
+from vosr_jax.weights.host import HostNetwork
 from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.lightning_dit import from_official
 from vosr_jax.weights.official_args import config_of_args
 from vosr_jax.weights.sharded import INDEX
-from vosr_jax.weights.tensors import read_tensors
+from vosr_jax.weights.tensors import open_tensors
 
 _ARGS = "args.json"
 _LEVELS = 5
@@ -28,11 +31,15 @@ _HOMES = {
     "sd21_lwdecoder": _RELEASE,
 }
 _R_EMBEDDING = "r_embedder."
+# What wrappers of the network put before a name, and what they save besides.
+_WRAPPERS = ("module.", "_orig_mod.", "ema_model.")
+_COUNTERS = frozenset({"n_averaged", "step_count", "decay"})
 
 
-def find_args(path: str | Path) -> Path | None:
+def find_args(path: Any) -> Path | None:
     """The args.json of a checkpoint: in the folder itself or up to five folders above."""
-    folder = Path(path).resolve()
+    # A bucket's address is none of this machine's paths, and has no links.
+    folder = path if "://" in str(path) else Path(path).resolve()
     for candidate in [folder, *folder.parents][: _LEVELS + 1]:
         if (candidate / _ARGS).is_file():
             return candidate / _ARGS
@@ -84,50 +91,59 @@ def find_weights(path: str | Path) -> Path:
     raise UserError(f"{path} holds no weights; expected checkpoints/{_WEIGHTS[0]} or the like")
 
 
+def plain_names(tensors: Mapping[str, Any], weights: str | Path) -> dict[str, Any]:
+    """A denoiser's tensors under the network's own names.
+
+    Data parallelism, compilation and averaging in PyTorch save a network under a prefix, with
+    counters beside it; prefixes are taken off and counters passed over.
+
+    Args:
+      tensors: by the names in the file.
+      weights: the file, for messages.
+
+    Raises:
+      UserError: two tensors get one name.
+    """
+    plain: dict[str, Any] = {}
+    for full, tensor in tensors.items():
+        name = full
+        while name.startswith(_WRAPPERS):
+            name = name.removeprefix(next(one for one in _WRAPPERS if name.startswith(one)))
+        if name in _COUNTERS:
+            continue
+        if name in plain:
+            raise UserError(f"{weights} holds {name} twice, once as {full}; save one network alone")
+        plain[name] = tensor
+    return plain
+
+
 def takes_interval_end(tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether official tensors are a network's with the interval's end r as an input."""
     return any(name.startswith(_R_EMBEDDING) for name in tensors)
 
 
-def load_denoiser(path: str | Path, **options) -> tuple[LightningDiT, LightningDiTSettings]:
-    """Read a denoiser from a folder in the official layout, or a weights' file inside one.
-
-    Args:
-      path: the folder or file.
-      **options: `dtype` and `remat` of `LightningDiT`.
-
-    Returns:
-      (network in float32, its settings).
-
-    Raises:
-      UserError: a file is missing, damaged, or its tensors are not the network's.
-    """
-    denoiser, config, _ = load_release(path, **options)
-    return denoiser, config.model_settings()
-
-
-def load_release(path: str | Path, **options) -> tuple[LightningDiT, Config, tuple[str, ...]]:
-    """Read a denoiser with what its args.json says, without its frozen networks.
+def open_release(
+    path: str | Path, **options
+) -> tuple[HostNetwork[LightningDiT], Config, tuple[str, ...]]:
+    """Open a denoiser with what its args.json says, without its frozen networks.
 
     Args:
       path: a folder in the official layout, or a weights' file inside one.
       **options: `dtype` and `remat` of `LightningDiT`.
 
     Returns:
-      (network in float32, its config, notes).
+      (network in float32, its values still in the file; its config; notes).
 
     Raises:
       UserError: a file is missing or damaged, its tensors are not the network's, or args.json
         has a value that is not understood.
     """
-    from vosr_jax.weights.lightning_dit import from_official
-
     args, file = read_args(path)
     weights = find_weights(path)
-    tensors = read_tensors(weights)
+    tensors = plain_names(open_tensors(weights), weights)
     config, notes = config_of_args(args, file, r_embedding=takes_interval_end(tensors))
-    denoiser = from_official(tensors, config.model_settings(), str(weights), **options)
-    return denoiser, config, notes
+    network = from_official(tensors, config.model_settings(), str(weights), **options)
+    return network, config, notes
 
 
 def find_part(named: str, args_file: Path) -> Path:
@@ -170,8 +186,6 @@ def with_parts(config: Config, args: dict[str, Any], args_file: Path) -> Config:
     Raises:
       UserError: one of them is missing or damaged.
     """
-    from vosr_jax.weights import dinov2
-
     own = config.autoencoder
     decoder = None if own.decoder is None else str(find_part(own.decoder, args_file))
     autoencoder = dataclasses.replace(

@@ -11,6 +11,7 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
+from vosr_jax.weights.host import HostNetwork
 from vosr_jax.weights.tensors import CONV, POINTWISE, Entry, assign, dense
 
 # Attention names of files written before diffusers renamed them, such as Stable Diffusion 2.1's.
@@ -63,8 +64,8 @@ def light_settings(config: Mapping[str, Any], path: Path) -> SDSettings:
 
 def build(
     settings: SDSettings, tensors: Mapping[str, np.ndarray], source: str, ignored: tuple[str, ...]
-) -> SDAutoencoder:
-    """The network with its weights.
+) -> HostNetwork[SDAutoencoder]:
+    """The network, its values still in the files.
 
     Args:
       settings: which parts, and their sizes.

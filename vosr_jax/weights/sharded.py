@@ -3,14 +3,35 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.files import whole_file, write_json
 from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.mapping import map_file
 
 INDEX = ".safetensors.index.json"
 SHARD_BYTES = 4 << 30
+# The format's names of types; the last ones are ml_dtypes'.
+_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
 
 
 def find_safetensors(folder: Path, stem: str) -> Path | None:
@@ -21,26 +42,41 @@ def find_safetensors(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Read every tensor of a safetensors file.
+def open_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Every tensor of a safetensors file as a read-only view into the memory-mapped file.
 
     Raises:
       UserError: no such file, or a truncated or damaged one.
     """
-    # Importing ml_dtypes is what makes numpy know bfloat16.
-    import ml_dtypes  # noqa: F401
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist or is no file")
-    if not path.stat().st_size:
-        raise UserError(f"{path} is empty; fetch it again")
     try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        if not path.stat().st_size:
+            raise UserError(f"{path} is empty; fetch it again")
+        # Opening it is what checks the header: types, sizes, and that all bytes are there.
+        with safe_open(path, framework="np"):
+            pass
+        content = map_file(path)
+        start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+        header = json.loads(content[8:start].tobytes())
+        header.pop("__metadata__", None)
+        return {name: _view(content[start:], facts) for name, facts in header.items()}
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+def _view(data: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
+    """A tensor as the header describes it."""
+    import ml_dtypes
+
+    kind, (first, last) = facts["dtype"], facts["data_offsets"]
+    if kind not in _TYPES:
+        raise TypeError(f"a tensor of type {kind}, which numpy has not")
+    dtype = np.dtype(getattr(ml_dtypes, _TYPES[kind], _TYPES[kind]))
+    return data[first:last].view(dtype).reshape(facts["shape"])
 
 
 def shard_files(index: str | Path) -> list[Path]:
@@ -52,8 +88,8 @@ def shard_files(index: str | Path) -> list[Path]:
     return list(dict.fromkeys(_located(Path(index)).values()))
 
 
-def read_shards(index: str | Path) -> dict[str, np.ndarray]:
-    """Read every tensor that an index (`model.safetensors.index.json`) names.
+def open_shards(index: str | Path) -> dict[str, np.ndarray]:
+    """Every tensor that an index (`model.safetensors.index.json`) names, as `open_safetensors`.
 
     Raises:
       UserError: the index or a shard is missing or damaged, the index names a file outside its
@@ -63,7 +99,7 @@ def read_shards(index: str | Path) -> dict[str, np.ndarray]:
     located = _located(index)
     tensors: dict[str, np.ndarray] = {}
     for file in dict.fromkeys(located.values()):
-        found = read_safetensors(file)
+        found = open_safetensors(file)
         expected = {name for name, home in located.items() if home == file}
         wrong = sorted(expected ^ found.keys())
         if wrong:
@@ -115,9 +151,7 @@ def write_safetensors(
     size = sum(array.nbytes for array in tensors.values())
     content = {"metadata": {"total_size": size}, "weight_map": located}
     index = folder / (stem + INDEX)
-    temporary = index.with_name(index.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(index)
+    write_json(index, content)
     return [*files, index]
 
 
@@ -135,15 +169,15 @@ def _split(tensors: Mapping[str, np.ndarray], shard_bytes: int) -> list[list[str
 
 
 def _write(file: Path, tensors: Mapping[str, np.ndarray], names: list[str]) -> Path:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    temporary = file.with_name(file.name + ".tmp")
-    # "pt" is what the torch library's own loaders ask for.
-    save_file(
-        {name: np.asarray(tensors[name], order="C") for name in names},
-        temporary,
-        metadata={"format": "pt"},
-    )
-    temporary.chmod(0o644)  # safetensors writes files that only their owner can read
-    temporary.replace(file)
+    with whole_file(file) as part:
+        content = {name: np.asarray(tensors[name], order="C") for name in names}
+        try:
+            # "pt" is what the torch library's own loaders ask for.
+            save_file(content, part, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, among others
+            raise OSError(str(error)) from error
+        part.chmod(0o644)  # safetensors writes files that only their owner can read
     return file

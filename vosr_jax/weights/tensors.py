@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from vosr_jax.errors import UserError
-from vosr_jax.weights.sharded import INDEX, read_safetensors, read_shards
+from vosr_jax.models.parameters import Blueprint, dotted
+from vosr_jax.weights.host import HostArray, HostNetwork
+from vosr_jax.weights.sharded import INDEX, open_safetensors, open_shards
 from vosr_jax.weights.torch_pickle import read_torch_zip
 
 Network = TypeVar("Network", bound=nnx.Module)
@@ -18,7 +20,19 @@ _STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Read every tensor of safetensors or of a torch zip file (.pth, .pt, .bin).
+    """Read every tensor of safetensors or of a torch zip file, as `open_tensors` finds them.
+
+    Returns:
+      Tensors by name, in the file's type; those of safetensors are copies, which outlive the file.
+    """
+    tensors = open_tensors(path)
+    if Path(path).suffix in (".safetensors", ".json"):
+        return {name: np.array(tensor) for name, tensor in tensors.items()}
+    return tensors
+
+
+def open_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Find every tensor of safetensors or of a torch zip file (.pth, .pt, .bin); none is read.
 
     Args:
       path: a .safetensors file, the index of several (`model.safetensors.index.json`), or a torch
@@ -26,17 +40,17 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         `state_dict` or `model`.
 
     Returns:
-      Tensors by name, in the file's type (float16 and `ml_dtypes.bfloat16` included); those of a
-      torch file are read-only views into the memory-mapped file.
+      Tensors by name, in the file's type (float16 and `ml_dtypes.bfloat16` included): read-only
+      views into the memory-mapped file, so that what is looked at is what is read.
 
     Raises:
       UserError: the file is missing, truncated, damaged, hostile, or holds no tensors.
     """
     path = Path(path)
     if path.name.endswith(INDEX):
-        return read_shards(path)
+        return open_shards(path)
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
+        return open_safetensors(path)
     return state_dict(read_torch_zip(path), path)
 
 
@@ -114,8 +128,8 @@ def assign(
     path: str | Path,
     *,
     ignored: Iterable[str] = (),
-) -> Network:
-    """Make a network whose every parameter comes from `tensors`, as float32.
+) -> HostNetwork[Network]:
+    """Make a network whose every parameter comes from `tensors`, as float32; none is read yet.
 
     Args:
       build: makes the network; only its shapes are looked at, nothing is initialized.
@@ -125,20 +139,23 @@ def assign(
       ignored: starts of names of tensors that the file may hold and the network has no use for.
 
     Returns:
-      The network.
+      The network; its values are read from `tensors` when they are asked for.
 
     Raises:
       UserError: a tensor is missing, unexpected or of another shape; it names the tensor.
     """
-    graphdef, state = nnx.split(nnx.eval_shape(build))
-    flat = dict(nnx.to_flat_state(state))
-    shapes = {key: tuple(value.shape) for key, value in flat.items()}
-    arrays = arrange(entries, shapes, tensors, path, ignored=ignored, dtype=np.float32)
-    filled = [(key, value.replace(jnp.asarray(arrays[key]))) for key, value in flat.items()]
-    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+    blueprint = Blueprint(build)
+    shapes = {key: tuple(shape.shape) for key, shape in blueprint.by_path.items()}
+    arrays = host_arrays(entries, shapes, tensors, path, ignored=ignored, dtype=np.float32)
+    return HostNetwork(blueprint, {dotted(key): arrays[key] for key in shapes})
 
 
-def arrange(
+def arrange(*args: Any, **options: Any) -> dict[tuple, np.ndarray]:
+    """Official tensors as our parameters' arrays, read; arguments and errors of `host_arrays`."""
+    return {path: np.asarray(value) for path, value in host_arrays(*args, **options).items()}
+
+
+def host_arrays(
     entries: Iterable[Entry],
     shapes: Mapping[tuple, tuple[int, ...]],
     tensors: Mapping[str, np.ndarray],
@@ -146,8 +163,8 @@ def arrange(
     *,
     ignored: Iterable[str] = (),
     dtype: Any = None,
-) -> dict[tuple, np.ndarray]:
-    """Official tensors as our parameters' arrays.
+) -> dict[tuple, HostArray]:
+    """Official tensors as our parameters, each read when it is asked for.
 
     Args:
       entries: the table; each parameter must be in it.
@@ -166,22 +183,23 @@ def arrange(
     entries = list(entries)
     _check(entries, shapes, tensors, path, tuple(ignored))
     kinds: dict[tuple, Any] = {}
+    layers: dict[tuple, dict[int | None, Callable[[], np.ndarray]]] = {}
     for entry in entries:
         own = dtype or tensors[entry.official].dtype
         # float16 and bfloat16 have no common type but this.
         kinds[entry.ours] = own if kinds.get(entry.ours, own) == own else np.dtype(np.float32)
-    arrays: dict[tuple, np.ndarray] = {}
-    for entry in entries:
-        shape, kind = shapes[entry.ours], kinds[entry.ours]
-        if entry.layer is None:
-            value = entry.layout.to_ours(tensors[entry.official], shape)
-            arrays[entry.ours] = np.asarray(value, kind)
-        else:
-            stack = arrays.setdefault(entry.ours, np.empty(shape, kind))
-            stack[entry.layer] = entry.layout.to_ours(tensors[entry.official], shape[1:])
-    absent = sorted(".".join(map(str, key)) for key in shapes.keys() - arrays.keys())
+        shape = shapes[entry.ours][0 if entry.layer is None else 1 :]
+        layers.setdefault(entry.ours, {})[entry.layer] = partial(
+            entry.layout.to_ours, tensors[entry.official], shape
+        )
+    absent = sorted(map(dotted, shapes.keys() - layers.keys()))
     if absent:
         raise ValueError(f"the table of names lacks {', '.join(absent)}")
+    arrays = {}
+    for ours, read in layers.items():
+        stacked = None not in read
+        ordered = [read[layer] for layer in (sorted(read) if stacked else [None])]  # type: ignore
+        arrays[ours] = HostArray(shapes[ours], kinds[ours], ordered, stacked=stacked)
     return arrays
 
 

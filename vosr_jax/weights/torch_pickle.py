@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.weights.mapping import map_file
 
 _STORAGES: dict[str, np.dtype] = {
     "torch.DoubleStorage": np.dtype(np.float64),
@@ -110,7 +111,7 @@ class _Storages:
     def __init__(self, path: Path, entries: dict[str, zipfile.ZipInfo]):
         self.path = path
         self.entries = entries
-        self.bytes = np.memmap(path, np.uint8, mode="r")
+        self.bytes = map_file(path)
 
     def get(self, key: str, dtype: np.dtype, count: int) -> np.ndarray:
         """The storage `key` as a flat array of `count` elements."""

@@ -13,6 +13,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from vosr_jax.files import whole_file
+
 _STORAGES = {
     np.dtype(np.float64): "DoubleStorage",
     np.dtype(np.float32): "FloatStorage",
@@ -41,8 +43,10 @@ def write_torch_zip(path: str | Path, saved: Any) -> Path:
     buffer = io.BytesIO()
     storages: list[np.ndarray] = []
     _Pickler(buffer, storages).dump(saved)
-    temporary = path.with_name(path.name + ".tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        whole_file(path) as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
+    ):
         entries = [("data.pkl", buffer.getvalue()), ("byteorder", b"little"), ("version", b"3\n")]
         for name, content in entries:
             archive.writestr(f"{path.stem}/{name}", content)
@@ -50,7 +54,6 @@ def write_torch_zip(path: str | Path, saved: Any) -> Path:
             entry = zipfile.ZipInfo(f"{path.stem}/data/{key}")
             with archive.open(entry, "w", force_zip64=array.nbytes >= 1 << 31) as file:
                 file.write(array.reshape(-1).view(np.uint8).data)
-    temporary.replace(path)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from flax import nnx
 
+from vosr_jax.metrics.lpips import load_lpips
 from vosr_jax.models.vgg import VGG16, VGG16Settings
 
 
@@ -19,8 +20,6 @@ def load(block: int, *, pretrained: bool = True) -> VGG16:
     network = VGG16(settings, rngs=nnx.Rngs(params=0))
     if pretrained:
         # LPIPS lies over VGG16 as it was trained on ImageNet.
-        from vosr_jax.evaluation.lpips import load_lpips
-
         layers = load_lpips("vgg")["convolutions"][: block + 1]
         for convolution, layer in zip(network.convolutions, layers, strict=True):
             nnx.update(convolution, layer)

@@ -1,15 +1,13 @@
-"""What the writers of both layouts share: whole folders, types, facts about a model."""
+"""What the writers of both layouts share: parts, types, facts about a model."""
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.files import write_json
+from vosr_jax.version import __version__
 from vosr_jax.weights.licences import licences
 from vosr_jax.weights.manifest import describe_files
 from vosr_jax.weights.package import Package, Part
@@ -51,8 +49,6 @@ def dtype_name(tensors: dict[str, np.ndarray]) -> str:
 
 def facts_of(package: Package, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     """What manifest.json says besides its files."""
-    from vosr_jax import __version__
-
     root = package.sources[0].parent
     return {
         "name": package.name,
@@ -62,35 +58,3 @@ def facts_of(package: Package, tensors: dict[str, np.ndarray]) -> dict[str, Any]
         "source": {"kind": package.origin, "files": describe_files(root, package.sources)},
         "licences": licences(package.config, package.origin),
     }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a json file into a folder that is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-@contextmanager
-def whole_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder to write into that takes its own name once all of it is there.
-
-    Raises:
-      UserError: the folder exists with something in it, or cannot be written.
-    """
-    from safetensors import SafetensorError
-
-    folder = Path(folder)
-    draft = folder.with_name(f".{folder.name}.partial")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; choose another folder")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be written ({error}); choose another folder") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,151 @@
+"""The model card of an export: what it is, where it comes from, what it may be used for."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vosr_jax.config import Config, validate
+from vosr_jax.errors import UserError
+from vosr_jax.files import whole_file, write_text
+from vosr_jax.weights.export import is_export
+from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.licences import NOT_STATED, of_folder
+
+CARD, PICTURE = "README.md", "before-after.png"
+_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail++", "other")
+_LIMITS = (
+    "It invents what it cannot see: do not read faces, plates, text or evidence from its results.",
+    "It was made for photographs; drawings, screens and scans are not what it has seen.",
+)
+
+
+def write_card(
+    folder: str | Path,
+    name: str,
+    *,
+    licence: str | None = None,
+    results: Mapping[str, Any] | None = None,
+    picture: Callable[[], Image.Image] | None = None,
+) -> Path:
+    """Write README.md of an export; a `before-after.png` that lies there is shown.
+
+    Nothing is written unless all of it can be made.
+
+    Args:
+      folder: an export.
+      name: what the model is called, or owner/name on the hub.
+      licence: of the denoiser, for the hub's metadata; needed for one trained here.
+      results: what eval.py wrote to results.json.
+      picture: makes before-after.png anew; called once all else is known to be right.
+
+    Returns:
+      The card.
+
+    Raises:
+      UserError: the folder is no export, or nothing states the denoiser's licence.
+    """
+    folder = Path(folder)
+    if not is_export(folder):
+        raise UserError(
+            f"{folder} is no export; make one with `vosr convert {folder} -o EXPORT` and give that"
+        )
+    stated = of_folder(folder)
+    if licence is not None and licence.lower() not in _LICENCES:
+        raise UserError(f"--licence {licence} is unknown; choose {', '.join(_LICENCES)}")
+    if licence is None and stated["denoiser"] == NOT_STATED:
+        raise UserError(
+            f"{folder} was trained here, so nobody but you can say its licence; give --licence, "
+            f"one of {', '.join(_LICENCES)}"
+        )
+    if licence is not None:
+        stated["denoiser"] = licence.lower()
+    config = validate(read_json_object(folder / "config.json"))
+    provenance = folder / "provenance.json"
+    facts = read_json_object(provenance) if provenance.is_file() else {}
+    parts = [
+        _metadata(licence, stated),
+        f"# {name.rpartition('/')[2]}\n",
+        _about(config, facts),
+        _picture(picture is not None or (folder / PICTURE).is_file()),
+        _use(name),
+        _training(facts),
+        _figures(results),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _LIMITS) + "\n",
+        _table("## Licences\n", ("part", "licence, and who states it"), stated.items()),
+    ]
+    if picture is not None:
+        shown = picture()
+        with whole_file(folder / PICTURE) as part:
+            shown.save(part, "PNG")
+    write_text(folder / CARD, "\n".join(part for part in parts if part))
+    return folder / CARD
+
+
+def _metadata(licence: str | None, stated: Mapping[str, str]) -> str:
+    denoiser = stated["denoiser"].lower()
+    known = licence or next((one for one in _LICENCES if denoiser.startswith(one)), "other")
+    tags = "".join(f"\n- {tag}" for tag in ("super-resolution", "image-restoration", "jax", "flax"))
+    return (
+        f"---\nlibrary_name: vosr_jax\nlicense: {known.lower()}\npipeline_tag: image-to-image\n"
+        f"tags:{tags}\n---\n"
+    )
+
+
+def _about(config: Config, facts: Mapping[str, Any]) -> str:
+    count = facts.get("parameters")
+    size = f" of {int(count):,} parameters" if isinstance(count, int) else ""
+    steps = config.sampling.steps
+    calls = "one network evaluation" if steps == 1 else f"{steps} steps"
+    return (
+        f"A VOSR denoiser{size} that restores and enlarges photographs in {calls} "
+        "([arXiv 2604.03225](https://arxiv.org/abs/2604.03225)). Latents: "
+        f"{config.autoencoder.kind}; visual tokens: {config.encoder.kind}; width "
+        f"{config.model.width}, depth {config.model.depth}.\n"
+    )
+
+
+def _picture(shown: bool) -> str:
+    return f"![Input, bicubic and restored]({PICTURE})\n" if shown else ""
+
+
+def _use(name: str) -> str:
+    return (
+        "## Use\n\n```\npip install 'vosr_jax[hub]'\n"
+        f"vosr upscale photo.jpg -o out/ -m {name}\n```\n\n```python\n"
+        "from vosr_jax import Upscaler\n\n"
+        f'picture = Upscaler.from_pretrained("{name}")("photo.jpg", scale=4)\n```\n'
+    )
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    shown = {k: v for k, v in facts.items() if k not in ("dtype", "parameters")}
+    if not shown:
+        return "## Training\n\nNot stated.\n"
+    rows = [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in shown.items()]
+    return _table("## Training\n", ("what", "value"), rows)
+
+
+def _figures(results: Mapping[str, Any] | None) -> str:
+    if results is None:
+        return "## Figures\n\nNot measured; `python eval.py` measures them.\n"
+    try:
+        titles = {key: measure["title"] for key, measure in results["measures"].items()}
+        lines = [f"| run | {' | '.join(titles.values())} |", "|---" * (len(titles) + 1) + "|"]
+        for run in results["runs"]:
+            means = run["means"]
+            values = (f"{means[key]['mean']:.4g}" if key in means else "" for key in titles)
+            lines.append(f"| {run['name']} | {' | '.join(values)} |")
+        about = results["about"]
+        lines.append(f"\n`python eval.py`, {results['date']}, {about['device']}.")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the results are none of eval.py's results.json ({error!r})") from error
+    return "## Figures\n\n" + "\n".join(lines) + "\n"
+
+
+def _table(title: str, head: tuple[str, str], rows) -> str:
+    lines = [title, f"| {head[0]} | {head[1]} |", "|---|---|"]
+    lines += [f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows]
+    return "\n".join(lines) + "\n"

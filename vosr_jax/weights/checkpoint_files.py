@@ -1,0 +1,125 @@
+"""Whether a checkpoint is what was saved: damaged, unreadable, or whole.
+
+Damaged is what is short, missing or fails its checksum: it stays so, and the checkpoint before is
+the one to use. Unreadable is what the system refuses to give: it may be whole, so nothing is done
+to it and nothing else is used in its place.
+"""
+
+import dataclasses
+from typing import Literal
+
+from etils import epath
+
+from vosr_jax.errors import UserError
+from vosr_jax.files.checksums import Checksum, checksums_of, names_below, parse
+from vosr_jax.files.paths import is_remote, reason_of
+
+# Orbax's names of a folder that is no checkpoint yet, and of the file that says that it is one.
+UNFINISHED, COMMITTED = ".orbax-checkpoint-tmp", "commit_success.txt"
+SUMS = "checksums.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What was found of a checkpoint.
+
+    Attributes:
+      kind: "whole"; "unsummed", readable and from before there were checksums; "damaged"; or
+        "unreadable".
+      reason: of the last two, in a few words.
+    """
+
+    kind: Literal["whole", "unsummed", "damaged", "unreadable"]
+    reason: str = ""
+
+
+def verify(checkpoint: epath.Path, part: int = 0, parts: int = 1) -> Verdict:
+    """Read a checkpoint's files and compare them with their checksums.
+
+    Args:
+      checkpoint: folder of a step.
+      part, parts: of several processes each reads every so manieth file.
+    """
+    try:
+        return _verified(checkpoint, part, parts)
+    except FileNotFoundError as error:
+        return Verdict("damaged", f"{reason_of(error)}: {error.filename or checkpoint}")
+    # Also what the network and its clients raise.
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        return Verdict("unreadable", reason_of(error))
+
+
+def _verified(checkpoint: epath.Path, part: int, parts: int) -> Verdict:
+    names = names_below(checkpoint)
+    if SUMS not in names:
+        if names:
+            # Whatever cannot be read shows here, before Orbax calls it damaged.
+            checksums_of(checkpoint, names[part::parts])
+        return Verdict("unsummed")
+    try:
+        wanted = parse((checkpoint / SUMS).read_bytes())
+    except ValueError as error:
+        return Verdict("damaged", f"{SUMS}: {error}")
+    missing = sorted(wanted.keys() - set(names))
+    if missing:
+        return Verdict("damaged", f"{missing[0]} is missing")
+    own = sorted(wanted)[part::parts]
+    kinds = {wanted[name].kind for name in own}
+    found: dict[str, Checksum] = {}
+    for kind in kinds:
+        found |= checksums_of(checkpoint, [n for n in own if wanted[n].kind == kind], kind)
+    for name in own:
+        if found[name].size != wanted[name].size:
+            sizes = f"{found[name].size} bytes instead of {wanted[name].size}"
+            return Verdict("damaged", f"{name} has {sizes}")
+        if found[name] != wanted[name]:
+            return Verdict("damaged", f"{name} fails its checksum")
+    return Verdict("whole")
+
+
+def finished_steps(workdir: epath.Path) -> list[int]:
+    """Steps of a run whose checkpoints were committed, in rising order.
+
+    Raises:
+      UserError: the folder cannot be listed.
+    """
+    folder = epath.Path(workdir) / "checkpoints"
+    try:
+        return sorted(int(p.name) for p in _entries(folder) if _is_committed(p))
+    except Exception as error:
+        raise UserError(
+            f"{folder} cannot be read ({reason_of(error)}); nothing was changed. Make it readable "
+            "and run again"
+        ) from error
+
+
+def _entries(folder: epath.Path) -> list[epath.Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_committed(path: epath.Path) -> bool:
+    if not path.name.isdigit():
+        return False
+    return not is_remote(path) or (path / COMMITTED).exists()
+
+
+def damaged_folders(workdir: epath.Path) -> list[epath.Path]:
+    """Checkpoints that were set aside."""
+    entries = _entries(epath.Path(workdir) / "checkpoints")
+    return sorted(path for path in entries if path.name.endswith(".damaged"))
+
+
+def unfinished_folders(workdir: epath.Path) -> list[epath.Path]:
+    """What saves that were killed have left behind."""
+    entries = _entries(epath.Path(workdir) / "checkpoints")
+    return sorted(
+        path
+        for path in entries
+        if UNFINISHED in path.name
+        or (is_remote(path) and path.name.isdigit() and not _is_committed(path))
+    )
