@@ -1,7 +1,6 @@
 """Evaluate a model: python eval.py --config configs/nano.py --workdir DIR [--config.key=value]."""
 
 import sys
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -23,7 +22,7 @@ def main(argv: list[str]) -> None:
     from vosr_jax.config import validate
     from vosr_jax.evaluation.run import run_evaluation
 
-    print(run_evaluation(validate(_CONFIG.value), Path(_WORKDIR.value)))
+    print(run_evaluation(validate(_CONFIG.value), _WORKDIR.value))
 
 
 if __name__ == "__main__":

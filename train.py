@@ -8,6 +8,7 @@ from ml_collections import config_flags
 from vosr_jax.command_line import parse_flags
 from vosr_jax.config import validate
 from vosr_jax.errors import UserError, run_main
+from vosr_jax.quiet import quiet_libraries
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the experiment's settings.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.")
@@ -31,11 +32,15 @@ def main(argv: list[str]) -> int:
         raise UserError(f"unknown argument {argv[1]!r}; settings are given as --config.key=value")
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise UserError("give --config FILE and --workdir DIR")
+    quiet_libraries()
     logging.set_verbosity(logging.WARNING)
     config = validate(_CONFIG.value)
     from vosr_jax.compilation_cache import use_compilation_cache
     from vosr_jax.compiler_memory import return_compiler_memory
+    from vosr_jax.platforms import use_found_platform
 
+    if not _DISTRIBUTED.value:
+        use_found_platform()
     try:
         from vosr_jax.training.loop import train
         from vosr_jax.training.processes import join

@@ -11,12 +11,13 @@ from jax.sharding import Mesh
 from vosr_jax.compilation_cache import no_compilation_cache
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.planning.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.planning.communication import KINDS, Collective, collectives
 from vosr_jax.planning.hlo import Shape, parse
 from vosr_jax.planning.host import cores_a_pair
 from vosr_jax.planning.roofline import Work, least_seconds, work_of
+from vosr_jax.planning.starting import start_memory
 from vosr_jax.planning.topology import Topology, devices_of
+from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.gathering import in_products
 from vosr_jax.training.sharding import lies_over, parameter_spec
@@ -50,6 +51,7 @@ class Plan:
       host_cores: virtual CPUs that the data of one host needs, and those that it has.
       days, chip_hours: to the config's number of steps.
       compile_seconds: on this machine.
+      start: bytes of the first start, see `start_memory`; {} where it was not asked for.
       why_not: the compiler's reason where it does not fit.
       slowest: lines about the operations that take longest, where asked for.
     """
@@ -74,6 +76,7 @@ class Plan:
     days: float = 0.0
     chip_hours: float = 0.0
     compile_seconds: float = 0.0
+    start: dict[str, float] = dataclasses.field(default_factory=dict)
     why_not: str = ""
     slowest: tuple[str, ...] = ()
 
@@ -82,13 +85,14 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def make_plan(config: Config, topology: Topology, *, slowest: int = 0) -> Plan:
+def make_plan(config: Config, topology: Topology, *, slowest: int = 0, start: bool = False) -> Plan:
     """Compile the step that train.py would run there, and read the program.
 
     Args:
       config: the experiment.
       topology: where.
       slowest: so many of the slowest operations are listed.
+      start: also compile the program that makes the state, and reckon what a start needs.
 
     Raises:
       UserError: the compiler is missing or fails, or mesh and batch do not fit the topology.
@@ -134,7 +138,8 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0) -> Plan:
     sent = collectives(program, topology.chips // slices if slices > 1 else 0)
     work = work_of(program, kernel_flops)
     plan = _reckoned(known, config, topology, run, compiled, sent, work, seconds)
-    return dataclasses.replace(plan, slowest=tuple(_lines(work, topology, slowest)))
+    needed = start_memory(run) if start else {}
+    return dataclasses.replace(plan, slowest=tuple(_lines(work, topology, slowest)), start=needed)
 
 
 def _reckoned(known: Plan, config, topology, run, compiled, sent, work, seconds) -> Plan:

@@ -35,6 +35,14 @@ def describe(plan: Plan, topology: Topology) -> str:
             f"    {'all':18} {'':11} {total / _MIB:10.1f} MiB, "
             f"{total / plan.gathered_bytes:.2f} of one pass's ideal ({_ideal(plan)})"
         )
+    if plan.start:
+        lines += [
+            "  the first start, before the first step:",
+            f"    a chip           {plan.start['device'] / _GIB:7.3f} GiB at most, the state being "
+            "made beside the frozen weights",
+            f"    a host           reads {plan.start['host read'] / _GIB:.3f} GiB of weights, "
+            f"holds {plan.start['host held'] / _GIB:.3f} GiB of them at a time",
+        ]
     lines += [
         "counted in the traced step",
         f"    {plan.analytic_flops / 1e12 / plan.batch_size:.2f} TFLOP a pair, nothing twice",

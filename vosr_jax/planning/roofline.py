@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable
 
-from vosr_jax.planning.chips import Chip
+from vosr_jax.chips import Chip
 from vosr_jax.planning.hlo import Computation, Instruction, Program, Shape
 
 _FREE = frozenset(

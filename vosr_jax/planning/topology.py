@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from vosr_jax.chips import CHIPS, Chip
 from vosr_jax.errors import UserError
-from vosr_jax.planning.chips import CHIPS, Chip
 
 # Shapes of the slices that are commonly named by a number.
 _NAMED = {

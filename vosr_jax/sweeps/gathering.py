@@ -2,15 +2,17 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.evaluation.plots import figure
 from vosr_jax.evaluation.summary import Mean
-from vosr_jax.evaluation.whole_files import write_text
+from vosr_jax.files import to_path, write_text
+from vosr_jax.sweeps.identity import differences
 from vosr_jax.sweeps.judging import at_psnr, figures_of
 from vosr_jax.sweeps.running import finished
 from vosr_jax.sweeps.trials import Sweep
@@ -26,8 +28,10 @@ Figures = list[dict[str, Any]]
 Arm = tuple[tuple[str, Any], ...]
 
 
-def gather(sweep: Sweep, workdir: Path, tell: Callable[[str], None] = print) -> str:
+def gather(sweep: Sweep, workdir: str | os.PathLike, tell: Callable[[str], None] = print) -> str:
     """Judge what is finished and write results.json, table.md and plot.svg into the workdir.
+
+    A trial whose folder was trained with another config is left out, and the table says so.
 
     Trials that differ in the seed alone are one arm. A sweep file may set REFERENCE, the overrides
     of the arm whose PSNR all are compared at, and COMPARISONS, pairs of arms' overrides whose
@@ -45,8 +49,12 @@ def gather(sweep: Sweep, workdir: Path, tell: Callable[[str], None] = print) -> 
       UserError: no trial is finished, or a checkpoint cannot be read.
     """
     arms: dict[Arm, dict[Any, Figures]] = {}
-    missing = []
+    missing, others = [], {}
     for number, trial in enumerate(sweep.trials, 1):
+        differing = differences(trial, workdir)
+        if differing:
+            others[trial.name] = differing
+            continue
         if not finished(trial, workdir):
             missing.append(trial.name)
             continue
@@ -54,18 +62,30 @@ def gather(sweep: Sweep, workdir: Path, tell: Callable[[str], None] = print) -> 
         arm = tuple((k, v) for k, v in trial.overrides.items() if k != _SEED)
         seed = trial.overrides.get(_SEED, trial.config.seed)
         arms.setdefault(arm, {})[seed] = figures_of(trial, workdir)
+    if not arms and others:
+        name, differing = next(iter(others.items()))
+        raise UserError(
+            f"{to_path(workdir) / name} was trained with another config "
+            f"({', '.join(differing)}), and no other trial is finished; gather with the settings "
+            "of `vosr sweep run`"
+        )
     if not arms:
         raise UserError(f"{workdir}: no trial is finished; `vosr sweep run` comes first")
     table = table_of(sweep, arms)
     if missing:
         table += f"\n{len(missing)} trials are not finished: {', '.join(missing)}\n"
+    for name, differing in others.items():
+        table += f"\n{name} is left out, it was trained with another config: "
+        table += f"{', '.join(differing)}\n"
     results = [
         {"overrides": dict(arm), "seeds": {str(seed): rows for seed, rows in seeds.items()}}
         for arm, seeds in arms.items()
     ]
-    write_text(workdir / "results.json", json.dumps({"arms": results, "missing": missing}) + "\n")
-    write_text(workdir / "table.md", table)
-    write_text(workdir / "plot.svg", _plot(arms))
+    told = {"arms": results, "missing": missing, "others": others}
+    home = to_path(workdir)
+    write_text(home / "results.json", json.dumps(told) + "\n")
+    write_text(home / "table.md", table)
+    write_text(home / "plot.svg", _plot(arms))
     return table
 
 
@@ -189,8 +209,6 @@ def _plot(arms: dict[Arm, dict[Any, Figures]]) -> str:
 
     The first override is told by the marker, the others together by the colour.
     """
-    from vosr_jax.evaluation.plots import figure
-
     heads = list(dict.fromkeys(arm[:1] for arm in arms))
     rests = list(dict.fromkeys(arm[1:] for arm in arms))
     with figure(size=(8.0, 5.0)) as (axes, save):

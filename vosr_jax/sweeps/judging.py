@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,25 +13,27 @@ import numpy as np
 from vosr_jax.config import Config
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.evaluation.cases import degraded_entries, enlarge, held_out_pictures, pictures_in
-from vosr_jax.evaluation.lpips import load_lpips, lpips
-from vosr_jax.evaluation.metrics import psnr
-from vosr_jax.evaluation.whole_files import write_text
-from vosr_jax.restoration.colour import to_uint8
+from vosr_jax.files import to_path, write_text
+from vosr_jax.files.cached import local_folder
+from vosr_jax.files.levels import to_uint8
+from vosr_jax.metrics.fidelity import psnr
+from vosr_jax.metrics.lpips import load_lpips, lpips
+from vosr_jax.sweeps.identity import settings_of
 from vosr_jax.sweeps.trials import Trial
 from vosr_jax.training.build import mesh_of
-from vosr_jax.training.checkpoints import load_ema
 from vosr_jax.training.restoring import make_restore
 from vosr_jax.training.run import load_method
+from vosr_jax.weights.saved_run import load_ema
 
 _FILE = "figures.json"
 _NOISE_SEED = 0
 
 
-def figures_of(trial: Trial, workdir: Path) -> list[dict[str, Any]]:
+def figures_of(trial: Trial, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """PSNR (RGB) and LPIPS (AlexNet) of every pair under every guidance scale.
 
     The pairs are crops of `eval.hr`, or of the held-out photographs, about `eval.pictures` of
-    them; the noise is the same for all trials. Kept in the trial's folder.
+    them; the noise is the same for all trials. Kept in the trial's folder, for these settings.
 
     Args:
       trial: finished.
@@ -43,18 +45,16 @@ def figures_of(trial: Trial, workdir: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: the checkpoint or the pictures cannot be read.
     """
-    config, file = trial.config, workdir / trial.name / _FILE
-    about = {"step": config.train.total_steps, "scales": scales_of(config)}
-    about |= {"crop_size": config.eval.crop_size, "pictures": config.eval.pictures}
-    about |= {"hr": config.eval.hr, "sampling_steps": config.sampling.steps}
-    about = json.loads(json.dumps(about))
+    config, folder = trial.config, to_path(workdir) / trial.name
+    file = folder / _FILE
+    about = settings_of(config)
     try:
         kept = json.loads(file.read_text())
     except (OSError, ValueError):
         kept = {}
     if kept.get("about") == about:
         return kept["figures"]
-    figures = _judge(config, workdir / trial.name)
+    figures = _judge(config, folder)
     write_text(file, json.dumps({"about": about, "figures": figures}) + "\n")
     return figures
 
@@ -66,9 +66,9 @@ def scales_of(config: Config) -> tuple[float, ...]:
     return config.eval.guidance_scales or (config.guidance.scale,)
 
 
-def _judge(config: Config, folder: Path) -> list[dict[str, Any]]:
+def _judge(config: Config, folder: os.PathLike) -> list[dict[str, Any]]:
     e = config.eval
-    files = pictures_in(Path(e.hr)) if e.hr else held_out_pictures()
+    files = pictures_in(local_folder(e.hr)) if e.hr else held_out_pictures()
     draws = max(-(-e.pictures // len(files)), 1)
     entries = degraded_entries(files, e.crop_size, config.data.scale, draws)
     cases = [entry.load() for entry in entries]

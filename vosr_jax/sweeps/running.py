@@ -1,27 +1,30 @@
 """Running a sweep's trials: each in its own folder, none twice, one process at a time on each."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from vosr_jax.errors import UserError
+from vosr_jax.files import to_path
+from vosr_jax.files.mirror import Mirror
+from vosr_jax.sweeps.holding import held
+from vosr_jax.sweeps.identity import differences, write_record
 from vosr_jax.sweeps.trials import Trial
+from vosr_jax.weights.checkpoint_files import finished_steps
 
 _INDEX_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 Tell = Callable[[str], None]
 
 
-def finished(trial: Trial, workdir: Path) -> bool:
-    """Whether a trial's last checkpoint is there."""
-    last = str(trial.config.train.total_steps)
-    return (workdir / trial.name / "checkpoints" / last).is_dir()
+def finished(trial: Trial, workdir: str | os.PathLike) -> bool:
+    """Whether a trial's last checkpoint is there, and is this trial's."""
+    there = trial.config.train.total_steps in finished_steps(to_path(workdir) / trial.name)
+    return there and not differences(trial, workdir)
 
 
 def array_index() -> int:
@@ -51,15 +54,19 @@ def chosen(trials: Sequence[Trial], index: int | None) -> list[Trial]:
     return [trials[index]]
 
 
-def run_trials(trials: Sequence[Trial], workdir: Path, tell: Tell = print) -> list[str]:
+def run_trials(
+    trials: Sequence[Trial], workdir: str | os.PathLike, tell: Tell = print
+) -> list[str]:
     """Run what is not finished, one after another; several processes may share a folder.
 
     A trial that another process has in hand is left until the end and waited for. A trial that
-    fails costs itself alone.
+    fails costs itself alone, and so does one whose folder holds a training with another config:
+    the keys are named.
 
     Args:
       trials: in the order in which they are wanted.
-      workdir: gets for every trial a train.py workdir, a log and a lock.
+      workdir: gets for every trial a train.py workdir, a log and a lock; a folder, or an address
+        in a bucket.
       tell: takes one line of progress.
 
     Returns:
@@ -71,20 +78,27 @@ def run_trials(trials: Sequence[Trial], workdir: Path, tell: Tell = print) -> li
     program = _program()
     if not program.is_file():
         raise UserError(f"{program} is not there; run sweeps in the source folder")
+    with Mirror(workdir, only=tuple(f"{trial.name}.log" for trial in trials), tell=tell) as logs:
+        return _run_each(trials, workdir, logs.folder, tell)
+
+
+def _run_each(
+    trials: Sequence[Trial], workdir: str | os.PathLike, logs: Path, tell: Tell
+) -> list[str]:
     failed, later = [], []
     count = len(trials)
     for number, trial in enumerate(trials, 1):
         label = f"{number}/{count} {trial.name}"
-        with _held(workdir, trial, wait=False) as lock:
+        with held(workdir, trial.name, wait=False) as lock:
             if lock is None:
                 tell(f"{label}: another process has it")
                 later.append(trial)
-            elif not _run(trial, workdir, lock, label, tell):
+            elif not _run(trial, workdir, logs, lock, label, tell):
                 failed.append(trial.name)
     for trial in later:
-        with _held(workdir, trial, wait=True) as lock:
+        with held(workdir, trial.name, wait=True) as lock:
             assert lock is not None
-            if not _run(trial, workdir, lock, trial.name, tell):
+            if not _run(trial, workdir, logs, lock, trial.name, tell):
                 failed.append(trial.name)
     return failed
 
@@ -95,37 +109,33 @@ def _program() -> Path:
     return beside if beside.is_file() else Path("train.py").absolute()
 
 
-@contextlib.contextmanager
-def _held(workdir: Path, trial: Trial, *, wait: bool) -> Iterator[IO | None]:
-    """A trial's lock; None where another process has it."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / f"{trial.name}.lock").open("w")
-    except OSError as error:
-        raise UserError(f"{workdir} can't be written ({error.strerror}); choose another") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-            return
-        yield file
-
-
-def _run(trial: Trial, workdir: Path, lock: IO, label: str, tell: Tell) -> bool:
+def _run(
+    trial: Trial,
+    workdir: str | os.PathLike,
+    logs: Path,
+    lock: list[int],
+    label: str,
+    tell: Tell,
+) -> bool:
     """Train one trial to its end; whether it got there."""
-    log_file = workdir / f"{trial.name}.log"
+    log_file = logs / f"{trial.name}.log"
     if finished(trial, workdir):
         tell(f"{label}: finished before")
         return True
+    differing = differences(trial, workdir)
+    if differing:
+        tell(
+            f"{label}: not run, {to_path(workdir) / trial.name} was trained with another config "
+            f"({', '.join(differing)}); give another --workdir"
+        )
+        return False
     tell(f"{label}: running")
-    folder = f"--workdir={workdir / trial.name}"
+    write_record(trial, workdir)
+    folder = f"--workdir={to_path(workdir) / trial.name}"
     command = [sys.executable, str(_program()), *trial.arguments, folder]
     with log_file.open("a") as log:
         # It keeps the lock: if this process is killed, nobody else begins what it goes on with.
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock.fileno()]
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, pass_fds=lock)
         with _passing_on(process):
             code = process.wait()
     if finished(trial, workdir):

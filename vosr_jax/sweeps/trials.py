@@ -83,18 +83,22 @@ def load_sweep(path: str | Path, common: Sequence[str] = ()) -> Sweep:
         )
     if not overrides:
         raise UserError(f"{path}: get_sweep() gives no trials")
-    names = [_name(item) for item in overrides]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(
-                f"{path}: get_sweep() gives the trial {name or 'without overrides'} twice"
-            )
-    trials = []
-    for name, item in zip(names, overrides, strict=True):
+    trials: dict[Any, Trial] = {}
+    for item in overrides:
+        name = _name(item)
         own = [f"--config.{key}={_text(value)}" for key, value in item.items()]
         config = config_from_file(base, [*common, *own])
-        trials.append(Trial(name, item, (f"--config={base}", *common, *own), config))
-    return Sweep(path, tuple(trials), module)
+        # However its values are written: 1 and 1.0 are one number. The same config under other
+        # keys is an arm of another question.
+        same = frozenset(item), config
+        if same in trials:
+            first = trials[same].name
+            other = "" if name == first else f", once as {name or 'no overrides'}"
+            raise UserError(
+                f"{path}: get_sweep() gives the trial {first or 'without overrides'} twice{other}"
+            )
+        trials[same] = Trial(name, item, (f"--config={base}", *common, *own), config)
+    return Sweep(path, tuple(trials.values()), module)
 
 
 def _load(path: Path) -> ModuleType:
@@ -111,9 +115,10 @@ def _load(path: Path) -> ModuleType:
 
 
 def _text(value: Any) -> str:
-    """A value as the command line takes it."""
+    """A value as the command line takes it; texts in a list are quoted there."""
     if isinstance(value, (list, tuple)):
-        return f"({','.join(_text(item) for item in value)},)"
+        items = (repr(item) if isinstance(item, str) else _text(item) for item in value)
+        return f"({','.join(items)},)" if value else "()"
     return str(value)
 
 

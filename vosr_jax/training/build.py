@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from vosr_jax.config import Config
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.models.attention import Attention, attention_on, plain_attention
+from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.frozen import FrozenNets
@@ -27,7 +28,7 @@ from vosr_jax.training.sharding import (
     slices_of,
     state_shardings,
 )
-from vosr_jax.training.state import TrainState, new_state
+from vosr_jax.training.state import TrainState
 from vosr_jax.training.step import Method
 
 # Of a TPU's vector unit. A part of a kernel's rows that does not fill them is not scattered as a
@@ -60,11 +61,18 @@ def platform_of(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
-def compute_dtype(config: Config, platform: str) -> jnp.dtype:
-    """bfloat16 where the platform gains from it, unless the config says otherwise."""
+def compute_dtype(config: Config, platform: str, gpu: Gpu | None = None) -> jnp.dtype:
+    """bfloat16 where the hardware has it, unless the config says otherwise.
+
+    Args:
+      config: the experiment.
+      platform: "cpu", "gpu" or "tpu".
+      gpu: what it is; None asks this process's own.
+    """
     if config.model.dtype != "auto":
         return jnp.dtype(config.model.dtype)
-    return jnp.dtype(jnp.bfloat16 if platform in ("gpu", "tpu") else jnp.float32)
+    on_gpu = platform in GPU_PLATFORMS and (gpu or local_gpu()).has_bfloat16
+    return jnp.dtype(jnp.bfloat16 if platform == "tpu" or on_gpu else jnp.float32)
 
 
 def gather_on(config: Config, mesh: Mesh) -> Gather | None:
@@ -162,7 +170,7 @@ def build_method(
 
 def abstract_state(method: Method, mesh: Mesh) -> TrainState:
     """Shapes and shardings of the method's train state."""
-    shapes = jax.eval_shape(lambda: new_state(method.network.initialize(), method.optimizer))
+    shapes = jax.eval_shape(method.new_state)
     return jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
         shapes,

@@ -1,118 +1,35 @@
-"""Checkpoints and the workdir: asynchronous, atomic, and never somebody else's.
+"""Checkpoints of a run: saved in the background, sealed with checksums, never silently wrong.
 
-A checkpoint is the train state and nothing more; the data position is step * batch size. Beside
-it lie the step's config, the count of samples seen and, where a student learns, which teacher.
+A checkpoint is the train state; beside it lie the count of samples seen, from which the data goes
+on, the config, the latest validation and, where a student learns, which teacher.
 """
 
-import json
+import logging
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+from etils import epath
 
+from vosr_jax.console import say
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.training.log import say
+from vosr_jax.files.paths import is_remote, reason_of, to_path
+from vosr_jax.training.agreement import worst_of_all
+from vosr_jax.training.keeping import manager_options
+from vosr_jax.training.sealing import SummedHandler, temporary_path_class
+from vosr_jax.training.setting_aside import set_aside
 from vosr_jax.training.state import TrainState
+from vosr_jax.weights.checkpoint_files import Verdict, finished_steps, unfinished_folders, verify
+from vosr_jax.weights.saved_run import (
+    Progress,
+    read_progress,
+    refuse_unreadable,
+    say_unsummed,
+)
 
-
-def open_workdir(workdir: str | Path, config: dict[str, Any], *, allow_changes: bool) -> Path:
-    """Make or recognise a workdir; its config.json is this run's.
-
-    Args:
-      workdir: the folder.
-      config: this run's settings, plain.
-      allow_changes: go on with a config that differs from the folder's.
-
-    Raises:
-      UserError: the folder can't be written, holds something else, or another config; or it is
-        an address, which would become a folder of this machine alone.
-    """
-    if "://" in str(workdir):
-        raise UserError(
-            f"workdir {workdir} is an address; mount it (gcsfuse for a bucket) and name the folder"
-        )
-    path = Path(workdir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError("no permission to write")
-    except OSError as error:
-        raise UserError(f"workdir {path} cannot be written ({error}); choose another") from error
-    file = path / "config.json"
-    # One process judges and writes; the others would meet the folder half made.
-    if jax.process_index():
-        return path
-    if file.exists():
-        # Until there is a checkpoint there is nothing to protect, and a wrong path to correct.
-        if _finished_steps(path):
-            _compare(file, config, allow_changes)
-    elif any(path.iterdir()):
-        raise UserError(
-            f"workdir {path} is not empty and holds no config.json of a run; choose another folder"
-        )
-    write_json(file, config)
-    return path
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a json file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
-
-
-def read_config(workdir: str | Path) -> dict[str, Any]:
-    """The config.json of a workdir.
-
-    Raises:
-      UserError: there is none, or it is damaged.
-    """
-    file = Path(workdir) / "config.json"
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}); is {workdir} a workdir?") from error
-
-
-def _finished_steps(workdir: str | Path) -> list[int]:
-    """Steps whose checkpoints are whole; orbax gives a name of digits to those alone."""
-    folder = Path(workdir).absolute() / "checkpoints"
-    return [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
-
-
-def _compare(file: Path, config: dict[str, Any], allow_changes: bool) -> None:
-    before = _flat(read_config(file.parent))
-    now = _flat(json.loads(json.dumps(config)))
-    # A run may be lengthened, and look at itself as often as it likes.
-    free = ("train.total_steps", "eval.", "data.workers", "data.cache_bytes", "mesh.")
-    differing = [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not key.startswith(free)
-        and not key.endswith("_every")
-    ]
-    if not differing:
-        return
-    changes = ", ".join(f"{k}: {before.get(k)!r} -> {now.get(k)!r}" for k in differing)
-    if not allow_changes:
-        raise UserError(
-            f"workdir {file.parent} was begun with another config ({changes}); "
-            "choose another workdir, or pass --allow_config_changes"
-        )
-    say(f"config changed: {changes}")
+_RANKS = {"whole": 0, "unsummed": 1, "damaged": 2, "unreadable": 3}
 
 
 class Checkpoints:
@@ -123,42 +40,120 @@ class Checkpoints:
       keep: how many of the newest stay.
       keep_every: those of every so manieth step stay too; 0: none.
       keep_best: key of the validation whose best checkpoint stays too, or "none".
-
-    Attributes:
-      judged: the latest validation; saved with the next checkpoint.
+      config: of the run, plain; every checkpoint holds it.
     """
 
     def __init__(
-        self, workdir: str | Path, *, keep: int = 3, keep_every: int = 0, keep_best: str = "none"
+        self,
+        workdir: str | os.PathLike,
+        *,
+        keep: int = 3,
+        keep_every: int = 0,
+        keep_best: str = "none",
+        config: dict[str, Any] | None = None,
     ):
         import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-        self.folder = Path(workdir).absolute() / "checkpoints"
-        self.judged: dict[str, float] | None = None
-        kept: list = [policies.LatestN(keep)]
-        if keep_every:
-            kept.append(policies.EveryNSteps(keep_every))
-        if keep_best != "none":
-            kept.append(
-                policies.BestN(
-                    get_metric_fn=lambda judged: judged[keep_best],
-                    reverse=keep_best != "eval_psnr",
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
-        self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            enable_async_checkpointing=True,
-            create=True,
-        )
+        _quiet_orbax()
+        path = to_path(workdir)
+        self.workdir = path if is_remote(path) else epath.Path(Path(path).absolute())
+        self.folder = self.workdir / "checkpoints"
         self._ocp = ocp
-        self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        self._config = config
+        self._keep = keep, keep_every, keep_best
+        self._judged: tuple[int, dict[str, float]] | None = None
+        self._figures: dict[int, float] = {}
+        self._opened: Any = None
+        self._found: tuple[int, Verdict, Progress] | None = None
+
+    @property
+    def _manager(self):
+        """Orbax's manager; opened when damaged checkpoints are out of its way."""
+        if self._opened is None:
+            keep, keep_every, keep_best = self._keep
+            if keep_best != "none":
+                self._figures = _figures_of(self.workdir, keep_best)
+            registry = self._ocp.handlers.DefaultCheckpointHandlerRegistry()
+            registry.add("state", self._ocp.args.StandardSave, SummedHandler())
+            self._opened = self._ocp.CheckpointManager(
+                self.folder,
+                options=manager_options(
+                    keep,
+                    keep_every,
+                    self._figures,
+                    largest=keep_best == "eval_psnr",
+                    temporary_path_class=temporary_path_class(self.folder),
+                ),
+                handler_registry=registry,
+            )
+        return self._opened
+
+    def judge(self, step: int, figures: dict[str, float]) -> None:
+        """Note the validation of a step; the checkpoint of that very step gets it."""
+        self._judged = step, figures
+
+    def find(self) -> int | None:
+        """The newest whole checkpoint's step, or None where the run has none yet.
+
+        Damaged ones are named and set aside, by all processes where one finds the damage.
+
+        Raises:
+          UserError: one cannot be read, or all are damaged.
+        """
+        if self._found is not None:
+            return self._found[0]
+        began_with_some = False
+        while steps := finished_steps(self.workdir):
+            began_with_some = True
+            verdict, progress = self._examine(steps[-1])
+            path = self.folder / str(steps[-1])
+            if verdict.kind == "unreadable":
+                refuse_unreadable(path, verdict.reason)
+            if verdict.kind == "damaged":
+                self._set_aside(steps[-1], verdict.reason)
+                continue
+            if verdict.kind == "unsummed":
+                say_unsummed(path)
+            self._found = steps[-1], verdict, progress
+            return steps[-1]
+        if began_with_some:
+            raise UserError(
+                f"{self.folder}: every checkpoint is damaged and was set aside; choose another "
+                "workdir, or move the damaged ones away to begin again at step 1"
+            )
+        return None
+
+    def _examine(self, step: int) -> tuple[Verdict, Progress]:
+        """What all processes together find of a checkpoint; each reads its part of the files."""
+        path, progress = self.folder / str(step), Progress()
+        try:
+            verdict = verify(path, jax.process_index(), jax.process_count())
+            if verdict.kind in ("whole", "unsummed"):
+                progress = read_progress(path)
+        except UserError as error:
+            verdict = Verdict("unreadable", str(error))
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            verdict = Verdict("damaged", f"progress: {reason_of(error)}")
+        rank, reason = worst_of_all(_RANKS[verdict.kind], verdict.reason)
+        kind = next(name for name, value in _RANKS.items() if value == rank)
+        return Verdict(kind, reason), progress  # type: ignore[arg-type]
+
+    def progress(self) -> Progress:
+        """What lies beside the newest whole state: samples seen, config, teacher.
+
+        Raises:
+          UserError: as `find`.
+        """
+        self.find()
+        return Progress() if self._found is None else self._found[2]
 
     def latest(self) -> int | None:
-        """The newest finished step, or None."""
+        """The newest step that was saved or is being saved, or None."""
         return self._manager.latest_step()
+
+    def newest_finished(self) -> int | None:
+        """The newest step that lies on disk whole; a save in progress is none."""
+        return max(finished_steps(self.workdir), default=None)
 
     def save(
         self, state: TrainState, *, samples_seen: int, teacher: dict[str, str] | None = None
@@ -174,55 +169,68 @@ class Checkpoints:
         if step == self.latest():
             return
         self._report_failure()
+        judged = None
+        if self._judged is not None and self._judged[0] == step:
+            judged = self._judged[1]
+            if self._keep[2] in judged:
+                self._figures[step] = judged[self._keep[2]]
+        self._judged = None
+        progress = Progress(samples_seen, teacher, self._config, judged)
         args = self._ocp.args
         self._manager.save(
             step,
             args=args.Composite(
                 state=args.StandardSave(_as_tree(state)),
-                progress=args.JsonSave({"samples_seen": samples_seen, "teacher": teacher}),
+                progress=args.JsonSave(progress.to_dict()),
             ),
-            metrics=self.judged,
         )
-        self.judged = None
 
     def _report_failure(self) -> None:
-        """Say that the last background save failed; its half-made folder is no checkpoint."""
+        """Say that the last background save failed; its half-made folder is removed."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         # Whatever the storage raises: the run goes on, and so does the next save.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            say(f"a checkpoint could not be saved ({reason}); the next one is tried")
-            self._manager = self._ocp.CheckpointManager(self.folder, options=self._options)
+            say(f"a checkpoint could not be saved ({_reason(error)}); the next one is tried")
+            self._opened = None
+            self._remove_unfinished()
 
-    def teacher(self) -> dict[str, str] | None:
-        """Path and sha256 of the teacher that the newest checkpoint was made with, or None."""
-        return _read_progress(self.folder / str(self.latest())).get("teacher")
+    def _remove_unfinished(self) -> None:
+        """A save that failed for want of room leaves what it wrote in the next one's way."""
+        if jax.process_index() == 0:
+            for folder in unfinished_folders(self.workdir):
+                folder.rmtree(missing_ok=True)
 
     def restore(self, abstract_state: TrainState) -> TrainState:
         """The newest whole state, laid out as `abstract_state`'s shardings say.
 
         A damaged checkpoint is named, set aside as `<step>.damaged`, and the one before is taken;
-        of several processes all do so where one cannot read its part.
+        of several processes all do so where one finds the damage.
 
         Raises:
-          UserError: it is of another model, or all are damaged.
+          UserError: it is of another model, it cannot be read, or all are damaged.
         """
-        while (step := self.latest()) is not None:
+        while (step := self.find()) is not None:
             self._refuse_other_model(step, abstract_state)
             state: TrainState | None = None
-            failure: Exception | None = None
+            sentence = ""
             try:
                 state = self._restored(step, abstract_state)
-            # Orbax and the storage below raise many kinds for a file that is short or changed.
+            # Orbax and the storage below raise many kinds.
             except Exception as error:
-                failure = error
-            damaged = _anywhere(failure is not None)
-            if state is not None and not damaged:
+                sentence = _reason(error)
+            failed, sentence = worst_of_all(int(state is None), sentence)
+            if state is not None and not failed:
                 return state
-            self._set_aside(step, failure)
-        raise UserError(f"{self.folder}: every checkpoint is damaged; begin in another workdir")
+            summed = self._found is not None and self._found[1].kind == "whole"
+            if summed or "RESOURCE_EXHAUSTED" in sentence or "MemoryError" in sentence:
+                raise UserError(
+                    f"checkpoint {self.folder / str(step)} was not restored ({sentence}), but "
+                    "nothing shows that it is damaged; nothing was changed"
+                )
+            self._set_aside(step, sentence)
+        raise UserError(f"{self.folder} holds no checkpoint; choose the workdir of a run")
 
     def _restored(self, step: int, abstract_state: TrainState) -> TrainState:
         # The handler itself: a checkpointer would let the processes wait for one that has failed.
@@ -235,7 +243,7 @@ class Checkpoints:
         try:
             tree = self._ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
             found, optimizer = tree["parameters"], _shapes(tree["optimizer"])
-        # Unreadable: what `restore` then finds damaged.
+        # Of one without checksums: what `restore` then finds damaged.
         except Exception:
             return
         for name, wanted in abstract_state.parameters.items():
@@ -250,21 +258,31 @@ class Checkpoints:
             raise UserError(
                 f"checkpoint {self.folder / str(step)} is of another model: it has {extra[0]}"
             )
+        rival = _shapes(tree.get("discriminator", {}))
+        if rival != _shapes(abstract_state.discriminator):
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} is of another discriminator than "
+                "objective.adversarial_weight's and adversarial_width's; choose another workdir "
+                "and set train.init_from"
+            )
         if optimizer != _shapes(abstract_state.optimizer):
             raise UserError(
                 f"checkpoint {self.folder / str(step)} is of another optimizer than "
                 "optimizer.name's; choose another workdir"
             )
 
-    def _set_aside(self, step: int, error: Exception | None) -> None:
+    def _set_aside(self, step: int, reason: str) -> None:
         path = self.folder / str(step)
-        reason = error or RuntimeError("another process cannot read its part")
-        say(f"{_damaged(path, reason)}; it is kept as {path.name}.damaged, and the one before used")
-        self._manager.close()
-        if jax.process_index() == 0:
-            path.rename(path.with_name(f"{path.name}.damaged"))
-        _anywhere(False)
-        self._manager = self._ocp.CheckpointManager(self.folder, options=self._options)
+        self._found = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+        name = set_aside(path) if jax.process_index() == 0 else ""
+        worst_of_all(0)
+        say(
+            f"checkpoint {path} is damaged ({reason}); it is kept as {name}, and the one before "
+            "used"
+        )
 
     def close(self) -> None:
         """Finish saving and stop the background work.
@@ -272,103 +290,56 @@ class Checkpoints:
         Raises:
           UserError: the last checkpoint could not be saved.
         """
+        if self._opened is None:
+            return
         try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            self._opened.wait_until_finished()
+            self._opened.check_for_errors()
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise UserError(f"the last checkpoint could not be saved ({reason})") from error
-        self._manager.close()
+            self._remove_unfinished()
+            raise UserError(f"the last checkpoint could not be saved ({_reason(error)})") from error
+        self._opened.close()
 
 
-def _anywhere(told: bool) -> bool:
-    """Whether any process says so; all wait for all."""
-    if jax.process_count() == 1:
-        return told
-    from jax.experimental import multihost_utils
+def _reason(error: Exception) -> str:
+    text = (str(error).strip().splitlines() or [""])[0][:300]
+    return text if len(text) > 3 else f"{type(error).__name__} {text}".strip()
 
-    return bool(multihost_utils.process_allgather(np.array(told)).any())
+
+def _figures_of(workdir: epath.Path, key: str) -> dict[int, float]:
+    """What earlier validations found, by step; a checkpoint that does not say it has none."""
+    figures = {}
+    for step in finished_steps(workdir):
+        try:
+            judged = read_progress(workdir / "checkpoints" / str(step)).judged
+            figures[step] = float((judged or {})[key])
+        # An old or a damaged one; only what is restored has to be whole.
+        except Exception:
+            continue
+    return figures
 
 
 def _shapes(tree: Any) -> list[tuple[int, ...]]:
     return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return UserError(f"checkpoint {path} is damaged ({reason})")
-
-
-def _read_progress(checkpoint: Path) -> dict[str, Any]:
-    file = checkpoint / "progress" / "metadata"
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {checkpoint} is damaged ({error})") from error
-
-
-def teacher_of(workdir: str | Path) -> dict[str, str] | None:
-    """Path and sha256 of the teacher of a run's newest checkpoint; None without one."""
-    steps = _finished_steps(workdir)
-    if not steps:
-        return None
-    return _read_progress(Path(workdir) / "checkpoints" / str(max(steps))).get("teacher")
-
-
 def _as_tree(state: TrainState) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in state.__dataclass_fields__}
+    """By field; one that is None, such as a discriminator that there is not, is left out."""
+    values = {name: getattr(state, name) for name in state.__dataclass_fields__}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def load_ema(workdir: str | Path) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
-    """The newest EMA weights of a run, on the host.
-
-    Returns:
-      (config, step, {dotted path: float32 array}).
-
-    Raises:
-      UserError: the folder is no workdir, has no finished checkpoint, or a damaged one.
-    """
-    import orbax.checkpoint as ocp
-
-    config = read_config(workdir)
-    steps = _finished_steps(workdir)
-    if not steps:
-        raise UserError(f"{workdir} has no checkpoint yet; train further, or name another model")
-    step = max(steps)
-    handler = ocp.PyTreeCheckpointer()
-    path = Path(workdir).absolute() / "checkpoints" / str(step) / "state"
-    try:
-        metadata = handler.metadata(path).item_metadata.tree["ema"]
-        wanted = {name: np.empty(m.shape, m.dtype) for name, m in metadata.items()}
-        restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
-        restored = handler.restore(
-            path,
-            args=ocp.args.PyTreeRestore(
-                item={"ema": wanted}, restore_args={"ema": restore_args}, partial_restore=True
-            ),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise UserError(f"checkpoint {path.parent} is damaged ({reason})") from error
-    return config, step, restored["ema"]
+def _quiet_orbax() -> None:
+    """What goes wrong with a save is said in one line here; Orbax would add its tracebacks."""
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        if _not_orbax not in logger.filters:
+            logger.addFilter(_not_orbax)
 
 
-def load_ema_export(workdir: str | Path, **options) -> tuple[dict[str, Any], LightningDiT]:
-    """The newest EMA of a run as a network.
-
-    Args:
-      workdir: of train.py.
-      **options: `dtype` and `remat` of `LightningDiT`.
-
-    Returns:
-      (config, network in float32).
-
-    Raises:
-      UserError: as `load_ema`, or the checkpoint is not the config's network's.
-    """
-    from vosr_jax.config import validate
-    from vosr_jax.weights.export import build_denoiser
-
-    config, step, ema = load_ema(workdir)
-    source = f"{workdir}/checkpoints/{step}"
-    return config, build_denoiser(validate(config).model_settings(), ema, source, **options)
+def _not_orbax(record: logging.LogRecord) -> bool:
+    """Whether neither the message nor the error that it tells of comes from Orbax."""
+    places = [record.pathname]
+    if record.exc_info and record.exc_info[2] is not None:
+        places += [frame.filename for frame in traceback.extract_tb(record.exc_info[2])]
+    return not any(f"{os.sep}orbax{os.sep}" in place for place in places)

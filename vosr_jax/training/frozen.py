@@ -1,21 +1,19 @@
 """The frozen nets inside the step: pictures in, latents and visual tokens out, no gradient."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vosr_jax.config import Config
 from vosr_jax.diffusion.randomness import normal_rows, row_keys
 from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2 import DINOv2, visual_tokens
-from vosr_jax.models.parameters import Blueprint, Prepare, flatten
+from vosr_jax.models.parameters import Blueprint, Prepare
 from vosr_jax.models.vgg import VGG16
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
-
-if TYPE_CHECKING:
-    from vosr_jax.config import Config
 
 # Purposes of a row's draws; the objectives' start at 2.
 _HR_POSTERIOR, _LQ_POSTERIOR = 0, 1
@@ -51,12 +49,21 @@ class FrozenNets:
     chunks: int = 1
     tokens_of: str = "lq"
 
+    def paired(self, batch: dict[str, Array]) -> dict[str, Array]:
+        """The whole batch, with "other" where a row's tokens are another picture's.
+
+        It lies half a batch away, also where the batch is divided later.
+        """
+        if self.tokens_of != "other":
+            return batch
+        return batch | {"other": _another(batch["lq"])}
+
     def inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
         """What the objective works on.
 
         Args:
           weights: {"autoencoder": flat parameters, "encoder": flat parameters}.
-          batch: "hr", "lq" uint8 [B, H, W, 3] and "index" uint32 [B, 2].
+          batch: "hr", "lq" uint8 [B, H, W, 3] and "index" uint32 [B, 2]; "other" as of `paired`.
           key: the run's key; a row's posterior draws follow its index.
 
         Returns:
@@ -97,23 +104,31 @@ class FrozenNets:
             "index": batch["index"],
         }
         if self.encoder is not None:
-            inputs["visual_tokens"] = self.tokens(weights, lq, hr)
+            other = batch["other"].astype(jnp.float32) / 127.5 - 1 if "other" in batch else None
+            inputs["visual_tokens"] = self.tokens(weights, lq, hr, other)
         return jax.lax.stop_gradient(inputs)
 
-    def tokens(self, weights: dict, lq: Array, hr: Array) -> Array | None:
+    def tokens(
+        self, weights: dict, lq: Array, hr: Array, other: Array | None = None
+    ) -> Array | None:
         """Visual tokens [B, N, D] of pictures [B, H, W, 3] in [-1, 1]; None without encoder."""
         if self.encoder is None:
             return None
         encoder = self.encoder.merge(weights["encoder"])
         size, block = self.encoder_size, self.encoder_block
-        # Half a batch away lies another picture.
-        image = {"hr": hr, "other": jnp.roll(lq, len(lq) // 2, axis=0)}.get(self.tokens_of, lq)
+        other = _another(lq) if other is None else other
+        image = {"hr": hr, "other": other}.get(self.tokens_of, lq)
         tokens = visual_tokens(encoder, image, size, block, dtype=self.encoder_dtype)
         return jnp.zeros_like(tokens) if self.tokens_of == "nothing" else tokens
 
 
+def _another(pictures: Array) -> Array:
+    """For every row another one's picture, that of half a batch away."""
+    return jnp.roll(pictures, len(pictures) // 2, axis=0)
+
+
 def frozen_nets(
-    config: "Config",
+    config: Config,
     autoencoder: Any,
     encoder: DINOv2 | VGG16 | None,
     encoder_dtype: jnp.dtype,
@@ -142,15 +157,24 @@ def frozen_nets(
     )
 
 
-def load_frozen(
-    config: "Config", encoder_dtype: jnp.dtype, prepare: Prepare | None = None
+def open_frozen(
+    config: Config, encoder_dtype: jnp.dtype, prepare: Prepare | None = None
 ) -> tuple[FrozenNets, dict]:
-    """The frozen nets that a config names, and their weights; arguments as in `frozen_nets`.
+    """The frozen nets that a config names, and their weights where they lie.
+
+    Args:
+      config, encoder_dtype, prepare: as in `frozen_nets`.
+
+    Returns:
+      (structure, {"autoencoder": host arrays by dotted path, "encoder": the same, or {}}).
 
     Raises:
       UserError: a file is missing or damaged, or does not fit the config.
     """
     autoencoder, encoder = config_autoencoder(config), config_encoder(config)
-    nets = frozen_nets(config, autoencoder, encoder, encoder_dtype, prepare)
-    tokens = flatten(encoder) if encoder is not None else {}
-    return nets, {"autoencoder": flatten(autoencoder), "encoder": tokens}
+    weights = {"autoencoder": autoencoder.parameters, "encoder": {}}
+    net: DINOv2 | VGG16 | None = None
+    if encoder is not None:
+        net, weights["encoder"] = encoder.blueprint.abstract(), encoder.parameters
+    nets = frozen_nets(config, autoencoder.blueprint.abstract(), net, encoder_dtype, prepare)
+    return nets, weights

@@ -22,7 +22,8 @@ from vosr_jax.training.sharding import PARAMETER_RULES, Rules, axes_of, lies_ove
 # changes nothing: all kernels and biases but those of times, of norms and of the first patches.
 _IN_PRODUCTS = re.compile(
     r"(patch_embed|token_mlp\.\w+|final\.linear|blocks\.(attn|cross_attn|mlp)\.\w+"
-    r"|detailer\.(embed|out|refine\.(first|second)|blocks\.\d+\.(first|second))"
+    r"|detailer\.(embed|out|out\.(spread|refine|out)|refine\.(first|second)"
+    r"|(stem_)?blocks\.\d+\.(first|second))"
     r"|blocks\.(qkv|proj|ffn_in|ffn_out))\.(kernel|bias)"  # the visual encoder's
 )
 _BLOCKS = "blocks."

@@ -1,12 +1,15 @@
 """Where every second of a run's wall time went, restarts included."""
 
+import json
 import time
-from pathlib import Path
 
 import jax
+from etils import epath
 
-from vosr_jax.training.checkpoints import write_json
-from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.console import say
+from vosr_jax.files.atomic import write_json
+from vosr_jax.files.paths import reason_of
+from vosr_jax.training.bookkeeping import attempt
 
 KINDS = ("start", "compile", "train", "data", "save", "look", "repeat", "down")
 
@@ -24,17 +27,28 @@ class Goodput:
       step: at which this process begins.
     """
 
-    def __init__(self, folder: Path, step: int):
-        self._file = folder / "goodput.json"
+    def __init__(self, folder: epath.Path, step: int):
+        self._file = epath.Path(folder) / "goodput.json"
         self.seconds = dict.fromkeys(KINDS, 0.0)
         self._reached = 0
         self._mark = time.time()
-        if self._file.exists():
-            before = read_json_object(self._file)
-            self.seconds |= before["seconds"]
-            self._reached = before["step"]
-            self.seconds["down"] += max(self._mark - before["until"], 0.0)
         self._step = step
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Go on with the ledger of the processes before; one that cannot be read is begun anew."""
+        try:
+            if not self._file.exists():
+                return
+            before = json.loads(self._file.read_text())
+            seconds, reached, until = before["seconds"], int(before["step"]), before["until"]
+            seconds = {kind: float(seconds[kind]) for kind in KINDS}
+            seconds["down"] += max(self._mark - float(until), 0.0)
+        # Also what the network raises: no ledger is worth a run.
+        except Exception as error:
+            say(f"{self._file} cannot be read ({reason_of(error)}); the ledger begins anew")
+            return
+        self.seconds, self._reached = seconds, reached
 
     def lap(self, kind: str, step: int | None = None) -> float:
         """The time since the last call goes to a kind; the seconds that it was."""
@@ -54,8 +68,8 @@ class Goodput:
         return self.seconds["train"] / total if total else 0.0
 
     def write(self) -> None:
-        """Put the ledger on disk, from the first process alone."""
+        """Put the ledger on disk, from the first process alone; a failure is said once."""
         if jax.process_index() == 0:
             reached = max(self._reached, self._step)
             content = {"seconds": self.seconds, "until": self._mark, "step": reached}
-            write_json(self._file, content)
+            attempt(str(self._file), lambda: write_json(self._file, content))

@@ -4,16 +4,20 @@ import json
 import math
 import statistics
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from vosr_jax.errors import UserError
-from vosr_jax.training.log import say
+from vosr_jax.console import say
+from vosr_jax.diffusion.randomness import columns_index
+from vosr_jax.training.processes import SharedError
 
 # A spike is this many typical deviations above the median of as many latest losses.
 _DEVIATIONS, _WINDOW, _ENOUGH = 8.0, 100, 20
+# What is read of every step; the rows only where something is wrong.
+_READ = ("loss", "skipped", "notes")
 
 
 class UpdateGuard:
@@ -24,66 +28,82 @@ class UpdateGuard:
 
     Args:
       folder: the workdir.
-      batch_size: pairs a step.
       limit: so many skipped updates in a row end the run.
+      judge: is given the step's notes, where it has some.
     """
 
-    def __init__(self, folder: Path, batch_size: int, limit: int):
+    def __init__(
+        self, folder: Path, limit: int, judge: Callable[[np.ndarray], None] = lambda notes: None
+    ):
         self._file = folder / "incidents.jsonl"
-        self._batch_size, self._limit = batch_size, limit
+        self._limit, self._judge = limit, judge
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._in_a_row = 0
+        self._unwritable = False
 
     def see(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Take note of a step that was started, and look at the one before.
 
         Raises:
-          UserError: too many updates in a row were skipped.
+          SharedError: too many updates in a row were skipped, or the judge says so.
         """
         self.finish()
         self._pending = step, metrics
+        for name in _READ:
+            if name in metrics:
+                metrics[name].copy_to_host_async()
 
     def finish(self) -> None:
         """Look at the latest step too; it is waited for."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
-        loss = float(metrics["loss"])
-        if float(metrics["skipped"]):
-            self._skipped(step, loss, np.asarray(metrics["loss_rows"]))
+        read = jax.device_get({name: metrics[name] for name in _READ if name in metrics})
+        if "notes" in read:
+            self._judge(read["notes"])
+        loss = float(read["loss"])
+        if read["skipped"]:
+            self._skipped(step, loss, metrics)
             return
         self._in_a_row = 0
         if len(self._losses) >= _ENOUGH:
             usual = statistics.median(self._losses)
             spread = statistics.median(abs(one - usual) for one in self._losses)
             if loss > usual + _DEVIATIONS * 1.4826 * spread and spread > 0:
-                rows = np.asarray(metrics["loss_rows"])
-                self._write("spike", step, loss, np.argsort(-rows)[:4])
+                worst = np.argsort(-np.asarray(metrics["loss_rows"]))[:4]
+                self._write("spike", step, loss, metrics, worst)
                 say(f"step {step}: loss {loss:.4g} is far above the usual {usual:.4g}")
         self._losses.append(loss)
 
-    def _skipped(self, step: int, loss: float, rows: np.ndarray) -> None:
+    def _skipped(self, step: int, loss: float, metrics: dict[str, jax.Array]) -> None:
+        rows = np.asarray(metrics["loss_rows"])
         bad = np.flatnonzero(~np.isfinite(rows))
-        self._write("skipped", step, loss, bad if len(bad) else np.arange(len(rows)))
+        self._write("skipped", step, loss, metrics, bad if len(bad) else np.arange(len(rows)))
         self._in_a_row += 1
-        say(f"step {step}: loss or gradient is not finite; the update is skipped ({self._file})")
+        say(f"step {step}: loss or gradient is not finite; the update is skipped (incidents.jsonl)")
         if self._in_a_row >= self._limit:
-            raise UserError(
-                f"{self._in_a_row} updates in a row were not finite; {self._file} names the "
-                "samples. Lower optimizer.learning_rate or look at the data, and run again: it "
-                "goes on from the newest checkpoint"
+            raise SharedError(
+                f"{self._in_a_row} updates in a row were not finite; the workdir's "
+                "incidents.jsonl names the samples. Lower optimizer.learning_rate or look at the "
+                "data, and run again: it goes on from the newest checkpoint"
             )
 
-    def _write(self, kind: str, step: int, loss: float, rows: np.ndarray) -> None:
-        if jax.process_index():
+    def _write(
+        self, kind: str, step: int, loss: float, metrics: dict[str, jax.Array], rows: np.ndarray
+    ) -> None:
+        if jax.process_index() or self._unwritable:
             return
-        first = (step - 1) * self._batch_size
+        indices = columns_index(metrics)[rows]
         entry = {
             "kind": kind,
             "step": step,
             "loss": loss if math.isfinite(loss) else str(loss),
-            "indices": [first + int(row) for row in rows],
+            "indices": indices.tolist(),
         }
-        with self._file.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with self._file.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            self._unwritable = True
+            say(f"{self._file} cannot be written ({error}); the run goes on without it")

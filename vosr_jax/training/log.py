@@ -1,79 +1,165 @@
 """What a run tells: metrics.jsonl, TensorBoard through clu, and a progress line."""
 
 import json
-import sys
+import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-
-def say(text: str) -> None:
-    """A line for the person who watches, from the first process alone."""
-    if jax.process_index() == 0:
-        print(text, file=sys.stderr, flush=True)
+from vosr_jax.console import say
+from vosr_jax.files import write_text
 
 
 class RunLog:
-    """Writes on the first process only.
+    """Writes on the first process only; what cannot be written is said once and ends nothing.
+
+    Use it in a `with` block, which flushes and closes the files.
 
     Args:
       workdir: the run's folder.
       total_steps: for the time left.
+      config: the run's settings, plain, for TensorBoard's hyperparameters.
     """
 
-    def __init__(self, workdir: Path, total_steps: int):
+    def __init__(
+        self, workdir: Path, total_steps: int, config: Mapping[str, Any] | None = None
+    ) -> None:
         self._total = total_steps
-        self._file = None
-        self._writer = None
-        self._started, self._first_step = time.monotonic(), 0
-        if jax.process_index():
+        self._path = workdir / "metrics.jsonl"
+        self._file: Any = None
+        self._writer: Any = None
+        self._failed: set[str] = set()
+        self._first_report: tuple[float, int] | None = None
+        self._speaks = jax.process_index() == 0
+        if not self._speaks:
             return
-        self._file = (workdir / "metrics.jsonl").open("a", buffering=1)
         try:
-            from clu import metric_writers
-
-            self._writer = metric_writers.SummaryWriter(str(workdir))
-        except ImportError as error:
+            self._writer = _tensorboard(workdir, self._trying)
+        except Exception as error:
             # A GPU image may lack TensorFlow; the jsonl file then has everything.
             say(f"no TensorBoard events ({error}); metrics.jsonl has everything")
+        if config is not None:
+            self._tensorboard("write_hparams", config)
 
     def start(self, step: int) -> None:
-        """Mark where this process began, for the time left."""
-        self._started, self._first_step = time.monotonic(), step
+        """Mark where this process begins: rows of later steps are void, a kill has undone them."""
+        self._first_report = None
+        if self._speaks:
+            self._trying("rows of metrics.jsonl", lambda: self._open(step))
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def _open(self, step: int) -> None:
+        cut_rows(self._path, step)
+        self._file = self._path.open("a", buffering=1)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         """One object a line, floats in full precision; and the same as TensorBoard scalars."""
-        if self._file is None:
+        if not self._speaks:
             return
         row = {"step": step} | {k: _number(v) for k, v in values.items()}
-        self._file.write(json.dumps(row) + "\n")
-        if self._writer is not None:
-            self._writer.write_scalars(step, {k: v for k, v in row.items() if k != "step"})
-            self._writer.flush()
+        if self._file is not None:
+            self._trying("rows of metrics.jsonl", lambda: self._file.write(json.dumps(row) + "\n"))
+        self._tensorboard("write_scalars", step, {k: v for k, v in row.items() if k != "step"})
 
-    def progress(self, step: int, values: dict[str, float]) -> None:
-        """One line for the person who watches."""
-        if self._file is None:
+    def progress(self, step: int, values: Mapping[str, Any]) -> None:
+        """One line for the person who watches; the first report's step is not counted as typical.
+
+        It has the compilation in it.
+        """
+        if not self._speaks:
             return
-        done = max(step - self._first_step, 1)
-        left = (time.monotonic() - self._started) / done * (self._total - step)
         say(
             f"step {step}/{self._total}  loss {values['loss']:.4f}  "
             f"{values['pairs_per_second']:.2f} pairs/s  "
-            f"data wait {values['data_wait_seconds']:.3f} s/step  left {_duration(left)}"
+            f"data wait {values['data_wait_seconds']:.3f} s/step  {self._left(step)}"
         )
+
+    def _left(self, step: int) -> str:
+        now = time.monotonic()
+        if self._first_report is None:
+            self._first_report = now, step
+        since, first = self._first_report
+        if step == first:
+            return "first step, compilation included"
+        return f"left {_duration((now - since) / (step - first) * (self._total - step))}"
+
+    def _tensorboard(self, method: str, *arguments: Any) -> None:
+        if self._writer is not None:
+            self._trying("TensorBoard events", lambda: getattr(self._writer, method)(*arguments))
+
+    def _trying(self, what: str, action: Callable[[], Any]) -> None:
+        """A full disk or a lost mount costs rows, not the run."""
+        try:
+            action()
+        except Exception as error:
+            if what not in self._failed:
+                self._failed.add(what)
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                say(f"{what} cannot be written ({reason}); training goes on without them")
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._file is not None:
-            self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+            self._trying("rows of metrics.jsonl", self._file.close)
+        self._tensorboard("close")
+        self._file = self._writer = None
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
 
-def _number(value) -> float | int:
+def cut_rows(file: Path, step: int) -> None:
+    """Leave the rows up to a step in a metrics file, and no half line; the file is replaced whole.
+
+    Args:
+      file: metrics.jsonl, which need not exist.
+      step: the last step that counts.
+    """
+    if not file.exists():
+        return
+    lines = file.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
+    if len(kept) == len(lines):
+        return
+    write_text(file, "".join(kept))
+    say(f"{file.name}: {len(lines) - len(kept)} rows after step {step} cut, which are done again")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _tensorboard(workdir: Path, trying: Callable[[str, Callable[[], Any]], None]):
+    """clu's writer, which works in a thread of its own and flushes there after every row.
+
+    clu logs a traceback for every error that reaches its thread, so none does.
+    """
+    from clu import metric_writers
+
+    class Flushing(metric_writers.SummaryWriter):
+        def write_scalars(self, step, scalars):
+            trying("TensorBoard events", lambda: self._flushed("write_scalars", step, scalars))
+
+        def write_hparams(self, hparams):
+            trying("TensorBoard events", lambda: self._flushed("write_hparams", hparams))
+
+        def _flushed(self, method, *arguments):
+            getattr(super(), method)(*arguments)
+            self.flush()
+
+    return metric_writers.AsyncWriter(Flushing(str(workdir)))
+
+
+def _number(value: Any) -> float | int:
     value = np.asarray(value).item()
     return value if isinstance(value, int) else float(value)
 

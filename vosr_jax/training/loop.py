@@ -1,66 +1,43 @@
 """The training loop: one page, read from top to bottom."""
 
-import signal
+import contextlib
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from vosr_jax.config import Config
+from vosr_jax.console import keep_log, say
 from vosr_jax.data.pipeline import batches
 from vosr_jax.diffusion.randomness import index_words
 from vosr_jax.errors import UserError
-from vosr_jax.training.checkpoints import Checkpoints, open_workdir
+from vosr_jax.files.mirror import Mirror
+from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.goodput import Goodput
 from vosr_jax.training.guard import UpdateGuard
-from vosr_jax.training.log import RunLog, say
+from vosr_jax.training.log import RunLog
+from vosr_jax.training.loss_by_time import LossByTime
 from vosr_jax.training.prefetch import Prefetch
 from vosr_jax.training.preview import Preview
+from vosr_jax.training.processes import SharedError, compiled_together, errors_of_one
 from vosr_jax.training.profile import Profile
 from vosr_jax.training.rates import Rates
 from vosr_jax.training.run import Run, pipeline_settings, start_run
-from vosr_jax.training.sharding import batch_shard, put_batch
+from vosr_jax.training.run_report import report_start
+from vosr_jax.training.sharding import process_rows, put_batch, put_notes
 from vosr_jax.training.step import compile_step
+from vosr_jax.training.stopping import StopRequest
+from vosr_jax.training.trouble import Board, Feed, Judge
 from vosr_jax.training.watchdog import Watchdog
-
-
-class StopRequest:
-    """Notes SIGTERM, so that the loop saves and leaves at the end of a step.
-
-    One of several processes may be told alone; all of them then agree on a step.
-    """
-
-    def __init__(self):
-        self._noted = self.seen = False
-        self._alone = jax.process_count() == 1
-        if self._alone:
-            self._before = signal.signal(signal.SIGTERM, self._note)
-
-    def _note(self, *_) -> None:
-        self._noted = True
-
-    def at(self, step: int) -> bool:
-        """Whether to leave after this step."""
-        if self._alone:
-            self.seen = self._noted
-        else:
-            from jax.experimental import multihost_utils
-
-            self.seen = multihost_utils.reached_preemption_sync_point(step)
-        return self.seen
-
-    def restore(self) -> None:
-        """Give the signal back to whom it belonged."""
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._before)
+from vosr_jax.training.workdir import Workdir, open_workdir
 
 
 def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = False) -> Run:
-    """Train until `train.total_steps`, or until SIGTERM; resume where the workdir stands.
+    """Train until `train.total_steps`, or until SIGTERM or Ctrl-C; resume where the workdir stands.
 
     Args:
       config: the validated experiment.
-      workdir: folder of the run.
+      workdir: folder of the run, or its address in a bucket.
       allow_config_changes: go on although config.json there differs.
 
     Returns:
@@ -69,26 +46,50 @@ def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = F
     Raises:
       UserError: workdir, data or weights can't be used.
     """
-    folder = open_workdir(workdir, config.to_dict(), allow_changes=allow_config_changes)
-    t = config.train
+    # Every host's traces are its own; all else is the first process's.
+    only = ("plugins/",) if jax.process_index() else ()
+    with (
+        errors_of_one(),
+        open_workdir(workdir, config, allow_changes=allow_config_changes) as place,
+        Mirror(place.path, tell=say, only=only) as mirror,
+        _log_kept(mirror.folder),
+    ):
+        return _train(place, mirror)
+
+
+def _log_kept(folder: Path) -> contextlib.AbstractContextManager:
+    return keep_log(folder) if jax.process_index() == 0 else contextlib.nullcontext()
+
+
+def _train(place: Workdir, mirror: Mirror) -> Run:
+    config, folder, t = place.config, mirror.folder, place.config.train
     checkpoints = Checkpoints(
-        folder, keep=t.keep_checkpoints, keep_every=t.keep_every, keep_best=t.keep_best
+        place.path,
+        keep=t.keep_checkpoints,
+        keep_every=t.keep_every,
+        keep_best=t.keep_best,
+        config=config.to_dict(),
     )
-    stop = StopRequest()
+    stop = StopRequest(checkpoints.newest_finished)
     try:
-        run = start_run(config, checkpoints)
-        goodput = Goodput(folder, run.step)
-        try:
-            _steps(run, folder, checkpoints, stop, goodput)
-        except UserError:
-            # It comes between two steps, say from the data: what was trained is not lost.
-            if run.step:
-                _save(run, checkpoints)
-            raise
+        with errors_of_one():
+            run = start_run(config, checkpoints)
+            goodput = Goodput(folder, run.step)
+            try:
+                _steps(run, place, mirror, checkpoints, stop, goodput)
+            except UserError as error:
+                # It comes between two steps, say from the data: what was trained is not lost.
+                # Saving takes all processes; an error of one leaves it to the earlier checkpoints.
+                alone = jax.process_count() > 1 and not isinstance(error, SharedError)
+                if run.step and not alone:
+                    _save(run, checkpoints)
+                raise
         _save(run, checkpoints)
     finally:
-        checkpoints.close()
-        stop.restore()
+        try:
+            checkpoints.close()
+        finally:
+            stop.restore()
     goodput.lap("save")
     goodput.write()
     if stop.seen and run.step < config.train.total_steps:
@@ -97,68 +98,87 @@ def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = F
 
 
 def _steps(
-    run: Run, folder: Path, checkpoints: Checkpoints, stop: StopRequest, goodput: Goodput
+    run: Run,
+    place: Workdir,
+    mirror: Mirror,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    goodput: Goodput,
 ) -> None:
-    config, t = run.config, run.config.train
+    config, t, folder = run.config, run.config.train, mirror.folder
     first = run.step
     if first >= t.total_steps:
         say(f"already at step {first} of {t.total_steps}; raise train.total_steps to go on")
         return
-    log = RunLog(folder, t.total_steps)
-    preview = Preview(config, folder)
+    log = RunLog(folder, t.total_steps, config.to_dict())
+    preview, profile = Preview(config, folder), Profile(folder, t.profile_steps)
     step_fn = compile_step(run.method, run.abstract_state, run.mesh)
-    shard, shards = batch_shard(run.mesh)
+    rows = process_rows(run.mesh, t.batch_size, jax.process_index())
     data = batches(
         pipeline_settings(config),
-        samples_seen=first * t.batch_size,
-        shard=shard,
-        shards=shards,
+        samples_seen=run.samples_seen(first),
+        rows=rows,
         bad_records_path=folder / "bad_records.jsonl",
     )
+    place.keep_config()
+    report_start(run, folder, data.sources)
+    board = Board()
+    feed = Feed(data, board, len(rows), config.data.crop_size)
     log.start(first)
-    guard = UpdateGuard(folder, t.batch_size, t.max_skipped)
-    rates = Rates(config, run.mesh)
-    placed = Prefetch(data, lambda batch: device_batch(batch, run), data.log.counts)
+    guard = UpdateGuard(folder, t.max_skipped, Judge(data, board))
+    rates, by_time = Rates(config, run.mesh), LossByTime()
+    placed = Prefetch(feed, lambda batch: device_batch(batch, run))
     goodput.lap("start")
     with (
         data,
         placed,
         Watchdog(t.hang_seconds) as watchdog,
-        Profile(folder, t.profile_steps) as trace,
+        profile as trace,
+        log,
     ):
+        watchdog.begin("the first step with its compilation")
         for step in range(first + 1, t.total_steps + 1):
             batch = next(placed)
             rates.waited(goodput.lap("data"))
-            trace.before(step)
-            run.state, metrics = step_fn(run.state, run.weights, batch)
+            if step == first + 1:
+                step_fn = compiled_together(step_fn, run.state, run.weights, batch)
+            with trace.step(step):
+                run.state, metrics = step_fn(run.state, run.weights, batch)
             guard.see(step, metrics)
+            by_time.see(metrics)
             rates.stepped(goodput.lap("compile" if step == first + 1 else "train", step))
             watchdog.see(step)
             trace.after(step, run.state)
             at_an_end = step in (first + 1, t.total_steps)
+            if any(_due(step, n) for n in (t.sample_every, t.eval_every, t.checkpoint_every)):
+                # These wait for the step anyway, and must not begin where it has failed.
+                guard.finish()
             if _due(step, t.log_every) or (at_an_end and t.log_every):
-                values = {k: float(v) for k, v in metrics.items() if v.ndim == 0}
+                guard.finish()
+                values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
                 rates.stepped(goodput.lap("train", step), steps=0)
-                values |= {"samples_seen": step * t.batch_size, "goodput": goodput.share}
-                values |= rates.take() | (placed.counted or {})
+                values |= {"samples_seen": run.samples_seen(step), "goodput": goodput.share}
+                values |= by_time.take() | rates.take() | data.log.counts()
                 log.write(step, values)
                 log.progress(step, values)
                 goodput.write()
             if _due(step, t.sample_every) or _due(step, t.eval_every):
-                _show(run, preview, log, checkpoints, step)
+                with watchdog.phase("the preview"):
+                    _show(run, preview, log, checkpoints, step)
                 goodput.lap("look")
             if _due(step, t.checkpoint_every):
-                _save(run, checkpoints)
+                with watchdog.phase("saving"):
+                    _save(run, checkpoints)
+                mirror.push()
                 goodput.lap("save")
             if stop.at(step):
                 break
         guard.finish()
         goodput.lap("train", run.step)
-    log.close()
 
 
 def _save(run: Run, checkpoints: Checkpoints) -> None:
-    seen = run.step * run.config.train.batch_size
+    seen = run.samples_seen(run.step)
     checkpoints.save(run.state, samples_seen=seen, teacher=run.teacher)
 
 
@@ -167,8 +187,9 @@ def _show(run: Run, preview: Preview, log: RunLog, checkpoints: Checkpoints, ste
     if _due(step, run.config.train.sample_every):
         preview.save_samples(run, step)
     if _due(step, run.config.train.eval_every):
-        checkpoints.judged = preview.evaluate(run)
-        log.write(step, checkpoints.judged)
+        figures = preview.evaluate(run)
+        checkpoints.judge(step, figures)
+        log.write(step, figures)
 
 
 def _due(step: int, every: int) -> bool:
@@ -176,6 +197,9 @@ def _due(step: int, every: int) -> bool:
 
 
 def device_batch(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
-    """This process's rows on its devices: uint8 pictures and the samples' indices."""
+    """This process's rows on its devices, uint8 pictures and samples' indices; and its notes."""
     rows = {"hr": batch["hr"], "lq": batch["lq"], "index": index_words(batch["index"])}
-    return put_batch(rows, run.mesh)
+    placed = put_batch(rows, run.mesh)
+    if "notes" in batch:
+        placed["notes"] = put_notes(batch["notes"], run.mesh)
+    return placed

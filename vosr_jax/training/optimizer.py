@@ -1,17 +1,17 @@
 """AdamW as the official loop runs it, or Muon on the blocks' matrices; schedules; clipping."""
 
-from typing import TYPE_CHECKING
+import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 
-if TYPE_CHECKING:
-    from vosr_jax.config import OptimizerConfig
+from vosr_jax.config import OptimizerConfig
 
 
 def learning_rate_schedule(
-    kind: str, peak: float, warmup_steps: int, total_steps: int
+    kind: str, peak: float, warmup_steps: int, decay_steps: int
 ) -> optax.Schedule:
     """Learning rate by step: linear warm-up from 0, then constant, cosine or linear to 0.
 
@@ -19,9 +19,9 @@ def learning_rate_schedule(
       kind: "constant", "cosine" or "linear".
       peak: the rate after the warm-up.
       warmup_steps: steps of the warm-up.
-      total_steps: the step at which cosine and linear reach 0.
+      decay_steps: the step at which cosine and linear reach 0, where they stay.
     """
-    rest = max(total_steps - warmup_steps, 1)
+    rest = max(decay_steps - warmup_steps, 1)
     after = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, rest),
@@ -34,11 +34,22 @@ def learning_rate_schedule(
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def _muon_axes(parameters: dict) -> dict:
+_CONVOLUTION = re.compile(r"detailer\.(refine|(stem_)?blocks\.\d+)\.(first|second)\.kernel")
+
+
+def schedule_of(config: OptimizerConfig, peak: float, total_steps: int) -> optax.Schedule:
+    """The schedule of a config, over its decay_steps or else the run's length."""
+    steps = config.decay_steps or total_steps
+    return learning_rate_schedule(config.schedule, peak, config.warmup(steps), steps)
+
+
+def _muon_axes(parameters: dict, convolutions: bool = False) -> dict:
     """Which axes of each parameter Muon orthogonalizes; None for those that AdamW updates."""
     from optax.contrib import MuonDimensionNumbers
 
     def axes(name: str, value):
+        if convolutions and _CONVOLUTION.fullmatch(name) and hasattr(value, "ndim"):
+            return MuonDimensionNumbers((0, 1, 2), (3,))
         # Optax also asks with the masked tree of AdamW's share, whose nodes have no axes.
         if not (name.startswith("blocks.") and name.endswith(".kernel") and hasattr(value, "ndim")):
             return None
@@ -48,21 +59,21 @@ def _muon_axes(parameters: dict) -> dict:
     return {name: axes(name, value) for name, value in parameters.items()}
 
 
-def make_optimizer(config: "OptimizerConfig", total_steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, then the update; weight decay acts on every parameter.
 
     With Muon, its Nesterov momentum is AdamW's too on the parameters that are left to AdamW.
 
     Args:
       config: names, rates and schedule.
-      total_steps: the length that the schedule spans.
+      total_steps: the length that the schedule spans unless config.decay_steps does.
 
     Returns:
       A transformation over a flat dictionary of parameters.
     """
 
     def schedule(peak: float) -> optax.Schedule:
-        return learning_rate_schedule(config.schedule, peak, config.warmup_steps, total_steps)
+        return schedule_of(config, peak, total_steps)
 
     if config.name == "adamw":
         update = optax.adamw(
@@ -81,13 +92,20 @@ def make_optimizer(config: "OptimizerConfig", total_steps: int) -> optax.Gradien
             eps=config.epsilon,
             weight_decay=config.weight_decay,
             adam_weight_decay=config.weight_decay,
-            muon_weight_dimension_numbers=_muon_axes,
+            muon_weight_dimension_numbers=partial(
+                _muon_axes, convolutions=config.muon_convolutions
+            ),
         )
     return optax.chain(_clip_by_global_norm(config.max_grad_norm), update)
 
 
 def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Scale by limit / (norm + 1e-6) where that is below 1, as torch's clip_grad_norm_ does."""
+    """Scale by limit / (norm + 1e-6) where that is below 1, as torch's clip_grad_norm_ does.
+
+    A limit of 0 is none.
+    """
+    if not limit:
+        return optax.identity()
 
     def update(gradients, state, parameters=None):
         del parameters

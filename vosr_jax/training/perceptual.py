@@ -4,57 +4,122 @@ VOSR has none; its autoencoder was trained with one. The network is VGG16, so th
 LPIPS that evaluations report is never what was trained on.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vosr_jax.config import Config
+from vosr_jax.diffusion.objectives import Settings, ends_at_a_picture
+from vosr_jax.metrics.lpips import load_lpips, lpips
 from vosr_jax.models import autoencoders
 from vosr_jax.training.frozen import FrozenNets
 
-if TYPE_CHECKING:
-    from vosr_jax.config import Config
 
+@dataclasses.dataclass(frozen=True)
+class PerceptualTerm:
+    """LPIPS of the predicted endpoint, over the rows that the objective wants.
 
-def make_endpoint_distance(
-    config: "Config", frozen: FrozenNets
-) -> Callable[[dict, Array, dict, Array | None], Array] | None:
-    """(weights, latent, inputs, wanted [B] bool) -> [B] distances; None where its weight is 0.
+    Which rows are compared, and what each counts, is settled for the whole batch before it is
+    divided, so that the term is the same for any number of microbatches.
 
-    The first `objective.perceptual_rows` (0: all) of the wanted rows are compared on their
-    central `objective.perceptual_crop` pixels and scaled up, so that the mean over the batch
-    stays an estimate of all wanted rows' mean; the other rows count 0.
+    Attributes:
+      frozen: the frozen nets; the autoencoder decodes.
+      objective: settings that say which rows are wanted.
+      rows: the first so many wanted rows of a batch are compared; 0: all.
+      crop: side of the central window that is compared, pixels.
+      start: where it begins.
+      parts: of a batch.
     """
+
+    frozen: FrozenNets
+    objective: Settings
+    rows: int
+    crop: int
+    start: int
+    parts: int
+
+    def shares(self, key: Array, index: Array) -> Array:
+        """What every row's distance counts, [B]: 0 where it is not compared.
+
+        The mean over B of distance times share is the mean distance of the rows compared.
+
+        Args:
+          key: the run's key.
+          index: uint32 [B, 2] of the whole batch.
+        """
+        wanted = ends_at_a_picture(self.objective, key, index)
+        if self.rows:
+            wanted &= jnp.cumsum(wanted) <= self.rows
+        return wanted * (len(wanted) / jnp.maximum(jnp.sum(wanted), 1))
+
+    def __call__(
+        self, weights: dict, latent: Array, inputs: dict, wanted: Array | None = None
+    ) -> Array:
+        """Distances times shares of one part, [B].
+
+        Args:
+          weights: "autoencoder" and "lpips".
+          latent: [B, h, w, C], predicted.
+          inputs: "hr_image" [B, H, W, 3] and "perceptual_share" [B].
+          wanted: not used; the shares say it.
+        """
+        del wanted
+        share, truth = inputs["perceptual_share"], inputs["hr_image"]
+        size = len(share)
+        most = min(self.rows or size, size)
+        at_once = max((self.rows or size * self.parts) // self.parts, 1)
+        chosen = jnp.argsort(share == 0)[:most]  # stable: those that count come first
+        result = jnp.zeros(size)
+        if most <= at_once:
+            counted = self._compared(weights, latent[chosen], truth[chosen], share[chosen])
+            return result.at[chosen].set(counted)
+        # A part may have more of the rows than others. Groups in which no row counts are passed
+        # over, so that all parts together compare hardly more than one part would.
+        groups = -(-most // at_once)
+        chosen = jnp.resize(chosen, (groups * at_once,))
+        counts = share[chosen] * (jnp.arange(groups * at_once) < most)
+
+        def group(_, rows: tuple[Array, Array]):
+            places, share = rows
+            compared = jax.checkpoint(self._compared)
+            counted = jax.lax.cond(
+                jnp.any(share > 0),
+                lambda: compared(weights, latent[places], truth[places], share),
+                lambda: jnp.zeros(at_once),
+            )
+            return None, counted
+
+        divided = (chosen.reshape(groups, at_once), counts.reshape(groups, at_once))
+        _, counted = jax.lax.scan(group, None, divided)
+        return result.at[chosen].add(counted.reshape(-1))
+
+    def _compared(self, weights: dict, latent: Array, truth: Array, share: Array) -> Array:
+        autoencoder = self.frozen.autoencoder.merge(weights["autoencoder"])
+        image = autoencoders.decode(autoencoder, latent)
+        window = slice(self.start, self.start + self.crop)
+        distances = lpips(weights["lpips"], image[:, window, window], truth[:, window, window])
+        return jnp.where(share > 0, distances * share, 0.0)
+
+
+def perceptual_term(config: Config, frozen: FrozenNets) -> PerceptualTerm | None:
+    """The term of a config; None where its weight is 0."""
     objective = config.objective
     if not objective.perceptual_weight:
         return None
-    from vosr_jax.evaluation.lpips import lpips
-
-    batch = config.train.batch_size // config.train.microbatches
-    rows = objective.perceptual_rows or batch
-    rows = max(rows // config.train.microbatches, 1)
-    start = (config.data.crop_size - objective.perceptual_crop) // 2
-    window = slice(start, start + objective.perceptual_crop)
-
-    def distance(weights: dict, latent: Array, inputs: dict, wanted: Array | None = None) -> Array:
-        wanted = jnp.ones(batch, bool) if wanted is None else wanted
-        chosen = jnp.argsort(~wanted)[:rows]  # stable: the first wanted ones
-        autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
-        image = autoencoders.decode(autoencoder, latent[chosen])
-        truth = inputs["hr_image"][chosen]
-        distances = lpips(weights["lpips"], image[:, window, window], truth[:, window, window])
-        counted = wanted[chosen]
-        scale = batch / jnp.maximum(jnp.sum(counted), 1)
-        return jnp.zeros(batch).at[chosen].set(jnp.where(counted, distances * scale, 0.0))
-
-    return distance
+    return PerceptualTerm(
+        frozen,
+        config.objective_settings(),
+        rows=objective.perceptual_rows,
+        crop=objective.perceptual_crop,
+        start=(config.data.crop_size - objective.perceptual_crop) // 2,
+        parts=config.train.microbatches,
+    )
 
 
-def perceptual_weights(config: "Config") -> dict:
+def perceptual_weights(config: Config) -> dict:
     """The frozen weights that the term needs, {} where its weight is 0."""
     if not config.objective.perceptual_weight:
         return {}
-    from vosr_jax.evaluation.lpips import load_lpips
-
     return {"lpips": load_lpips("vgg")}

@@ -13,38 +13,29 @@ class Prefetch:
     Args:
       batches: what next() is called on; an error that it raises is raised here, in its turn.
       place: puts a batch on the devices.
-      count: tells what is to be known about the data once a batch was taken.
       depth: batches that lie ready.
 
     Attributes:
       waited: seconds that the latest next() took.
-      counted: what `count` told after the latest batch.
     """
 
-    def __init__(
-        self,
-        batches: Iterator,
-        place: Callable[[Any], Any],
-        count: Callable[[], Any] = lambda: None,
-        depth: int = 2,
-    ):
+    def __init__(self, batches: Iterator, place: Callable[[Any], Any], depth: int = 2):
         self.waited = 0.0
-        self.counted: Any = None
         self._ready: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
-        self._work = (batches, place, count)
+        self._work = (batches, place)
         self._thread = threading.Thread(target=self._fill, daemon=True)
         self._thread.start()
 
     def _fill(self) -> None:
-        batches, place, count = self._work
+        batches, place = self._work
         try:
             for batch in batches:
-                if not self._put((place(batch), count(), None)):
+                if not self._put((place(batch), None)):
                     return
-            self._put((None, None, StopIteration()))
+            self._put((None, StopIteration()))
         except BaseException as error:
-            self._put((None, None, error))
+            self._put((None, error))
 
     def _put(self, item: tuple) -> bool:
         """Wait for room, unless closed meanwhile; whether the item went in."""
@@ -62,13 +53,12 @@ class Prefetch:
     def __next__(self) -> Any:
         """The next batch on the devices."""
         asked = time.monotonic()
-        batch, counted, error = self._ready.get()
+        batch, error = self._ready.get()
         self.waited = time.monotonic() - asked
         if error is not None:
             # Nothing follows; another next() must not wait for ever.
-            self._ready.put((None, None, error))
+            self._ready.put((None, error))
             raise error
-        self.counted = counted
         return batch
 
     def close(self) -> None:

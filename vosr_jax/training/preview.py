@@ -7,18 +7,23 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vosr_jax.config import Config
 from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
-from vosr_jax.data.validation import Pair, validation_pairs
+from vosr_jax.data.validation import Pair, readable_pictures, validation_pairs
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.colour import to_uint8
+from vosr_jax.files import whole_file
+from vosr_jax.files.cached import local_folder
+from vosr_jax.files.levels import to_uint8
+from vosr_jax.metrics.fidelity import psnr
+from vosr_jax.metrics.lpips import load_lpips, lpips
 from vosr_jax.training.restoring import make_restore
-from vosr_jax.training.run import Run, degradation_settings
+from vosr_jax.training.run import Run
+from vosr_jax.training.sharding import batch_sharding
 
 _SEED = 0
 
@@ -26,7 +31,7 @@ _SEED = 0
 def _picture_files(config: Config) -> list[Path]:
     if not config.eval.hr:
         return scikit_image_photographs(HELD_OUT)
-    folder = Path(config.eval.hr)
+    folder = local_folder(config.eval.hr)
     if not folder.is_dir():
         raise UserError(f"eval.hr: there is no folder {folder}; correct the path")
     files = sorted(path for path in folder.iterdir() if is_picture_path(path.name))
@@ -60,20 +65,25 @@ class Preview:
             r_input=config.model.r_embedding,
         )
         # Compiled once for a run, and run once for a step that shows both pictures and figures.
-        self._compiled: Callable[[dict, dict, np.ndarray, np.ndarray], jax.Array] | None = None
+        self._compiled: Callable[[dict, dict, jax.Array, jax.Array], jax.Array] | None = None
         self._latest: tuple[int, np.ndarray] | None = None
+        self._distance_of_input: float | None = None
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The fixed pairs, all of one size."""
+        """The fixed pairs, all of one size.
+
+        Raises:
+          UserError: no picture can be read.
+        """
         config, files = self._config, self._files
         per_picture = max(config.eval.pictures // len(files), 1)
         pairs = validation_pairs(
-            files,
+            readable_pictures(files, config.eval.pictures),
             crop_size=config.eval.crop_size,
             scale=config.data.scale,
             seed=_SEED,
-            degradation=degradation_settings(config),
+            degradation=config.data.degradation,
             crops_per_picture=per_picture,
         )
         return pairs[: config.eval.pictures]
@@ -83,16 +93,17 @@ class Preview:
         if self._latest is None or self._latest[0] != run.step:
             if self._compiled is None:
                 self._compiled = self._compile(run)
-            lq, hr = (
-                np.stack([getattr(pair, name) for pair in self.pairs]).astype(np.float32) / 127.5
-                - 1
-                for name in ("lq", "hr")
-            )
+            lq, hr = (rows_over(run.mesh, self._pictures(name)) for name in ("lq", "hr"))
             image = np.asarray(self._compiled(run.state.ema, run.weights, lq, hr))
+            image = image[: len(self.pairs)]
             self._latest = run.step, to_uint8(image * 0.5 + 0.5)
         return self._latest[1]
 
-    def _compile(self, run: Run) -> Callable[[dict, dict, np.ndarray, np.ndarray], jax.Array]:
+    def _pictures(self, name: str) -> np.ndarray:
+        """ "lq" or "hr" of all pairs: [B, H, W, 3] uint8."""
+        return np.stack([getattr(pair, name) for pair in self.pairs])
+
+    def _compile(self, run: Run) -> Callable[[dict, dict, jax.Array, jax.Array], jax.Array]:
         """(ema, frozen weights, lq [B, H, W, 3], hr) -> restored, all in [-1, 1]."""
         plain = make_restore(run.method, self._sampler)
         scale = self._sampler.guidance_scale
@@ -110,33 +121,49 @@ class Preview:
         restored = self.restore(run)
         if jax.process_index():
             return
-        self._folder.mkdir(exist_ok=True)
         rows = [
             np.concatenate([pair.lq, ours, pair.hr], axis=1)
             for pair, ours in zip(self.pairs, restored, strict=True)
         ]
-        temporary = self._folder / f".{step}.png"
-        Image.fromarray(np.concatenate(rows)).save(temporary)
-        temporary.replace(self._folder / f"{step}.png")
+        with whole_file(self._folder / f"{step}.png") as part:
+            Image.fromarray(np.concatenate(rows)).save(part, format="PNG")
 
     def evaluate(self, run: Run) -> dict[str, float]:
         """PSNR and LPIPS of the EMA's pictures, and LPIPS over that of the input."""
-        from vosr_jax.evaluation.lpips import load_lpips, lpips
-        from vosr_jax.evaluation.metrics import psnr
-
-        restored = self.restore(run)
-        truth = np.stack([pair.hr for pair in self.pairs])
-        lq = np.stack([pair.lq for pair in self.pairs])
-        weights = load_lpips("alex")
-        distance = jax.jit(lpips)
-
-        def as_float(image: np.ndarray) -> jax.Array:
-            return jnp.asarray(image, jnp.float32) / 127.5 - 1
-
-        ours = float(distance(weights, as_float(restored), as_float(truth)).mean())
-        theirs = float(distance(weights, as_float(lq), as_float(truth)).mean())
+        restored, truth = self.restore(run), self._pictures("hr")
+        if self._distance_of_input is None:
+            self._distance_of_input = mean_lpips(run.mesh, self._pictures("lq"), truth)
+        ours = mean_lpips(run.mesh, restored, truth)
         return {
             "eval_psnr": float(np.mean([psnr(a, b) for a, b in zip(restored, truth, strict=True)])),
             "eval_lpips": ours,
-            "eval_lpips_over_input": ours / theirs,
+            "eval_lpips_over_input": ours / self._distance_of_input,
         }
+
+
+def rows_over(mesh: Mesh, images: np.ndarray) -> jax.Array:
+    """Pictures as a batch of the mesh: each process hands over what its devices hold.
+
+    Args:
+      mesh: from `make_mesh`.
+      images: [B, H, W, 3] uint8, the same on every process.
+
+    Returns:
+      [B', H, W, 3] float32 in [-1, 1]; B' is the next number that the devices divide, and the last
+      picture fills it up.
+    """
+    missing = -len(images) % (mesh.shape["data"] * mesh.shape["fsdp"])
+    filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+    return jax.make_array_from_callback(
+        filled.shape,
+        batch_sharding(mesh),
+        lambda index: filled[index].astype(np.float32) / 127.5 - 1,
+    )
+
+
+def mean_lpips(mesh: Mesh, images: np.ndarray, truth: np.ndarray) -> float:
+    """Mean LPIPS of pictures, uint8 [B, H, W, 3] both, each device on its own rows."""
+    # Whole on every process, since each reads it back.
+    distance = jax.jit(lpips, out_shardings=NamedSharding(mesh, P()))
+    distances = distance(load_lpips("alex"), rows_over(mesh, images), rows_over(mesh, truth))
+    return float(np.mean(np.asarray(distances)[: len(images)]))

@@ -1,16 +1,25 @@
 """Several processes as one job: who they are, and what happens when one of them falls silent."""
 
+import contextlib
 import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import jax
 
 from vosr_jax.errors import UserError
+from vosr_jax.files.mirror import upload_before_leaving
+from vosr_jax.training.meeting import address_of, meet
 
 # A process that sends no sign of life for so long, killed or stopped, ends the job: every other one
 # exits non-zero, and the message names it. Restarting the same command resumes.
 HEARTBEAT_SECONDS = 30
 # So long a process waits at start-up for those that are missing, which it then names.
 START_SECONDS = 300
+# So long it waits for the others to have compiled the step; one that has died ends it sooner.
+COMPILE_SECONDS = 4 * 3600
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -25,36 +34,117 @@ def join(detect: bool = False) -> None:
       detect: let JAX find the job itself, as it can on TPU pods, under Slurm and in GKE.
 
     Raises:
-      UserError: the variables contradict each other, or processes are missing.
+      UserError: the variables contradict each other, or processes are missing; it says who came.
     """
     given = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     if not given and not detect:
         return
-    options: dict = {}
-    if given:
-        missing = [name for name in _VARIABLES if name not in given]
-        if missing:
-            raise UserError(f"set {', '.join(missing)} too: {', '.join(given)} alone say no job")
-        try:
-            number, count = int(given[_VARIABLES[2]]), int(given[_VARIABLES[1]])
-        except ValueError as error:
-            raise UserError(
-                f"JAX_NUM_PROCESSES and JAX_PROCESS_ID are numbers ({error})"
-            ) from error
-        if not 0 <= number < count:
-            raise UserError(f"JAX_PROCESS_ID={number} is none of JAX_NUM_PROCESSES={count}")
-        options = dict(
-            coordinator_address=given[_VARIABLES[0]], num_processes=count, process_id=number
+    wait = _seconds("VOSR_START_SECONDS", START_SECONDS)
+    heartbeat = _seconds("VOSR_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
+    options = _described(given) if given else _detected(wait)
+    if options:
+        meet(
+            address_of(options["coordinator_address"]),
+            options["process_id"],
+            options["num_processes"],
+            wait,
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
-            **options,
-            initialization_timeout=int(os.environ.get("VOSR_START_SECONDS", START_SECONDS)),
-            heartbeat_timeout_seconds=int(
-                os.environ.get("VOSR_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
-            ),
+            **options, initialization_timeout=wait, heartbeat_timeout_seconds=heartbeat
         )
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"the job's processes did not come together: {reason}") from error
+
+
+def _described(given: dict[str, str]) -> dict[str, Any]:
+    """The job of the variables, as `jax.distributed.initialize` takes it."""
+    missing = [name for name in _VARIABLES if name not in given]
+    if missing:
+        raise UserError(f"set {', '.join(missing)} too: {', '.join(given)} alone say no job")
+    address_of(given[_VARIABLES[0]])
+    try:
+        number, count = int(given[_VARIABLES[2]]), int(given[_VARIABLES[1]])
+    except ValueError as error:
+        raise UserError(f"JAX_NUM_PROCESSES and JAX_PROCESS_ID are numbers ({error})") from error
+    if not 0 <= number < count:
+        raise UserError(f"JAX_PROCESS_ID={number} is none of JAX_NUM_PROCESSES={count}")
+    return dict(coordinator_address=given[_VARIABLES[0]], num_processes=count, process_id=number)
+
+
+def _detected(wait: int) -> dict[str, Any]:
+    """The job that JAX finds, {} where it keeps it to itself."""
+    try:
+        from jax._src.clusters import ClusterEnv
+
+        address, count, number, _ = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, wait
+        )
+    # No public interface: where it is another, the processes meet in JAX alone.
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError):
+        return {}
+    if None in (address, count, number):
+        return {}
+    return dict(coordinator_address=address, num_processes=count, process_id=number)
+
+
+def _seconds(name: str, usual: int) -> int:
+    text = os.environ.get(name, str(usual))
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"{name}={text} must be a whole number of seconds, at least 1")
+    return int(text)
+
+
+def compiled_together(program: Any, *arguments: Any) -> Any:
+    """A jitted program compiled for these arguments by every process, before any runs it.
+
+    In a running program a process waits for the others' part of a collective, some seconds only;
+    a slower or unluckier host may compile for minutes longer, as where it finds no compiled program
+    on its disk. In a job of one process the program stays as it is.
+    """
+    if jax.process_count() == 1:
+        return program
+    compiled = program.lower(*arguments).compile()
+    store().wait_at_barrier("vosr/compiled", COMPILE_SECONDS * 1000)
+    return compiled
+
+
+class SharedError(UserError):
+    """An error that all processes raise at the same step, so that they may save together."""
+
+
+@contextlib.contextmanager
+def errors_of_one() -> Iterator[None]:
+    """Inside, an error of one process of a job ends that process at once; see `leave_alone`."""
+    try:
+        yield
+    except SharedError:
+        raise
+    except Exception as error:
+        if jax.process_count() > 1:
+            leave_alone(error)
+        raise
+
+
+def leave_alone(error: Exception) -> NoReturn:
+    """End this process of a job at once, for an error that the others do not have.
+
+    An ordinary end would wait for them, and they wait for this one inside a step; so they learn of
+    it, by the missing heartbeat, in HEARTBEAT_SECONDS.
+    """
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    upload_before_leaving()
+    os._exit(1)
+
+
+def store():
+    """The job's key-value store, None in a job of one process; JAX gives it no public name."""
+    from jax._src import distributed
+
+    return distributed.global_state.client

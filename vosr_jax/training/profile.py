@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from vosr_jax.training.log import say
+from vosr_jax.console import say
+from vosr_jax.errors import UserError
 
 
 class Profile:
@@ -15,18 +16,27 @@ class Profile:
     Args:
       folder: the workdir; the trace goes to plugins/profile in it.
       steps: (first, last), or ().
+
+    Raises:
+      UserError: steps are given, and JAX would crash in tracing them.
     """
 
     def __init__(self, folder: Path, steps: Sequence[int]):
+        if steps:
+            _check_tracer()
         self._folder = folder
         self._first, self._last = steps or (0, 0)
         self._tracing = False
 
-    def before(self, step: int) -> None:
-        """Begin where it is due."""
-        if step == self._first:
-            jax.profiler.start_trace(str(self._folder))
-            self._tracing = True
+    def step(self, number: int) -> jax.profiler.StepTraceAnnotation:
+        """Around a step, so that the trace tells it from others; begins the trace where due."""
+        if number == self._first:
+            try:
+                jax.profiler.start_trace(str(self._folder))
+                self._tracing = True
+            except Exception as error:
+                say(f"steps {self._first} to {self._last} are not traced: {error}")
+        return jax.profiler.StepTraceAnnotation("train", step_num=number)
 
     def after(self, step: int, state: Any) -> None:
         """End where it is due, once the devices are done."""
@@ -35,9 +45,13 @@ class Profile:
             self._stop()
 
     def _stop(self) -> None:
-        jax.profiler.stop_trace()
         self._tracing = False
-        say(f"traced steps {self._first} to {self._last}: tensorboard --logdir {self._folder}")
+        try:
+            jax.profiler.stop_trace()
+        except Exception as error:
+            say(f"the trace cannot be written: {error}")
+            return
+        say(f"traced steps {self._first} to {self._last}: tensorboard --logdir WORKDIR")
 
     def __enter__(self) -> "Profile":
         return self
@@ -45,3 +59,23 @@ class Profile:
     def __exit__(self, *_) -> None:
         if self._tracing:
             self._stop()
+
+
+def _check_tracer() -> None:
+    """Refuse where libtpu is loaded and has no TPU: its tracer then ends the process.
+
+    JAX loads the library wherever it is installed, unless it is told the platform.
+    """
+    platform = jax.default_backend()
+    if platform != "tpu" and _tpu_plugin_loaded():
+        raise UserError(
+            "train.profile_steps: libtpu is loaded and there is no TPU, so tracing would crash; "
+            f"set JAX_PLATFORMS={'cuda' if platform == 'gpu' else platform}"
+        )
+
+
+def _tpu_plugin_loaded() -> bool:
+    # JAX gives it no public name.
+    from jaxlib import xla_client
+
+    return xla_client.pjrt_plugin_loaded("tpu")

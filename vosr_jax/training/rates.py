@@ -1,10 +1,11 @@
 """How fast a run goes between two logged steps, and whether its data keep up."""
 
-import jax
 from jax.sharding import Mesh
 
+from vosr_jax.chips import peak_flops
 from vosr_jax.config import Config
-from vosr_jax.training.log import say
+from vosr_jax.console import say
+from vosr_jax.training.abstract import analytic_flops
 
 # A share of the time at which devices wait for data that is worth a word.
 _TOO_LONG = 0.1
@@ -21,7 +22,7 @@ class Rates:
     def __init__(self, config: Config, mesh: Mesh):
         self._config, self._devices = config, mesh.devices.size
         self._peak = _peak_flops(mesh)
-        self._flops = _flops_a_pair(config) if self._peak else 0.0
+        self._flops = _flops_a_pair(config, mesh) if self._peak else 0.0
         self._said = False
         self._reset()
 
@@ -49,7 +50,7 @@ class Rates:
             "data_wait_seconds": sum(self._waits) / len(self._waits),
             "data_wait_seconds_max": max(self._waits),
         }
-        if self._peak:
+        if self._flops:
             values["mfu"] = pairs * self._flops / (self._peak * self._devices)
         share = sum(self._waits) / total
         if share > _TOO_LONG and self._steps > 1 and not self._said:
@@ -65,13 +66,15 @@ class Rates:
 
 def _peak_flops(mesh: Mesh) -> float:
     """Of one device in bfloat16, 0 where it is not known."""
-    from vosr_jax.planning.chips import peak_flops
-
     return peak_flops(mesh.devices.flat[0].device_kind)
 
 
-def _flops_a_pair(config: Config) -> float:
-    from vosr_jax.planning.abstract import analytic_flops
-
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return analytic_flops(config)
+def _flops_a_pair(config: Config, mesh: Mesh) -> float:
+    """Counted in a trace that runs nowhere; 0, and said, where it cannot be counted."""
+    try:
+        return analytic_flops(config, mesh.devices.flat[0])
+    except Exception as error:
+        # Encoders of sizes that the config does not tell, for one.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        say(f"metrics have no mfu, a step's operations can't be counted: {reason}")
+        return 0.0

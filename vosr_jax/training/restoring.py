@@ -6,8 +6,7 @@ import jax
 from jax import Array
 
 from vosr_jax.diffusion.branches import Remembered
-from vosr_jax.diffusion.sampling import SamplerSettings
-from vosr_jax.diffusion.walk import Whole, advance, prepare, start
+from vosr_jax.diffusion.sampling import SamplerSettings, build_context, run_steps
 from vosr_jax.models import autoencoders
 from vosr_jax.training.step import Method
 
@@ -31,12 +30,14 @@ def make_restore(method: Method, sampler: SamplerSettings) -> Restore:
     def restore(ema: dict, weights: dict, lq: Array, hr: Array, key: Array, scale: Array) -> Array:
         autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
         lq_latent = autoencoders.encode(autoencoder, lq)
-        walk = start(jax.random.normal(key, lq_latent.shape))
-        branches, whole = Remembered(method.network.merge(ema)), Whole()
+        z = jax.random.normal(key, lq_latent.shape)
+        branches = Remembered(method.network.merge(ema))
         tokens = frozen.tokens(weights, lq, hr)
-        task = prepare(branches, whole, sampler, lq_latent, tokens)._replace(guidance_scale=scale)
+        memory = None if tokens is None else branches.remember(tokens)
+        context = build_context(branches, sampler)._replace(guidance_scale=scale)
         for guided, first, last in sampler.runs():
-            walk = advance(branches, whole, form, task, walk, first, last, guided=guided)
-        return autoencoders.decode(autoencoder, form.to_latent(walk.z, lq_latent))
+            given = branches, form, context, memory, lq_latent, z, first, last
+            z = run_steps(*given, guided=guided)
+        return autoencoders.decode(autoencoder, form.to_latent(z, lq_latent))
 
     return restore

@@ -4,6 +4,7 @@ Axes: `data` (replicas), `fsdp` (parameters and batch) and `tensor` (heads and h
 Rows of a batch lie over (data, fsdp).
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -185,19 +186,91 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def batch_shard(mesh: Mesh) -> tuple[int, int]:
-    """(shard, shards) of the batch that this process loads, from the mesh's batch axes."""
-    own = jax.process_index()
-    replica_of = mesh.devices.reshape(-1, mesh.shape["tensor"])
-    rows = [i for i, group in enumerate(replica_of) if any(d.process_index == own for d in group)]
-    shards = len(replica_of) // len(rows)
-    return rows[0] // len(rows), shards
+def process_rows(mesh: Mesh, batch_size: int, process_index: int) -> np.ndarray:
+    """Rows of the global batch that a process loads, as the sharding lays them out.
+
+    Args:
+      mesh: from `make_mesh`.
+      batch_size: rows of a global batch; a multiple of the mesh's data * fsdp.
+      process_index: whose rows.
+
+    Returns:
+      [rows] int64, ascending, each row of the process's devices once: the order in which
+      `put_batch` hands them to the devices. Rows that lie on several processes, as where tensor
+      parallelism crosses hosts, belong to each of them. Empty for a process without devices.
+
+    Raises:
+      UserError: the rows do not lie evenly over the devices.
+    """
+    rows = [np.arange(*part, dtype=np.int64) for part in _parts(mesh, batch_size, process_index)]
+    return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+
+
+@functools.lru_cache(maxsize=16)
+def _parts(mesh: Mesh, batch_size: int, process_index: int) -> list[tuple[int, int]]:
+    """(first row, row after the last) of each distinct part of a process's devices, ascending."""
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % devices:
+        raise UserError(
+            f"a batch of {batch_size} rows does not lie evenly over mesh.data * mesh.fsdp = "
+            f"{devices}; set train.batch_size to a multiple of it"
+        )
+    places: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
+    return sorted(
+        {
+            rows.indices(batch_size)[:2]
+            for device, (rows,) in places.items()
+            if device.process_index == process_index
+        }
+    )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows as global arrays, sharded over the batch axes."""
+    """This process's rows as global arrays, sharded over the batch axes.
+
+    Args:
+      batch: arrays whose first axis has the rows of `process_rows`, in that order.
+      mesh: from `make_mesh`.
+    """
     sharding = batch_sharding(mesh)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    return {name: _placed(rows, sharding) for name, rows in batch.items()}
+
+
+def _placed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    mesh, own = sharding.mesh, jax.process_index()
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    # A part has as many rows on every device, so that this process's tell the batch's.
+    size = len(rows) // len(_parts(mesh, devices, own)) * devices
+    starts = [start for start, _ in _parts(mesh, size, own)]
+
+    def part(index: Any) -> np.ndarray:
+        start, stop, _ = index[0].indices(size)
+        at = starts.index(start) * (stop - start)
+        return rows[at : at + stop - start]
+
+    return jax.make_array_from_callback((size, *rows.shape[1:]), sharding, part)
+
+
+def put_notes(notes: np.ndarray, mesh: Mesh) -> jax.Array:
+    """This process's small array of counts, beside those of all others.
+
+    Args:
+      notes: [K] int32.
+      mesh: from `make_mesh`.
+
+    Returns:
+      [devices, K], a row on each device; a process's first device has its notes, the others
+      zeros, so that the sum over rows is the sum over processes.
+    """
+    own = jax.process_index()
+    first = next(i for i, device in enumerate(mesh.devices.flat) if device.process_index == own)
+
+    def row(index: Any) -> np.ndarray:
+        number = index[0].indices(mesh.size)[0]
+        return notes[None] if number == first else np.zeros_like(notes[None])
+
+    shape = (mesh.size, len(notes))
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, P(AXES)), row)
 
 
 def describe(parameters: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh) -> str:
@@ -211,5 +284,5 @@ def describe(parameters: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh) -> str:
         total += size
         lines.append(f"{name:{width}} {str(value.shape):24} {str(spec):48} {size:>12,}")
     count = sum(value.size for value in parameters.values())
-    lines.append(f"{count:,} parameters, {total:,} bytes on a device; mesh {dict(mesh.shape)}")
+    lines.append(f"{count:,} parameters, {total:,} bytes on a device")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """What a run carries from step to step."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +19,26 @@ class TrainState:
       parameters: float32 master weights by dotted path.
       ema: their moving average, same names.
       optimizer: optax state.
+      discriminator: the adversarial term's "parameters" and "optimizer", or None without one.
     """
 
     step: Array
     parameters: dict[str, Array]
     ema: dict[str, Array]
     optimizer: optax.OptState
+    discriminator: dict[str, Any] | None = None
 
 
-def new_state(parameters: dict[str, Array], optimizer: optax.GradientTransformation) -> TrainState:
+def new_state(
+    parameters: dict[str, Array],
+    optimizer: optax.GradientTransformation,
+    discriminator: dict[str, Any] | None = None,
+) -> TrainState:
     """The state before the first step: EMA equal to the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         parameters=parameters,
         ema=jax.tree.map(jnp.copy, parameters),
         optimizer=optimizer.init(parameters),
+        discriminator=discriminator,
     )

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +12,26 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vosr_jax.config import Config
 from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.randomness import index_columns
 from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.parameters import Blueprint
+from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.compiler_options import compiler_options
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.gathering import Gather
-from vosr_jax.training.sharding import batch_sharding, state_shardings
-from vosr_jax.training.state import TrainState
+from vosr_jax.training.loss_by_time import loss_by_time
+from vosr_jax.training.notes import FAILED
+from vosr_jax.training.optimizer import make_optimizer, schedule_of
+from vosr_jax.training.perceptual import PerceptualTerm, perceptual_term
+from vosr_jax.training.sharding import state_shardings
+from vosr_jax.training.state import TrainState, new_state
 
-if TYPE_CHECKING:
-    from vosr_jax.config import Config
-
-Metrics = dict[str, Array]
+Metrics = dict[str, Any]
+# Among the metrics: the discriminator's gradient, which the network's pass gives beside its own.
+_RIVAL = "discriminator_gradient"
 StepFn = Callable[[TrainState, dict, dict[str, Array]], tuple[TrainState, Metrics]]
 
 
@@ -43,12 +49,13 @@ class Method:
       ema_ramp: start the average faster: decay = min(decay, (1 + k) / (10 + k)).
       microbatches: the batch's gradient is summed over so many parts.
       seed: of all draws.
-      endpoint_distance: (weights, latent, inputs, wanted) -> [B], or None.
+      perceptual: the distance of the predicted endpoint, or None.
       teacher: blueprint of the multi-step network that a student learns from, or None; its
         weights travel with the frozen nets'.
       teacher_form: what the teacher's output stands for.
       gather: brings the parameters that lie outside the blocks; None where none is sharded.
       deterministic: the same bits in every run on GPU too.
+      adversary: the adversarial term, or None.
     """
 
     network: Blueprint
@@ -60,20 +67,18 @@ class Method:
     ema_ramp: bool
     microbatches: int
     seed: int
-    endpoint_distance: Callable[[dict, Array, dict, Array | None], Array] | None = None
+    perceptual: PerceptualTerm | None = None
     teacher: Blueprint | None = None
     teacher_form: Parameterization = Parameterization()
     gather: Gather | None = None
     deterministic: bool = False
+    adversary: Adversary | None = None
 
     @classmethod
     def from_config(
-        cls, config: "Config", network: Blueprint, frozen: FrozenNets, **others
+        cls, config: Config, network: Blueprint, frozen: FrozenNets, **others
     ) -> "Method":
         """The method that a config describes, with the fields that it does not name."""
-        from vosr_jax.training.optimizer import learning_rate_schedule, make_optimizer
-        from vosr_jax.training.perceptual import make_endpoint_distance
-
         o = config.optimizer
         total = config.train.total_steps
         return cls(
@@ -81,20 +86,53 @@ class Method:
             frozen=frozen,
             objective=config.objective_settings(),
             optimizer=make_optimizer(o, total),
-            schedule=learning_rate_schedule(o.schedule, o.learning_rate, o.warmup_steps, total),
+            schedule=schedule_of(o, o.learning_rate, total),
             ema_decay=config.ema.decay,
             ema_ramp=config.ema.ramp,
             microbatches=config.train.microbatches,
             seed=config.seed,
-            endpoint_distance=make_endpoint_distance(config, frozen),
+            perceptual=perceptual_term(config, frozen),
             deterministic=config.train.deterministic,
+            adversary=make_adversary(config, frozen),
             **others,
         )
 
+    def new_state(self, parameters: dict | None = None) -> TrainState:
+        """The state before the first step, around parameters or fresh ones."""
+        rival = None if self.adversary is None else self.adversary.new_state()
+        if parameters is None:
+            parameters = self.network.initialize()
+        return new_state(parameters, self.optimizer, rival)
+
     def loss(
-        self, parameters: dict, weights: dict, batch: dict[str, Array], step: Array
+        self,
+        parameters: dict,
+        weights: dict,
+        batch: dict[str, Array],
+        step: Array,
+        rival: dict | None = None,
     ) -> tuple[Array, Metrics]:
-        """The objective of uint8 pairs."""
+        """The objective of uint8 pairs, a whole batch; `rival` are a discriminator's parameters."""
+        return self._loss(parameters, weights, self._whole(batch), step, rival)
+
+    def _whole(self, batch: dict[str, Array]) -> dict[str, Array]:
+        """The rows of a batch with what they need to know of each other, to be divided."""
+        batch = {name: value for name, value in batch.items() if name != "notes"}
+        batch = self.frozen.paired(batch)
+        if self.perceptual is None:
+            return batch
+        key = jax.random.key(self.seed)
+        return batch | {"perceptual_share": self.perceptual.shares(key, batch["index"])}
+
+    def _loss(
+        self,
+        parameters: dict,
+        weights: dict,
+        batch: dict[str, Array],
+        step: Array,
+        rival: dict | None,
+    ) -> tuple[Array, Metrics]:
+        """The objective of a part of a batch that `_whole` gave."""
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
         form = self.objective.parameterization
@@ -104,9 +142,10 @@ class Method:
             teacher = self.teacher.merge(self._gathered(weights["teacher"]))
             teacher_fn = NetworkField(teacher, self.teacher_form)
         distance = None
-        if self.endpoint_distance is not None:
-            distance = partial(self.endpoint_distance, weights)
-        return loss_of(self.objective)(
+        if self.perceptual is not None:
+            inputs["perceptual_share"] = batch["perceptual_share"]
+            distance = partial(self.perceptual, weights)
+        total, metrics = loss_of(self.objective)(
             velocity_fn,
             inputs,
             key,
@@ -114,31 +153,47 @@ class Method:
             teacher_fn=teacher_fn,
             endpoint_distance=distance,
         )
+        latent = metrics.pop("endpoint_latent", None)
+        if self.adversary is None or rival is None:
+            return total, metrics
+        added, rows, gradient = self.adversary.term(rival, weights, latent, inputs)
+        return total + added, metrics | rows | {_RIVAL: gradient}
 
     def _gathered(self, parameters: dict) -> dict:
         return parameters if self.gather is None else self.gather.others(parameters)
 
-    def gradient(self, parameters, weights, batch, step) -> tuple[dict, Array, Metrics]:
-        """(gradient, loss, metrics), accumulated over the microbatches."""
-        value_and_grad = jax.value_and_grad(self.loss, has_aux=True)
+    def gradient(
+        self, parameters, weights, batch, step, rival: dict | None = None
+    ) -> tuple[dict, Array, Metrics]:
+        """(gradient, loss, metrics), accumulated over the microbatches: the whole batch's.
+
+        Where there is a discriminator, the metrics hold its gradient, which `update` takes.
+        """
+        value_and_grad = jax.value_and_grad(self._loss, has_aux=True)
+        batch = self._whole(batch)
         if self.microbatches == 1:
-            (loss, metrics), gradients = value_and_grad(parameters, weights, batch, step)
+            (loss, metrics), gradients = value_and_grad(parameters, weights, batch, step, rival)
             return gradients, loss, metrics
 
         def part(total, rows):
-            (loss, metrics), gradients = value_and_grad(parameters, weights, rows, step)
-            return jax.tree.map(jnp.add, total, (gradients, loss)), metrics
+            (loss, metrics), gradients = value_and_grad(parameters, weights, rows, step, rival)
+            rivals = metrics.pop(_RIVAL, None)
+            return jax.tree.map(jnp.add, total, (gradients, loss, rivals)), metrics
 
         # Row i goes to part i % microbatches, so that every part lies over all devices.
         n = self.microbatches
         parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
-        zeros = (jax.tree.map(jnp.zeros_like, parameters), jnp.zeros(()))
-        (gradients, loss), metrics = jax.lax.scan(part, zeros, parts)
-        metrics = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), metrics)
+        zeros = jax.tree.map(jnp.zeros_like, (parameters, jnp.zeros(()), rival))
+        (gradients, loss, rivals), metrics = jax.lax.scan(part, zeros, parts)
+        metrics = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), metrics)
+        if rivals is not None:
+            metrics[_RIVAL] = jax.tree.map(lambda x: x / n, rivals)
         return jax.tree.map(lambda x: x / n, gradients), loss / n, metrics
 
-    def update(self, state: TrainState, gradients: dict) -> TrainState:
-        """The optimizer's step, then the EMA's."""
+    def update(
+        self, state: TrainState, gradients: dict, rival_gradients: dict | None = None
+    ) -> TrainState:
+        """The optimizer's step, then the EMA's, and the discriminator's own."""
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         # 1 - decay in double precision, as officially: in float32 it is off by a part in 10^6.
@@ -147,35 +202,74 @@ class Method:
             decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
             rate = jnp.maximum(rate, 9.0 / (10.0 + state.step))
         ema = jax.tree.map(lambda e, p: decay * e + rate * p, state.ema, parameters)
-        return TrainState(state.step + 1, parameters, ema, optimizer)
+        rival = state.discriminator
+        if self.adversary is not None and rival is not None and rival_gradients is not None:
+            rival = self.adversary.update(rival, rival_gradients)
+        return TrainState(state.step + 1, parameters, ema, optimizer, rival)
 
     def step(
         self, state: TrainState, weights: dict, batch: dict[str, Array]
     ) -> tuple[TrainState, Metrics]:
-        """One finished update and its metrics (scalars, and "loss_rows" [B]).
+        """One finished update and its metrics.
 
-        Where loss or gradient are not finite, all but the counts stays as it was.
+        Where loss or gradient are not finite, all but the counts stays as it was; where a process
+        has told in its notes that it has no data, the counts too.
+
+        Args:
+          state: of the step before.
+          weights: of the frozen nets.
+          batch: "hr", "lq" uint8 [B, H, W, 3], "index" uint32 [B, 2]; and, where there are any,
+            "notes" int32 [devices, K] (training/notes.py).
+
+        Returns:
+          (state, metrics): scalars; "loss_rows" [B], and in two columns the indices of the samples
+          that these are of (`randomness.columns_index`); "loss_by_t" [2, 10]; "notes" [K], summed.
         """
-        gradients, loss, metrics = self.gradient(state.parameters, weights, batch, state.step)
+        rival = None if state.discriminator is None else state.discriminator["parameters"]
+        gradients, loss, metrics = self.gradient(
+            state.parameters, weights, batch, state.step, rival
+        )
+        rivals = metrics.pop(_RIVAL, None)
         norm = optax.global_norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        failed: Array | bool = False
+        notes = None
+        if "notes" in batch:
+            # As floats, exact up to 2^24 rows, they travel with the sums of the other metrics.
+            notes = jnp.sum(batch["notes"].astype(jnp.float32), axis=0).astype(jnp.int32)
+            failed = notes[FAILED] > 0
+        new = _chosen(finite, failed, self.update(state, gradients, rivals), state)
+        # Of what the parameters did: the optimizer's own tree would have to stay in memory for it.
+        change = jax.tree.map(jnp.subtract, new.parameters, state.parameters)
         logged = {
             "loss": loss,
             "grad_norm": norm,
+            "param_norm": optax.global_norm(new.parameters),
+            "update_norm": optax.global_norm(change),
             "skipped": 1.0 - finite,
             "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
             "loss_rows": metrics["loss_rows"],
-        }
-        if "perceptual_rows" in metrics:
-            logged["perceptual"] = jnp.mean(metrics["perceptual_rows"])
-        return _if_finite(finite, self.update(state, gradients), state), logged
+            "loss_by_t": loss_by_time(metrics["loss_rows"], metrics["t"]),
+        } | index_columns(batch["index"])
+        for name in ("perceptual", "adversarial", "discriminator"):
+            if f"{name}_rows" in metrics:
+                logged[name] = jnp.mean(metrics[f"{name}_rows"])
+        if notes is not None:
+            logged["notes"] = notes
+        return new, logged
 
 
-def _if_finite(finite: Array, updated: TrainState, state: TrainState) -> TrainState:
-    """The update, or the state before with the update's counts: schedules follow the step."""
+def _chosen(
+    finite: Array, failed: Array | bool, updated: TrainState, state: TrainState
+) -> TrainState:
+    """The update; or the state before, with the update's counts unless a process has failed.
+
+    Schedules follow the step, so that a skipped update is a step; one without data is none.
+    """
 
     def chosen(new: Array, old: Array) -> Array:
-        return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(finite, new, old)
+        kept = failed if jnp.issubdtype(new.dtype, jnp.integer) else failed | ~finite
+        return jnp.where(kept, old, new)
 
     return jax.tree.map(chosen, updated, state)
 
@@ -193,10 +287,11 @@ def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> Step
     """
     platform = mesh.devices.flat[0].platform
     states, everywhere = state_shardings(abstract_state, mesh), NamedSharding(mesh, P())
-    # Weights lie where `weight_shardings` put them; their tree is not known here.
+    # Weights lie where `weight_shardings` put them, and a batch where `put_batch` and `put_notes`
+    # did; their trees are not known here.
     return jax.jit(
         method.step,
-        in_shardings=(states, None, batch_sharding(mesh)),
+        in_shardings=(states, None, None),
         out_shardings=(states, everywhere),
         donate_argnums=0,
         compiler_options=compiler_options(platform, deterministic=method.deterministic) or None,

@@ -16,7 +16,12 @@ from vosr_jax.config import Config, validate
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiTSettings
-from vosr_jax.models.parameters import flatten
+from vosr_jax.weights.host import HostArray
+from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.weights.official_args import config_of_args
+from vosr_jax.weights.opening import open_denoiser
+from vosr_jax.weights.release import read_args
+from vosr_jax.weights.resolve import resolve
 
 _FROM_AUTOENCODER = ("kind", "downscale", "scaling_factor")
 _FROM_ENCODER = ("kind", "block", "size", "weights", "tokens_of")
@@ -24,22 +29,22 @@ _FROM_OBJECTIVE = ("endpoint", "prediction", "residual_scale")
 
 
 @dataclasses.dataclass(frozen=True)
-class TeacherWeights:
-    """A teacher on the host.
+class Teacher:
+    """A teacher whose weights are still where they lie.
 
     Attributes:
-      parameters: float32 by dotted path.
+      parameters: float32 host arrays by dotted path.
       parameterization: what its output stands for.
       identity: {"path": as in the config, "sha256": of names, shapes and values}.
     """
 
-    parameters: dict[str, np.ndarray]
+    parameters: Mapping[str, HostArray]
     parameterization: Parameterization
     identity: dict[str, str]
 
 
-def load_teacher(config: Config) -> TeacherWeights | None:
-    """The teacher that a config names, or None.
+def open_teacher(config: Config) -> Teacher | None:
+    """The teacher that a config names, or None; it is read once, piece by piece, for its hash.
 
     Raises:
       UserError: it is no model, does not match the config's student (the keys are named), or is
@@ -47,45 +52,32 @@ def load_teacher(config: Config) -> TeacherWeights | None:
     """
     if config.teacher is None:
         return None
-    from vosr_jax.restoration.loading import shipped_folder
-    from vosr_jax.training.checkpoints import load_ema_export
-    from vosr_jax.weights import load_denoiser
-    from vosr_jax.weights.export import is_export, load_export
-    from vosr_jax.weights.json_file import read_json_object
-    from vosr_jax.weights.release import find_args
-
-    path = shipped_folder(config.teacher) or Path(config.teacher)
-    if not path.exists():
-        raise UserError(
-            f"teacher={config.teacher}: there is no such model; name a shipped model, an export, "
-            "a workdir or an official folder"
-        )
+    found = resolve(config.teacher, "teacher")
     form = Parameterization()
-    exported = is_export(path)
-    if exported or (path.is_dir() and (path / "config.json").is_file()):
-        own = validate(read_json_object(path / "config.json"))
+    if found.kind == "release":
+        check_official_teacher(config, found.path)
+    else:
+        own = validate(read_json_object(found.path / "config.json"))
         check_teacher(config, own)
         form = own.parameterization()
-        _, model = load_export(path) if exported else load_ema_export(path)
-    elif find_args(path) is not None:
-        check_official_teacher(config, path)
-        model, _ = load_denoiser(path)
-    else:
-        raise UserError(
-            f"teacher={config.teacher} is no model: it has neither config.json nor args.json"
-        )
-    parameters = {k: np.asarray(v, np.float32) for k, v in flatten(model).items()}
+    parameters = open_denoiser(found).network.parameters
     identity = {"path": config.teacher, "sha256": sha256_of(parameters)}
-    return TeacherWeights(parameters, form, identity)
+    return Teacher(parameters, form, identity)
 
 
-def sha256_of(parameters: Mapping[str, np.ndarray]) -> str:
-    """Hash of names, shapes and float32 values; the same whatever file they lie in."""
+def sha256_of(parameters: Mapping[str, Any]) -> str:
+    """Hash of names, shapes and float32 values; the same whatever file they lie in.
+
+    Args:
+      parameters: host arrays, numpy's or a device's, by dotted path.
+    """
     digest = hashlib.sha256()
     for name in sorted(parameters):
-        array = np.ascontiguousarray(parameters[name], np.float32)
+        value = parameters[name]
+        array = value if isinstance(value, HostArray) else HostArray.of(value)
         digest.update(f"{name} {array.shape}".encode())
-        digest.update(array.data)
+        for piece in array.astype(np.float32).pieces():
+            digest.update(piece.data)
     return digest.hexdigest()
 
 
@@ -109,9 +101,6 @@ def check_teacher(config: Config, own: Config) -> None:
 
 def check_official_teacher(config: Config, path: Path) -> None:
     """The same for a folder or file in the official layout."""
-    from vosr_jax.weights.official_args import config_of_args
-    from vosr_jax.weights.release import read_args
-
     args, file = read_args(path)
     settings = config_of_args(args, file)[0].model_settings()
     if settings.r_embedding:

@@ -1,27 +1,42 @@
 """A run that hangs says where, and ends, instead of costing money in silence."""
 
+import contextlib
 import faulthandler
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import jax
 
+from vosr_jax.files.mirror import upload_before_leaving
+from vosr_jax.training.processes import store
+
+# What compiling, looking at pictures or saving may take: each has a length of its own, which the
+# time of a step does not tell.
+PHASE_SECONDS = 3600.0
+
 
 class Watchdog:
-    """Ends the process if no step finishes for too long; first it prints every thread's stack.
+    """Ends the process if nothing finishes for too long; first it prints every thread's stack.
+
+    A step must finish within `seconds`. What is no step says so with `phase` and may take longer,
+    as may a step that is compiled first (`begin`).
 
     In a job of several processes each tells the others its step, so that the message can name
     those that lag behind. That a process has died is noticed sooner (training/processes.py).
 
     Args:
       seconds: without a finished step; 0 never ends anything.
+      phase_seconds: without an end of a phase, if that is longer.
     """
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float, phase_seconds: float = PHASE_SECONDS):
         self._seconds = seconds
-        self._seen = time.monotonic()
+        self._longest = max(seconds, phase_seconds)
+        # (since when, the phase or None), replaced as one: the other thread reads it.
+        self._state: tuple[float, str | None] = time.monotonic(), None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         if seconds:
@@ -29,10 +44,23 @@ class Watchdog:
 
     def see(self, step: int) -> None:
         """A step was finished."""
-        self._seen = time.monotonic()
-        client = _client()
+        self._state = time.monotonic(), None
+        client = store()
         if client is not None and self._seconds:
             client.key_value_set(f"vosr/step/{jax.process_index()}", str(step), True)
+
+    def begin(self, phase: str) -> None:
+        """Something begins that may take longer than a step, until a step is seen."""
+        self._state = time.monotonic(), phase
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """While something other than a step is done; the message names it."""
+        self.begin(name)
+        try:
+            yield
+        finally:
+            self._state = time.monotonic(), None
 
     def __enter__(self) -> "Watchdog":
         return self
@@ -42,24 +70,29 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(min(self._seconds / 4, 5.0)):
-            if time.monotonic() - self._seen > self._seconds:
-                _end(self._seconds)
+            since, phase = self._state
+            limit = self._seconds if phase is None else self._longest
+            if time.monotonic() - since > limit:
+                _end(limit, phase)
 
 
-def _end(seconds: float) -> None:
+def _end(seconds: float, phase: str | None) -> None:
     text = f"no step finished for {seconds:.0f} s (train.hang_seconds)"
+    if phase is not None:
+        text = f"{phase} did not end for {seconds:.0f} s (train.hang_seconds, but an hour at least)"
     behind = _behind()
     if behind:
         text += f"; behind the others: {behind}"
     print(f"{text}; every thread's stack follows, then this process ends", file=sys.stderr)
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
     sys.stderr.flush()
+    upload_before_leaving()
     os._exit(1)
 
 
 def _behind() -> str:
     """The processes whose newest step is not the newest of all."""
-    client = _client()
+    client = store()
     if client is None:
         return ""
     steps = {key.rpartition("/")[2]: int(v) for key, v in client.key_value_dir_get("vosr/step/")}
@@ -70,10 +103,3 @@ def _behind() -> str:
         for number, step in sorted(steps.items())
         if step < max(steps.values())
     )
-
-
-def _client():
-    """The job's key-value store; JAX gives it no public name."""
-    from jax._src import distributed
-
-    return distributed.global_state.client

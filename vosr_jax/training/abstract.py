@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from vosr_jax.config import Config
 from vosr_jax.diffusion.parameterization import Parameterization
@@ -25,10 +26,12 @@ from vosr_jax.training.build import (
     encoder_gather_on,
     platform_of,
 )
+from vosr_jax.training.flops import product_flops
 from vosr_jax.training.frozen import frozen_nets
 from vosr_jax.training.gathering import in_products
+from vosr_jax.training.notes import FIRST_SOURCE
 from vosr_jax.training.perceptual import perceptual_weights
-from vosr_jax.training.sharding import batch_sharding, weight_shardings
+from vosr_jax.training.sharding import AXES, batch_sharding, make_mesh, weight_shardings
 from vosr_jax.training.state import TrainState
 from vosr_jax.training.step import Method, compile_step
 
@@ -96,6 +99,9 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
         )
         for name, size in sizes.items()
     }
+    # A process's counts travel with its rows, here those of one source.
+    notes = NamedSharding(mesh, P(AXES))
+    batch["notes"] = jax.ShapeDtypeStruct((mesh.size, FIRST_SOURCE + 1), jnp.int32, sharding=notes)
     return AbstractRun(
         config, mesh, method, abstract_state(method, mesh), _placed(weights, shardings), batch
     )
@@ -149,22 +155,26 @@ def _encoder(config: Config) -> DINOv2 | VGG16 | None:
     return nnx.eval_shape(lambda: DINOv2(settings, rngs=nnx.Rngs(0)))
 
 
-def analytic_flops(config: Config) -> float:
+def analytic_flops(config: Config, device: jax.Device | None = None) -> float:
     """Products of one pair's share of a step, nothing computed twice: what MFU counts.
 
     Three times the trainable network's forward products, and the frozen nets' and the teacher's
     once, as the traced step has them without rematerialization.
-    """
-    from vosr_jax.planning.work import product_flops
-    from vosr_jax.training.sharding import make_mesh
 
+    Args:
+      config: the experiment.
+      device: any; nothing runs there, and the figure is the same for all. None is JAX's own.
+
+    Raises:
+      UserError: the frozen nets' sizes do not follow from the config.
+    """
     plain = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, remat="none", dtype="float32", swiglu_multiple=1),
         mesh=dataclasses.replace(config.mesh, data=1, fsdp=1, tensor=1, slices=0),
         train=dataclasses.replace(config.train, batch_size=1, microbatches=1, frozen_chunks=1),
     )
-    mesh = make_mesh(1, 1, 1, jax.local_devices(backend="cpu")[:1])
+    mesh = make_mesh(1, 1, 1, [device or jax.local_devices()[0]])
     run = abstract_run(plain, mesh)
     # Others make the scores twice.
     network = denoiser_blueprint(plain, mesh, plain_attention)

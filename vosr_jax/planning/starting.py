@@ -1,0 +1,68 @@
+"""What a start needs before the first step: memory of a device, and what a host reads and holds."""
+
+import math
+from typing import Any
+
+import jax
+
+from vosr_jax.compilation_cache import no_compilation_cache
+from vosr_jax.training.abstract import AbstractRun
+from vosr_jax.training.beginning import beginning
+from vosr_jax.weights.host import PIECE_BYTES
+
+
+def start_memory(run: AbstractRun) -> dict[str, float]:
+    """Bytes of a run's first start.
+
+    Args:
+      run: the step, as shapes.
+
+    Returns:
+      "device": what a device holds at most while the state is made, by the compiler; "host read":
+      what the host that reads most reads of weights' files, in the types that it hands on; "host
+      held": the most that it holds of them at once.
+    """
+    placed: list[Any] = list(jax.tree.leaves(run.weights))
+    given = run.config.teacher is not None or run.config.train.init_from is not None
+    resident = sum(map(_shard_bytes, placed))
+    with no_compilation_cache():
+        program = beginning(run.method, run.state, given=given)
+        lowered = program.lower(*([run.state.parameters] if given else []))
+        made = lowered.compile().memory_analysis()
+    device = (
+        made.argument_size_in_bytes
+        + made.output_size_in_bytes
+        - made.alias_size_in_bytes
+        + made.temp_size_in_bytes
+        + made.generated_code_size_in_bytes
+    )
+    if given:
+        placed += run.state.parameters.values()
+    hosts = [_host_bytes(leaf) for leaf in placed]
+    read: dict[int, float] = {}
+    for leaf in hosts:
+        for host, size in leaf.items():
+            read[host] = read.get(host, 0.0) + size
+    # A teacher's hash: all of it, piece by piece.
+    teacher = run.weights.get("teacher", {})
+    hashed = sum(4.0 * math.prod(leaf.shape) for leaf in teacher.values())
+    held = max((max(leaf.values()) for leaf in hosts), default=0.0)
+    return {
+        "device": float(device + resident),
+        "host read": max(read.values(), default=0.0) + hashed,
+        "host held": max(held, float(min(PIECE_BYTES, hashed))),
+    }
+
+
+def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> float:
+    return float(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize)
+
+
+def _host_bytes(leaf: jax.ShapeDtypeStruct) -> dict[int, float]:
+    """{process: bytes of the different parts that its devices hold}."""
+    parts: dict[int, set] = {}
+    for device, index in leaf.sharding.devices_indices_map(leaf.shape).items():
+        key = tuple((part.start, part.stop) for part in index)
+        parts.setdefault(device.process_index, set()).add(key)
+    own = _shard_bytes(leaf)
+    return {process: len(different) * own for process, different in parts.items()}

@@ -1,0 +1,182 @@
+"""The job's processes meet before JAX connects them, so that one that is missing can be named.
+
+JAX ends a process with a stack of C++ where another does not come. Here process 0 listens for a
+while on the port that JAX's coordinator will take, and each of the others says who it is.
+"""
+
+import contextlib
+import socket
+import time
+
+from vosr_jax.errors import UserError
+
+_GO = "go"
+_RETRY_SECONDS = 0.2
+# Of a line that a stranger on the port might send.
+_LONGEST = 4096
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """(host, port) of "host:port"; an IPv6 address stands in brackets.
+
+    Raises:
+      UserError: there is no port, or none that can be.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(
+            f"JAX_COORDINATOR_ADDRESS={text} must be host:port of process 0, as in 10.0.0.1:1234"
+        )
+    return host.strip("[]"), int(port)
+
+
+def meet(address: tuple[str, int], number: int, count: int, seconds: float) -> None:
+    """Wait until all processes of a job have come.
+
+    Args:
+      address: host and port of process 0.
+      number: of this process.
+      count: of all.
+      seconds: how long to wait.
+
+    Raises:
+      UserError: some did not come, all processes name the same; or two say the same number.
+    """
+    if count == 1:
+        return
+    deadline = time.monotonic() + seconds
+    if number == 0:
+        _receive(address[1], count, deadline, seconds)
+    else:
+        _report(address, number, count, deadline, seconds)
+
+
+def _receive(port: int, count: int, deadline: float, seconds: float) -> None:
+    came = {0: socket.gethostname()}
+    waiting: dict[int, socket.socket] = {}
+    answered: list[socket.socket] = []
+    problem = ""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(_listener(port, count))
+        while len(came) < count and not problem:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                problem = _who_came(came, count, seconds)
+                break
+            listener.settimeout(left)
+            # Nobody came, or a stranger.
+            with contextlib.suppress(OSError, ValueError):
+                connection, _ = listener.accept()
+                opened.enter_context(connection)
+                connection.settimeout(max(min(left, 5.0), 0.1))
+                number, of, host = _introduced(_line(connection))
+                if number in waiting and _is_closed(waiting[number]):
+                    # It was killed, and its scheduler has begun it again.
+                    del came[number]
+                problem = _judged(number, of, host, came, count)
+                answered.append(connection)
+                waiting[number] = connection
+        for connection in answered:
+            with contextlib.suppress(OSError):
+                connection.sendall(f"{problem or _GO}\n".encode())
+    if problem:
+        raise UserError(problem)
+
+
+def _introduced(line: str) -> tuple[int, int, str]:
+    """(number, count, host) that a process says of itself."""
+    number, of, host = line.split(" ", 2)
+    return int(number), int(of), host
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side is gone; it says nothing while it waits."""
+    waits = connection.gettimeout()
+    connection.setblocking(False)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(waits)
+
+
+def _judged(number: int, of: int, host: str, came: dict[int, str], count: int) -> str:
+    """Takes a process into those that came; what is wrong with it, or nothing."""
+    if of != count:
+        return (
+            f"process {number} ({host}) says JAX_NUM_PROCESSES={of}, process 0 ({came[0]}) says "
+            f"{count}; give all the same"
+        )
+    if number in came:
+        return f"two processes say JAX_PROCESS_ID={number}, on {came[number]} and {host}"
+    came[number] = host
+    return ""
+
+
+def _who_came(came: dict[int, str], count: int, seconds: float) -> str:
+    missing = [number for number in range(count) if number not in came]
+    some = ", ".join(map(str, missing[:20])) + (", …" if len(missing) > 20 else "")
+    here = ", ".join(f"{number} ({came[number]})" for number in sorted(came)[:20])
+    return (
+        f"{len(came)} of {count} processes came within {seconds:.0f} s (VOSR_START_SECONDS): "
+        f"{here}{', …' if len(came) > 20 else ''}; missing: {some}. Start them, or correct "
+        "JAX_NUM_PROCESSES"
+    )
+
+
+def _listener(port: int, count: int) -> socket.socket:
+    both = socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(
+            ("", port),
+            family=socket.AF_INET6 if both else socket.AF_INET,
+            backlog=count,
+            dualstack_ipv6=both,
+        )
+    except OSError as error:
+        raise UserError(
+            f"process 0 cannot open port {port} of JAX_COORDINATOR_ADDRESS ({error.strerror}); "
+            "choose a free one"
+        ) from error
+
+
+def _report(
+    address: tuple[str, int], number: int, count: int, deadline: float, seconds: float
+) -> None:
+    reason = "no answer"
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection(address, timeout=min(left, 10.0)) as connection:
+                connection.sendall(f"{number} {count} {socket.gethostname()}\n".encode())
+                # Process 0 may have begun later than this one, and waits as long.
+                connection.settimeout(seconds + 10)
+                answer = _line(connection)
+                if answer == _GO:
+                    return
+                raise UserError(answer)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            time.sleep(_RETRY_SECONDS)
+    raise UserError(
+        f"process {number} ({socket.gethostname()}) did not reach process 0 at "
+        f"{address[0]}:{address[1]} within {seconds:.0f} s ({reason}; VOSR_START_SECONDS); start "
+        "it, or correct JAX_COORDINATOR_ADDRESS"
+    )
+
+
+def _line(connection: socket.socket) -> str:
+    """The line that the other side sends.
+
+    Raises:
+      ValueError: it sends none.
+    """
+    text = b""
+    while not text.endswith(b"\n"):
+        more = connection.recv(_LONGEST)
+        if not more or len(text) > _LONGEST:
+            raise ValueError("the connection was closed")
+        text += more
+    return text.decode(errors="replace").strip()

@@ -1,0 +1,129 @@
+"""Checkpoints are sealed: every file's checksum lies in the checkpoint before it counts as one.
+
+Orbax writes a step's files into a place that is no checkpoint yet, and commits it at the end: by a
+rename on a disk, by a last file in a bucket. Each process sums the files that it wrote as soon as
+they are written; the first one sums the rest, puts everything into `checksums.txt` and commits.
+All of this runs in Orbax's background thread. A kill at any moment leaves either no checkpoint or
+one with checksums.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+# Orbax has no public name for what commits a checkpoint; `temporary_path_class` takes it.
+from orbax.checkpoint._src.path import atomicity
+
+from vosr_jax.files.atomic import write_text
+from vosr_jax.files.checksums import (
+    Checksum,
+    checksum_of_bytes,
+    checksums_of,
+    names_below,
+    parse,
+    render,
+)
+from vosr_jax.files.paths import is_remote
+from vosr_jax.weights.checkpoint_files import COMMITTED, SUMS, UNFINISHED
+
+_PART = "checksums.process_"
+
+
+class SummedHandler(ocp.StandardCheckpointHandler):
+    """Orbax's handler of arrays; each process then sums the files that it wrote alone."""
+
+    async def async_save(self, directory, *args, **kwargs):
+        """As the original; one more future sums this process's files once they are there."""
+        futures = await super().async_save(directory, *args, **kwargs) or []
+        if jax.process_index() == 0:
+            return futures
+        # Orbax waits for the futures in their order, so the files are whole by then.
+        return [*futures, _SumsOfProcess(directory)]
+
+    @classmethod
+    def typestr(cls) -> str:
+        """The original's name: what it writes is read without this package."""
+        return ocp.StandardCheckpointHandler.typestr()
+
+
+class _SumsOfProcess(ocp.future.Future):
+    """Sums the files of this process when it is waited for, and notes them beside the item."""
+
+    def __init__(self, directory: epath.Path):
+        self._directory = directory
+
+    def result(self, *_: Any, **__: Any) -> None:
+        """Write the sums. How long orbax would wait goes by several names in its releases."""
+        own = f"process_{jax.process_index()}"
+        names = [name for name in names_below(self._directory) if own in _folders(name)]
+        item = self._directory.name.partition(UNFINISHED)[0]
+        sums = checksums_of(self._directory, names)
+        renamed = {f"{item}/{name}": value for name, value in sums.items()}
+        write_text(self._directory.parent / f"{_PART}{jax.process_index()}", render(renamed))
+
+    def cancel(self) -> bool:
+        """What was not begun yet is cancelled by not asking for it."""
+        return True
+
+
+def _folders(name: str) -> list[str]:
+    """`ocdbt.process_1/d/…` and `array_metadatas/process_1` are of process 1."""
+    return [part.removeprefix("ocdbt.") for part in name.split("/")]
+
+
+def temporary_path_class(folder: epath.Path) -> type[atomicity.TemporaryPathBase]:
+    """What commits checkpoints below a folder, checksums first."""
+    if is_remote(folder):
+        return _SealedByFile
+    return _SealedByRename
+
+
+class _Sealing(atomicity.TemporaryPathBase):
+    """Seals a step's folder before its base commits it; an item's folder is left to the base."""
+
+    async def finalize(self) -> None:
+        store: Any = self._checkpoint_metadata_store  # type: ignore[has-type]
+        if self.get_final().name.isdigit():
+            if store is not None:
+                # Stamped here and not by the base: later it would void the checksum.
+                store.wait_until_finished()
+                store.update(
+                    file_path=self.get() / "_CHECKPOINT_METADATA",
+                    commit_timestamp_nsecs=time.time_ns(),
+                )
+                store.wait_until_finished()
+                self._checkpoint_metadata_store = None
+            await asyncio.to_thread(seal, self.get(), self.get_final())
+        await super().finalize()  # type: ignore[safe-super]
+
+
+class _SealedByRename(_Sealing, atomicity.AtomicRenameTemporaryPath):
+    """On a disk."""
+
+
+class _SealedByFile(_Sealing, atomicity.CommitFileTemporaryPath):
+    """In a bucket."""
+
+
+def seal(folder: epath.Path, final: epath.Path) -> None:
+    """Write the checksums of everything in a folder, those of other processes as they noted them.
+
+    Args:
+      folder: of a step, whole but for Orbax's last file.
+      final: what it will be called, which that last file says.
+    """
+    sums: dict[str, Checksum] = {}
+    parts = [name for name in names_below(folder) if name.startswith(_PART)]
+    for name in parts:
+        sums |= parse((folder / name).read_bytes())
+    rest = [name for name in names_below(folder) if name not in sums and name not in parts]
+    sums |= checksums_of(folder, rest)
+    # Orbax writes it after the checksums; its text is known.
+    sums[COMMITTED] = checksum_of_bytes(f"Checkpoint commit was successful to {final}".encode())
+    write_text(folder / SUMS, render(sums))
+    for name in parts:
+        (folder / name).unlink()

@@ -1,0 +1,191 @@
+"""One process's trouble is everybody's, at the same step.
+
+A process whose data fail goes on with empty batches that carry a flag. The step sums the flags of
+all processes and leaves the update out; all read the sum one step later, save together the state
+that was there before, and end with the same sentence. Counts of bad records travel in the same way,
+so that the limit holds for the whole job.
+"""
+
+import dataclasses
+import json
+import logging
+import socket
+from collections import deque
+
+import jax
+import numpy as np
+
+from vosr_jax.data.bad_records import BadRecordLog, Report
+from vosr_jax.data.pipeline import Batches
+from vosr_jax.data.samples import BadRecord
+from vosr_jax.errors import UserError
+from vosr_jax.training.notes import (
+    ENLARGED,
+    FAILED,
+    FIRST_SOURCE,
+    NAMED,
+    SAMPLES,
+    failure,
+    notes_of,
+)
+from vosr_jax.training.processes import SharedError, store
+
+_LOG = logging.getLogger(__name__)
+_FAILURE, _BAD = "vosr/failure", "vosr/bad/"
+_MILLISECONDS = 20_000
+
+
+class Board:
+    """Where processes leave texts for each other; in a job of one it is a list of its own."""
+
+    def __init__(self):
+        self._store = store()
+        self._failure: str | None = None
+        self._bad: deque[BadRecord] = deque()
+        self._sent = 0
+
+    def fail(self, sentence: str) -> None:
+        """Leave why this process cannot go on; the first sentence of a job is that of all."""
+        if self._store is None:
+            self._failure = sentence
+            return
+        try:
+            self._store.key_value_set(_FAILURE, f"{_this_process()}: {sentence}")
+        # Another was first.
+        except jax.errors.JaxRuntimeError:
+            pass
+
+    def failure(self) -> str:
+        """The first sentence that was left."""
+        if self._store is None:
+            return self._failure or "the data have failed"
+        try:
+            return self._store.blocking_key_value_get(_FAILURE, _MILLISECONDS)
+        except jax.errors.JaxRuntimeError as error:
+            return f"another process has failed, and does not say why ({error})"
+
+    def name(self, records: list[BadRecord]) -> None:
+        """Leave bad records for the first process."""
+        if self._store is None or jax.process_index() == 0:
+            self._bad.extend(records)
+            return
+        self._sent += 1
+        text = json.dumps([dataclasses.asdict(record) for record in records])
+        self._store.key_value_set(f"{_BAD}{jax.process_index()}/{self._sent}", text)
+
+    def named(self) -> list[BadRecord]:
+        """The bad records that were left since the last call; of the first process alone."""
+        found = [self._bad.popleft() for _ in range(len(self._bad))]
+        if self._store is not None:
+            for key, text in self._store.key_value_dir_get(_BAD):
+                found += [BadRecord(**record) for record in json.loads(text)]
+                self._store.key_value_delete(key)
+        return found
+
+
+class Feed:
+    """Batches with their notes, and no end: where the data fail, empty ones with a flag.
+
+    Args:
+      data: what batches are taken from.
+      board: where bad records and a failure are told.
+      rows: of a batch of this process.
+      side: of its pictures, pixels.
+    """
+
+    def __init__(self, data: Batches, board: Board, rows: int, side: int):
+        self._data, self._board = data, board
+        self._shape = (rows, side, side, 3)
+        self._sources = source_names(data)
+        self._failed = False
+        self._known: set[str] = set()
+
+    def __iter__(self) -> "Feed":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """hr, lq, index and replaced as `Batches` gives them, and notes [K] int32."""
+        if not self._failed:
+            try:
+                batch, report = self._data.take()
+                if report.lost is not None:
+                    raise self._data.log.lost(report.lost)
+                return batch | {"notes": self._notes(report)}
+            # Whatever the sources, Grain or a worker raise: no process may fall out of step.
+            except Exception as error:
+                self.fail(error)
+        return self._empty()
+
+    def fail(self, error: Exception) -> None:
+        """From now on there are no batches."""
+        self._failed = True
+        text = str(error).strip().splitlines() or [""]
+        sentence = text[0] if isinstance(error, UserError) else _unforeseen(error, text[-1])
+        _LOG.info("the data have failed", exc_info=error)
+        self._board.fail(sentence)
+
+    def _notes(self, report: Report) -> np.ndarray:
+        named = [bad for row in report.bad for bad in row if bad.record not in self._known]
+        named = list({bad.record: bad for bad in named}.values())
+        if named:
+            self._known |= {bad.record for bad in named}
+            self._board.name(named)
+        return notes_of(report, len(named), self._sources)
+
+    def _empty(self) -> dict[str, np.ndarray]:
+        rows = self._shape[0]
+        return {
+            "hr": np.zeros(self._shape, np.uint8),
+            "lq": np.zeros(self._shape, np.uint8),
+            "index": np.zeros(rows, np.int64),
+            "replaced": np.zeros(rows, bool),
+            "notes": failure(self._sources),
+        }
+
+
+class Judge:
+    """Reads the notes of all processes, the same at every one of them.
+
+    Args:
+      data: whose log keeps the account.
+      board: where processes tell each other more.
+    """
+
+    def __init__(self, data: Batches, board: Board):
+        self._log: BadRecordLog = data.log
+        self._board = board
+        self._sources = source_names(data)
+
+    def __call__(self, notes: np.ndarray) -> None:
+        """Account for a step.
+
+        Args:
+          notes: [K] int32, summed over all processes.
+
+        Raises:
+          SharedError: a process has no data, or too many records are bad.
+        """
+        if notes[FAILED]:
+            raise SharedError(self._board.failure())
+        replaced = dict(zip(self._sources, map(int, notes[FIRST_SOURCE:]), strict=True))
+        self._log.count(int(notes[SAMPLES]), int(notes[ENLARGED]), replaced)
+        if notes[NAMED] and jax.process_index() == 0:
+            for bad in self._board.named():
+                self._log.name(bad)
+        try:
+            self._log.check()
+        except UserError as error:
+            raise SharedError(str(error)) from error
+
+
+def source_names(data: Batches) -> tuple[str, ...]:
+    """Names of the sources, each once."""
+    return tuple(dict.fromkeys(source.name for source in data.sources))
+
+
+def _this_process() -> str:
+    return f"process {jax.process_index()} ({socket.gethostname()})"
+
+
+def _unforeseen(error: Exception, text: str) -> str:
+    return f"the data pipeline failed with {type(error).__name__} ({text[:300]})"
