@@ -1,7 +1,6 @@
 """Give a restored picture the colours of its low-quality source.
 
-Both fixes are those of the official inference scripts, here on float pictures; `to_uint8` makes
-eight bits of the result.
+Both fixes are those of the official inference scripts, here on float pictures.
 """
 
 import cv2
@@ -66,9 +65,3 @@ def wavelet(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(np.ascontiguousarray(picture, np.float32), (0, 0), _SIGMA)
 
     return np.clip(coarse(source) + (restored - coarse(restored)), 0, 1).astype(np.float32)
-
-
-def to_uint8(picture: np.ndarray, *, truncate: bool = False) -> np.ndarray:
-    """[0, 1] to 0..255, rounded; `truncate` cuts instead, as the official scripts do."""
-    scaled = np.clip(picture, 0, 1).astype(np.float32) * 255
-    return (scaled if truncate else np.rint(scaled)).astype(np.uint8)

@@ -1,156 +1,300 @@
-"""The compiled programs that take a restoration model's latent from noise to picture.
+"""From noise to restored latents, by a few compiled programs whatever the pictures' sizes.
 
-Two programs make the whole: one for what all questions to the denoiser share, one for the
-questions from a number to another. Neither depends on guidance scale or weak strength, and
-neither calls back into Python, since XLA keeps no program that does on disk: a person who wants
-to see progress gets it between calls.
+One program makes what the network reads of visual tokens, one what all steps share, and one is a
+network call on a batch of tiles; tiles of several pictures share batches. None of them depends on
+guidance scale or weak strength, and none calls back into Python, since XLA keeps no program that
+does on disk: a person who wants to see progress gets it between calls.
 """
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from vosr_jax.diffusion.branches import Branches, Plain, Remembered
-from vosr_jax.diffusion.sampling import SamplerSettings
-from vosr_jax.diffusion.walk import Parts, Task, Walk, Whole, advance, prepare, start
+from vosr_jax.diffusion.branches import Branches, Remembered
+from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.sampling import (
+    SamplerContext,
+    SamplerSettings,
+    StepContext,
+    build_context,
+    guided_velocity,
+)
 from vosr_jax.errors import UserError
+from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.restoration.precision import Guarded
-from vosr_jax.restoration.tiled_network import TiledLatent
+from vosr_jax.restoration.tiled_latent import ProgramTile, TiledLatent, program_tile
 from vosr_jax.restoration.tiling import TileGrid
-
-if TYPE_CHECKING:
-    from vosr_jax.diffusion.parameterization import Parameterization
-    from vosr_jax.models.lightning_dit import LightningDiT
-    from vosr_jax.restoration.model import RestorationModel
 
 # All tiles' keys and values are kept from step to step up to this size. Beyond it every step
 # makes them anew, for 2 parts in 34 more work.
 KEPT_BYTES = 2 * 2**30
 
 
+class Denoiser(Protocol):
+    """What is asked of a model here; a `RestorationModel` has it.
+
+    Attributes:
+      name: what messages call it.
+      networks: the denoiser at its precision; where that is short, the one in float32 after it.
+      parameterization: what they predict.
+      precision: of the first of them.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def networks(self) -> tuple[LightningDiT, ...]: ...
+
+    @property
+    def parameterization(self) -> Parameterization: ...
+
+    @property
+    def precision(self) -> str: ...
+
+
 @dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What fixes the programs, beside the networks and the shapes of arrays."""
+class Latents:
+    """What one picture brings.
 
-    grid: TileGrid | None
-    tile_batch: int
-    latent_hw: tuple[int, int]
+    Attributes:
+      lq_latent, noise: [B, h, w, C].
+      visual_tokens: [B, N, D], or [B, tiles, N, D] with a grid; None where the model has none.
+      grid: tiles for the denoiser; None for the whole latent at once.
+      sides: at which programs exist, see `tiled_latent.program_sides`.
+    """
+
+    lq_latent: ArrayLike
+    noise: ArrayLike
+    visual_tokens: ArrayLike | None = None
+    grid: TileGrid | None = None
+    sides: tuple[int, ...] = ()
+
+    @property
+    def program(self) -> ProgramTile:
+        """What its tiles are computed in."""
+        height, width = np.shape(self.lq_latent)[1:3]
+        # A CPU's attention is as fast with an extent; an accelerator's fused one knows none.
+        full_apart = jax.default_backend() != "cpu"
+        return program_tile((height, width), self.grid, self.sides, full_apart=full_apart)
+
+    @property
+    def count(self) -> int:
+        """Tiles."""
+        return 1 if self.grid is None else len(self.grid.starts)
+
+    def tiled(self) -> TiledLatent:
+        """Ready for the first step."""
+        lq_latent, noise = (np.asarray(x, np.float32) for x in (self.lq_latent, self.noise))
+        return TiledLatent(lq_latent, noise, self.grid, self.program)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """What fixes the network's program, beside its parameters and the shapes of arrays."""
+
     keep_keys: bool
-    parameterization: "Parameterization"
+    parameterization: Parameterization
+    guided: bool = False
 
-    def parts(self) -> Parts:
-        if self.grid is None:
-            return Whole()
-        return TiledLatent(self.grid, self.tile_batch, self.latent_hw)
-
-    def branches(self, networks: list["LightningDiT"]) -> Branches:
+    def branches(self, graphs, states) -> Branches:
+        networks = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
         fast = Remembered(networks[0], keep_keys=self.keep_keys)
-        return fast if len(networks) == 1 else Guarded(fast, Plain(networks[1]))
+        if len(networks) == 1:
+            return fast
+        return Guarded(fast, Remembered(networks[1], keep_keys=False))
 
 
 def denoise(
-    model: "RestorationModel",
-    lq_latent: ArrayLike,
-    noise: ArrayLike,
-    visual_tokens: ArrayLike | None,
+    model: Denoiser,
+    pictures: Sequence[Latents],
     sampler: SamplerSettings,
-    grid: TileGrid | None = None,
     tile_batch: int = 1,
     on_evaluation: Callable[[], None] | None = None,
-) -> Array:
-    """Noise to the restored latent; arguments as those of `RestorationModel.sample`."""
-    lq_latent, noise = jnp.asarray(lq_latent), jnp.asarray(noise)
-    tokens = None if visual_tokens is None else jnp.asarray(visual_tokens)
-    height, width = lq_latent.shape[1:3]
-    form = model.parameterization
-    plan = _Plan(grid, tile_batch, (height, width), False, form)
-    parts = plan.parts()
-    if tokens is not None and sampler.steps > 1:
-        size = kept_bytes(model.networks[0], parts.tokens(tokens).shape)
-        plan = dataclasses.replace(plan, keep_keys=size <= KEPT_BYTES)
+    disagreements: list[list[float]] | None = None,
+) -> list[np.ndarray]:
+    """Noise to restored latents.
 
+    Args:
+      model: whose denoiser is called.
+      pictures: all of as many rows B; tiles of equal shape share batches.
+      sampler: steps and guidance.
+      tile_batch: tiles in one call at most.
+      on_evaluation: called after every call.
+      disagreements: gets a picture's list, in each step by how much overlapping tiles differ:
+        their deviation from their mean over the root mean square of the velocity.
+
+    Returns:
+      [B, h, w, C] float32 a picture.
+
+    Raises:
+      UserError: a latent is not finite, in float32 either.
+    """
     split = [nnx.split(network) for network in model.networks]
-    graphs, states = tuple(graph for graph, _ in split), [state for _, state in split]
-    # The scale is an argument of the program; only whether there is one is part of it.
+    networks = tuple(graph for graph, _ in split), [state for _, state in split]
+    keep_keys = sampler.steps > 1 and pictures[0].visual_tokens is not None
+    program = _Program(keep_keys, model.parameterization)
+    # The scale is an argument of the programs; only whether there is one is part of them.
     guided = sampler.guidance_scale != 1
     settled = dataclasses.replace(sampler, guidance_scale=0.0 if guided else 1.0, weak_strength=0.0)
-    task = _prepare(graphs, states, lq_latent, tokens, settled, plan)
-    task = task._replace(
+    context = _context(*networks, program, settled)._replace(
         guidance_scale=jnp.float32(sampler.guidance_scale),
         weak_strength=jnp.float32(sampler.weak_strength),
     )
-    walk = start(noise)
-    watch = _Watch(on_evaluation)
-    for guided, first, last in sampler.runs():
-        first, last = first * parts.count, last * parts.count
-        stride = last - first if on_evaluation is None else 1
-        for begin in range(first, last, stride):
-            walk = _advance(graphs, states, task, walk, begin, begin + stride, plan, guided)
-            watch.sent(walk)
-    watch.finish()
-    latent, finite = _finish(walk.z, lq_latent, form)
-    if not finite:
-        raise UserError(
-            f"model '{model.name}' gives values that are not finite, also in float32; "
-            "its weights are damaged or it was not made for such pictures"
-        )
-    if repeated := int(walk.repeated):
+    repeated = 0
+    restored: dict[int, np.ndarray] = {}
+    for group in _alike(pictures):
+        told = disagreements is not None
+        batches = _Batches(model, networks, program, [pictures[i] for i in group], told)
+        repeated += batches.run(context, sampler, tile_batch, on_evaluation)
+        restored.update(zip(group, batches.results(), strict=True))
+        if disagreements is not None:
+            disagreements += batches.disagreements()
+    if repeated:
         tiles = "tile" if repeated == 1 else "tiles"
         message = f"{repeated} {tiles} repeated in float32: {model.precision} gave no finite value"
         warnings.warn(message, stacklevel=3)
-    return latent
+    return [restored[i] for i in range(len(pictures))]
 
 
-def kept_bytes(denoiser: "LightningDiT", tokens: tuple[int, ...]) -> int:
-    """Size of all blocks' keys and values for tokens of the shape [parts, rows, N, D]."""
+def network_calls(pictures: Sequence[Latents], tile_batch: int) -> int:
+    """How often the network is called for one evaluation of all latents."""
+    counts = [sum(pictures[i].count for i in group) for group in _alike(pictures)]
+    return sum(-(-count // _rows(count, tile_batch)) for count in counts)
+
+
+def kept_bytes(denoiser: LightningDiT, tokens: tuple[int, ...]) -> int:
+    """Size of all blocks' keys and values for tokens of the shape [calls, rows, N, D]."""
     s = denoiser.settings
     return 2 * s.depth * s.width * tokens[0] * tokens[1] * tokens[2] * denoiser.dtype.itemsize
 
 
-class _Watch:
-    """Tells of finished questions, keeping the device one ahead."""
+class _Batches:
+    """Tiles of one shape, of one picture or several, a batch after another."""
 
-    def __init__(self, on_evaluation: Callable[[], None] | None):
-        self._tell = on_evaluation
-        self._running: Walk | None = None
+    def __init__(self, model, networks, program: _Program, pictures: list[Latents], told: bool):
+        self._model, self._networks, self._program = model, networks, program
+        self._pictures = pictures
+        self._tiled = [picture.tiled() for picture in pictures]
+        for tiled in self._tiled:
+            tiled.disagreements = [] if told else None
+        self._tiles = [(i, tile) for i, one in enumerate(pictures) for tile in range(one.count)]
 
-    def sent(self, walk: Walk) -> None:
-        self.finish()
-        self._running = walk
+    def run(self, context: SamplerContext, sampler, tile_batch: int, tell) -> int:
+        """Take the pictures from noise to t = 0; the number of repeated tiles."""
+        rows = _rows(len(self._tiles), tile_batch)
+        batches = [self._tiles[i : i + rows] for i in range(0, len(self._tiles), rows)]
+        tokens = [self._tokens_of(batch, rows) for batch in batches]
+        program = self._program
+        if tokens[0] is not None and program.keep_keys:
+            size = kept_bytes(self._model.networks[0], (len(batches), *tokens[0].shape))
+            program = dataclasses.replace(program, keep_keys=size <= KEPT_BYTES)
+        memories = [None if t is None else _memory(*self._networks, t, program) for t in tokens]
+        repeated, times = 0, sampler.times()
+        # Cut on the host, which takes no program.
+        context = context._replace(times=times, features=jax.tree.map(np.asarray, context.features))
+        for guided, first, last in sampler.runs():
+            program = dataclasses.replace(program, guided=guided)
+            for number in range(first, last):
+                step = context.at(number)
+                for batch, memory in zip(batches, memories, strict=True):
+                    repeated += self._call(step, batch, rows, memory, program)
+                    if tell is not None:
+                        tell()
+                for latent in self._tiled:
+                    latent.step(times[number], times[number + 1])
+        return repeated
 
-    def finish(self) -> None:
-        if self._tell is not None and self._running is not None:
-            jax.block_until_ready(self._running.repeated)
-            self._tell()
-        self._running = None
+    def _call(self, step: StepContext, batch, rows: int, memory, program: _Program) -> int:
+        """One network call; how many tiles of it were computed twice."""
+        filled = _filled(batch, rows)
+        tiles = [self._tiled[i].tile(tile) for i, tile in filled]
+        condition, noisy = (np.concatenate(latents) for latents in zip(*tiles, strict=True))
+        per_tile, extent = len(condition) // rows, None
+        if self._tiled[0].extent is not None:
+            extents = np.array([self._tiled[i].extent for i, _ in filled], np.int32)
+            extent = np.repeat(extents, per_tile, axis=0)
+        given = step, memory, condition, noisy, extent
+        made, repeated = (np.asarray(x) for x in _velocity(*self._networks, *given, program))
+        for place, (i, tile) in enumerate(batch):
+            self._tiled[i].add(tile, made[place * per_tile : (place + 1) * per_tile])
+        return int(repeated[: len(batch) * per_tile].sum())
+
+    def disagreements(self) -> list[list[float]]:
+        """Each picture's, a figure a step."""
+        return [tiled.disagreements or [] for tiled in self._tiled]
+
+    def results(self) -> list[np.ndarray]:
+        """The restored latents.
+
+        Raises:
+          UserError: one is not finite.
+        """
+        restored = []
+        for picture, tiled in zip(self._pictures, self._tiled, strict=True):
+            z, lq_latent = tiled.result(), np.asarray(picture.lq_latent, np.float32)
+            latent = np.asarray(self._program.parameterization.to_latent(z, lq_latent))
+            if not np.isfinite(latent).all():
+                raise UserError(
+                    f"model '{self._model.name}' gives values that are not finite, also in "
+                    "float32; its weights are damaged or it was not made for such pictures"
+                )
+            restored.append(latent)
+        return restored
+
+    def _tokens_of(self, batch, rows: int) -> Array | None:
+        """[rows * B, N, D] of a batch's tiles."""
+        if self._pictures[0].visual_tokens is None:
+            return None
+        found = []
+        for i, tile in _filled(batch, rows):
+            tokens = np.asarray(self._pictures[i].visual_tokens)
+            found.append(tokens[:, tile] if tokens.ndim == 4 else tokens)
+        return jnp.asarray(np.concatenate(found))
 
 
-def _merged(graphs, states) -> list["LightningDiT"]:
-    return [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
+def _filled(batch: list, rows: int) -> list:
+    """The batch with its last tile repeated; what fills is not used."""
+    return batch + batch[-1:] * (rows - len(batch))
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _prepare(graphs, states, lq_latent, tokens, sampler: SamplerSettings, plan: _Plan) -> Task:
-    branches = plan.branches(_merged(graphs, states))
-    return prepare(branches, plan.parts(), sampler, lq_latent, tokens)
+def _rows(tiles: int, tile_batch: int) -> int:
+    """Tiles in one call: few of them have a smaller program, so that none is mostly filling."""
+    return min(tile_batch, 1 << (tiles - 1).bit_length())
 
 
-@partial(jax.jit, static_argnums=(0, 6, 7))
-def _advance(graphs, states, task: Task, walk: Walk, first, last, plan: _Plan, guided: bool):
-    branches = plan.branches(_merged(graphs, states))
-    form = plan.parameterization
-    return advance(branches, plan.parts(), form, task, walk, first, last, guided=guided)
+def _alike(pictures: Sequence[Latents]) -> list[list[int]]:
+    """Indices of pictures whose tiles may share a batch."""
+    groups: dict[Any, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        shape, extent = picture.program
+        groups.setdefault((shape, extent is None), []).append(index)
+    return list(groups.values())
 
 
-@partial(jax.jit, static_argnums=2)
-def _finish(z: Array, lq_latent: Array, form: "Parameterization") -> tuple[Array, Array]:
-    latent = form.to_latent(z, lq_latent)
-    return latent, jnp.all(jnp.isfinite(latent))
+@partial(jax.jit, static_argnums=(0, 2, 3))
+def _context(graphs, states, program: _Program, sampler: SamplerSettings) -> SamplerContext:
+    return build_context(program.branches(graphs, states), sampler)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _memory(graphs, states, tokens: Array, program: _Program):
+    return program.branches(graphs, states).remember(tokens)
+
+
+@partial(jax.jit, static_argnums=(0, 7))
+def _velocity(
+    graphs, states, step: StepContext, memory, condition, noisy, extent, program: _Program
+) -> tuple[Array, Array]:
+    """(velocity [tiles * B, rows, columns, C], repeated [tiles * B])."""
+    given = program.branches(graphs, states), program.parameterization, step, memory
+    return guided_velocity(*given, condition, noisy, guided=program.guided, extent=extent)

@@ -1,9 +1,12 @@
 """The random numbers of one picture, from its seed alone."""
 
+import math
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.model import RestorationModel, channels_last
@@ -15,6 +18,8 @@ def latent_draws(
     seed: int,
     noise: np.ndarray | None = None,
     posterior_noise: np.ndarray | None = None,
+    *,
+    posterior: str | None = None,
 ) -> tuple[Any, Any]:
     """The posterior's draw (None where the model takes its mode) and the sampler's noise.
 
@@ -23,6 +28,7 @@ def latent_draws(
       size: (height, width) of the picture that is computed, in pixels.
       seed: whatever else is restored beside it, the same numbers.
       noise, posterior_noise: the draws themselves, [1, C, h, w], instead.
+      posterior: "mode" or "sample"; None is the model's own.
 
     Returns:
       Two arrays [1, h, w, C]; one field for the whole picture, also where it is cut into tiles.
@@ -32,17 +38,33 @@ def latent_draws(
     """
     autoencoder = model.autoencoder
     shape = (1, *(side // autoencoder.downscale for side in size), autoencoder.latent_channels)
+    drawn_posterior = model.sample_posterior if posterior is None else posterior == "sample"
     drawn: list[Any] = []
     for number, given in enumerate((posterior_noise, noise)):
         if given is None:
-            key = jax.random.fold_in(jax.random.key(seed), number)
-            drawn.append(jax.random.normal(key, shape))
+            wanted = number == 1 or drawn_posterior
+            drawn.append(_normal(seed, number, shape) if wanted else None)
             continue
         draw = channels_last(given)
         if draw.shape != shape:
             expected = [1, shape[3], shape[1], shape[2]]
             raise UserError(f"noise must have the shape {expected}, not {np.shape(given)}")
         drawn.append(draw)
-    if not model.sample_posterior and posterior_noise is None:
-        drawn[0] = None
     return drawn[0], drawn[1]
+
+
+def _normal(seed: int, number: int, shape: tuple[int, ...]) -> np.ndarray:
+    """jax.random.normal(fold_in(key(seed), number), shape), by programs for few lengths.
+
+    Where draws are partitionable, as JAX has them, each depends on its place in the flat array
+    alone.
+    """
+    count = math.prod(shape)
+    with jax.threefry_partitionable(True):
+        drawn = _flat_normal(np.uint32(seed), np.uint32(number), 1 << (count - 1).bit_length())
+    return np.asarray(drawn)[:count].reshape(shape)
+
+
+@partial(jax.jit, static_argnums=2)
+def _flat_normal(seed: Array, number: Array, length: int) -> Array:
+    return jax.random.normal(jax.random.fold_in(jax.random.key(seed), number), (length,))

@@ -4,27 +4,95 @@
      "runs": [{"started", "settings", "seed", "model", "versions", "device", ...}],
      "pictures": {NAME: {"status", "run", "source", "source_sha256", "seed", "size", ...}}}
 
-Written whole under a temporary name and renamed after every picture, so that a killed run leaves
-one that can be read; the next run into the same folder adds to it.
+Written whole and renamed, before a result takes its place and after, so that a killed run leaves
+one that can be read and that knows every result; the next run into the same folder adds to it.
 """
 
-import contextlib
+import dataclasses
+import hashlib
 import json
-import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.picture import remove_parts
+from vosr_jax.files import atomic
 
 _FORMAT = 1
+_NAME = re.compile(r"manifest(-\d+-of-\d+)?\.json")
 
 
 def manifest_path(out: Path, index: int = 0, count: int = 1) -> Path:
     """The manifest of a run, or of one process's part of it."""
     part = "" if count == 1 else f"-{index:03}-of-{count:03}"
     return out / f"manifest{part}.json"
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is called like a manifest."""
+    return _NAME.fullmatch(path.name) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What made a result.
+
+    Attributes:
+      entry: of the picture.
+      run: of the run that made it.
+    """
+
+    entry: dict[str, Any]
+    run: dict[str, Any]
+
+    def made(self, target: Path) -> bool:
+        """Whether the file that lies there is whole and the one that was recorded.
+
+        A run killed between writing a result and saying so leaves one that has only begun.
+        """
+        status = self.entry.get("status")
+        if status == "begun":
+            return _sha256(target) == self.entry.get("result_sha256")
+        return status == "done"
+
+
+def read_records(out: Path) -> dict[str, Record]:
+    """{name: record} of all results in a folder, by all its manifests; the newest run's counts.
+
+    Raises:
+      UserError: a file with a manifest's name that is none.
+    """
+    records: dict[str, Record] = {}
+    for path in sorted(out.glob("manifest*.json")) if out.is_dir() else ():
+        if not is_manifest(path):
+            continue
+        content = _read(path)
+        for name, entry in content["pictures"].items():
+            number = entry.get("run") if isinstance(entry, dict) else None
+            if not isinstance(number, int) or not 0 <= number < len(content["runs"]):
+                continue
+            record = Record(entry, content["runs"][number])
+            other = records.get(name)
+            if entry.get("status") not in ("done", "begun"):
+                continue
+            if other is None or _started(other) <= _started(record):
+                records[name] = record
+    return records
+
+
+def _started(record: Record) -> str:
+    return str(record.run.get("started", ""))
+
+
+def results_in(folder: Path) -> set[str]:
+    """Names of results and comparisons that a folder's manifests know; none where they do not."""
+    try:
+        records = read_records(folder)
+    except UserError:
+        return set()
+    comparisons = {str(record.entry.get("comparison", "")) for record in records.values()}
+    return (set(records) | comparisons) - {""}
 
 
 class Manifest:
@@ -39,32 +107,12 @@ class Manifest:
     """
 
     def __init__(self, path: Path, run: dict[str, Any]):
-        remove_parts(path)
+        atomic.remove_parts(path)
         self._path = path
         self._lock = threading.Lock()
         self._content = _read(path)
         self._content["runs"].append(run)
         self._number = len(self._content["runs"]) - 1
-
-    def made_otherwise(self, name: str) -> bool:
-        """Whether a picture is recorded as finished with other settings, seed or weights."""
-        entry = self._content["pictures"].get(name)
-        if entry is None or entry["status"] != "done":
-            return False
-        runs = self._content["runs"]
-        before, now = runs[entry["run"]], runs[self._number]
-        return any(before.get(key) != now.get(key) for key in ("settings", "seed", "model"))
-
-    def found(self, names: list[str]) -> None:
-        """Record results that were there before and have no entry.
-
-        A run killed between writing a picture and recording it leaves such.
-        """
-        with self._lock:
-            for name in names:
-                entry = self._content["pictures"].setdefault(name, {"status": "found"})
-                if entry["status"] != "done":
-                    self._content["pictures"][name] = {"status": "found"}
 
     def add(self, name: str, entry: dict[str, Any]) -> None:
         """Record a picture and write the file.
@@ -76,23 +124,31 @@ class Manifest:
             self._content["pictures"][name] = {"run": self._number} | entry
             self._write()
 
+    def add_comparison(self, name: str, record: Record, comparison: str) -> None:
+        """Record that a result of an earlier run has a comparison now.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        with self._lock:
+            runs = self._content["runs"]
+            if record.run not in runs:
+                runs.append(record.run)
+            entry = record.entry | {"run": runs.index(record.run), "comparison": comparison}
+            self._content["pictures"][name] = entry
+            self._write()
+
     def _write(self) -> None:
         pictures = self._content["pictures"]
         content = self._content | {"pictures": {name: pictures[name] for name in sorted(pictures)}}
-        part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-        try:
-            with part.open("w") as file:
-                file.write(json.dumps(content, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            message = f"cannot write {self._path} ({reason}); check folder and disk"
-            raise UserError(message) from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+        atomic.write_json(self._path, content)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:

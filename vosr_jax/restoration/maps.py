@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.memory import free_host_memory
+from vosr_jax.host_memory import free_host_memory
 
 _MOST_BYTES = 4 << 30
 _SHARE = 4  # of the free memory, one part

@@ -4,10 +4,9 @@ The formulas count the largest maps that a program holds at once; a test compare
 the compiler says (`memory_analysis`).
 """
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vosr_jax.host_memory import free_host_memory
 from vosr_jax.models.autoencoders.blocks import QUERY_CHUNK
 from vosr_jax.restoration.streamed_attention import CHUNK
 
@@ -16,11 +15,13 @@ if TYPE_CHECKING:
 
 _FLOAT = 4
 _USABLE = 0.6  # of the free memory; fragments and other programs need the rest
-_UNKNOWN_FREE = 4 << 30
 
 # Tiles that a denoiser was trained on come first; smaller ones show it less of the picture.
 _DENOISER_SIDES = (512, 384, 256, 128)
 _AUTOENCODER_SIDES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
+
+# What suits a CPU: larger tiles stick out further over most pictures' edges.
+SHARED_AUTOENCODER_SIDE = 64
 
 # Maps of one size that a program holds at once.
 _WHOLE_COPIES = 3  # of the widest map at full resolution
@@ -30,7 +31,10 @@ _TOKEN_COPIES = 16  # residual, modulated, query, key, value and the MLP's hidde
 
 
 def plan_tile_sizes(
-    model: "RestorationModel", picture_hw: tuple[int, int], free_bytes: int | None = None
+    model: "RestorationModel",
+    picture_hw: tuple[int, int],
+    free_bytes: int | None = None,
+    shapes: str = "shared",
 ) -> tuple[int, int]:
     """Tile sides for one result picture.
 
@@ -38,17 +42,26 @@ def plan_tile_sizes(
       model: what restores it.
       picture_hw: height and width of the result in pixels.
       free_bytes: of the device; what it reports if None.
+      shapes: one of `shapes.SHAPES`. On CPU "shared" has the autoencoder in tiles of one size
+        whatever the picture's. An accelerator would wait for maps that lie on the host, so there
+        the whole picture is taken where it fits, and each new size is compiled.
 
     Returns:
       (tile_size of the denoiser, vae_tile_size), in pixels; the second is 0 where the
-      autoencoder can take the whole picture.
+      autoencoder takes the whole picture.
     """
+    import jax
+
     usable = int((free_memory() if free_bytes is None else free_bytes) * _USABLE)
     tiles = tile_batch()
     denoiser = next(
         (side for side in _DENOISER_SIDES if denoiser_bytes(model, side, tiles) <= usable),
         _DENOISER_SIDES[-1],
     )
+    if not _coders(model):
+        return denoiser, 0
+    if shapes == "shared" and jax.default_backend() == "cpu":
+        return denoiser, SHARED_AUTOENCODER_SIDE
     if whole_autoencoder_bytes(model, picture_hw) <= usable:
         return denoiser, 0
     autoencoder = next(
@@ -108,15 +121,6 @@ def free_memory() -> int:
     if statistics and "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
     return free_host_memory()
-
-
-def free_host_memory() -> int:
-    """Bytes free on this machine; 4 GiB where it does not say."""
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        found = None
-    return int(found[1]) * 1024 if found else _UNKNOWN_FREE
 
 
 def _coders(model: "RestorationModel") -> list:

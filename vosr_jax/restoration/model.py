@@ -1,8 +1,10 @@
 """A complete restoration model, and the compiled functions that run its parts."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,11 @@ from jax.typing import ArrayLike
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.models.autoencoders import Autoencoder, decode, encode
-from vosr_jax.models.dinov2 import DINOv2, visual_tokens
+from vosr_jax.models.dinov2 import DINOv2, preprocess
+from vosr_jax.models.layers import products_in
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.vgg import VGG16
-from vosr_jax.restoration.denoising import denoise
+from vosr_jax.restoration.denoising import Latents, denoise
 from vosr_jax.restoration.precision import at_precision
 from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
 from vosr_jax.restoration.tiling import TileGrid
@@ -35,11 +38,14 @@ class RestorationModel:
       token_size: side of the picture that the encoder sees.
       token_block: 0-based block whose tokens are taken.
       sampler: the checkpoint's own steps and guidance.
+      guided: whether it was trained for guidance; a one-step model's is learned.
       parameterization: what the denoiser predicts.
       colour_fix: the checkpoint's own, "adain", "wavelet" or "none".
       sample_posterior: whether lq's latent is a draw from the posterior or its mode.
       truncate: whether eight bits are made by cutting, as the official scripts do.
-      precision: what the denoiser computes in, one of `precision.PRECISIONS`.
+      precision: what the denoiser computes in, one of `precisions.PRECISIONS`.
+      autoencoder_precision: of the autoencoder's products, one of
+        `precisions.AUTOENCODER_PRECISIONS`.
       notes: what a user should know about this checkpoint, one sentence each.
     """
 
@@ -52,9 +58,11 @@ class RestorationModel:
     sampler: SamplerSettings = SamplerSettings()
     parameterization: Parameterization = Parameterization()
     colour_fix: str = "none"
-    sample_posterior: bool = True
+    sample_posterior: bool = False
+    guided: bool = True
     truncate: bool = False
     precision: str = "float32"
+    autoencoder_precision: str = "float32"
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -64,6 +72,23 @@ class RestorationModel:
         if self.precision == "float32":
             return (fast,)
         return fast, at_precision(self.denoiser, "float32")
+
+    @cached_property
+    def short_autoencoder(self) -> Autoencoder:
+        """The autoencoder at its precision."""
+        if self.autoencoder_precision == "float32":
+            return self.autoencoder
+        return products_in(self.autoencoder, self.autoencoder_precision)
+
+    @property
+    def posterior(self) -> str:
+        """What the picture's latent is: "mode" or "sample"."""
+        return "sample" if self.sample_posterior else "mode"
+
+    @property
+    def one_step(self) -> bool:
+        """Whether one step from noise to picture is what it was made for."""
+        return self.sampler.r_input or (not self.guided and self.sampler.steps == 1)
 
     @property
     def multiple(self) -> int:
@@ -76,30 +101,48 @@ class RestorationModel:
         Args:
           image: [B, H, W, 3] in [-1, 1].
           noise: the posterior's draw [B, h, w, C], or None.
-          tile_size: side of the encoder's tiles in pixels; 0, or a picture that fits into one,
-            runs it at once. The result is the same.
+          tile_size: side of the encoder's tiles in pixels; 0 runs the whole picture at once, by a
+            program for its size. The result is the same but for rounding.
         """
-        if self._tiled(np.shape(image)[1:3], tile_size):
+        if not self._coders:
+            return encode(self.autoencoder, cast(Array, np.asarray(image)))
+        if tile_size > 0:
             draw = None if noise is None else np.asarray(noise)
-            return encode_tiled(self.autoencoder, np.asarray(image), draw, tile_size)
-        return _encode(*nnx.split(self.autoencoder), image, noise)
+            return self._coded(lambda net: encode_tiled(net, np.asarray(image), draw, tile_size))
+        return self._coded(lambda net: _encode(*nnx.split(net), image, noise))
 
     def decode(self, latent: ArrayLike, tile_size: int = 0) -> ArrayLike:
         """A latent to [B, H, W, 3] in [-1, 1], clipped; tiles as in `encode`."""
-        height, width = (side * self.autoencoder.downscale for side in np.shape(latent)[1:3])
-        if self._tiled((height, width), tile_size):
-            return decode_tiled(self.autoencoder, np.asarray(latent), tile_size)
-        return _decode(*nnx.split(self.autoencoder), latent)
+        if not self._coders:
+            return np.clip(decode(self.autoencoder, cast(Array, np.asarray(latent))), -1, 1)
+        if tile_size > 0:
+            return self._coded(lambda net: decode_tiled(net, np.asarray(latent), tile_size))
+        return self._coded(lambda net: _decode(*nnx.split(net), latent))
 
-    def _tiled(self, size: tuple[int, int], tile_size: int) -> bool:
-        # The pixel autoencoder only rearranges: it needs no more memory than the picture.
-        return max(size) > tile_size > 0 and hasattr(self.autoencoder, "decoder_input")
+    def _coded(self, code: Callable[[Autoencoder], ArrayLike]) -> ArrayLike:
+        """What the autoencoder makes; again in float32 where a short format gives no numbers."""
+        made = code(self.short_autoencoder)
+        if self.autoencoder_precision == "float32" or jnp.isfinite(jnp.asarray(made)).all():
+            return made
+        warnings.warn(
+            f"the autoencoder ran again in float32: {self.autoencoder_precision} gave no finite "
+            "value",
+            stacklevel=3,
+        )
+        return code(self.autoencoder)
+
+    @property
+    def _coders(self) -> bool:
+        # The pixel autoencoder only rearranges: NumPy does that without a program for each size.
+        return hasattr(self.autoencoder, "decoder_input")
 
     def visual_tokens(self, image: ArrayLike) -> Array | None:
         """[B, H, W, 3] in [-1, 1] to [B, N, D]; None where the model has no encoder."""
         if self.encoder is None:
             return None
-        return _tokens(*nnx.split(self.encoder), image, self.token_size, self.token_block)
+        # Apart, so that the encoder itself is compiled once for pictures of all sizes.
+        seen = _seen(jnp.asarray(image), self.token_size)
+        return _tokens(*nnx.split(self.encoder), seen, self.token_block)
 
     def sample(
         self,
@@ -110,8 +153,8 @@ class RestorationModel:
         grid: TileGrid | None = None,
         tile_batch: int = 1,
         on_evaluation: Callable[[], None] | None = None,
-    ) -> Array:
-        """Noise to the restored latent.
+    ) -> np.ndarray:
+        """Noise to the restored latent, by programs for its own size.
 
         Args:
           lq_latent, noise: [B, h, w, C].
@@ -119,14 +162,16 @@ class RestorationModel:
           sampler: steps and guidance.
           grid: tiles for the denoiser.
           tile_batch: tiles in one call of the denoiser.
-          on_evaluation: called after every call of the denoiser. Without it all are made by one
-            run of a compiled program, with it each by one of the same program.
+          on_evaluation: called after every call of the denoiser.
+
+        Returns:
+          [B, h, w, C] float32.
 
         Raises:
           UserError: the latent is not finite, in float32 either.
         """
-        latents = lq_latent, noise, visual_tokens
-        return denoise(self, *latents, sampler, grid, tile_batch, on_evaluation)
+        latents = Latents(lq_latent, noise, visual_tokens, grid)
+        return denoise(self, [latents], sampler, tile_batch, on_evaluation)[0]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -139,9 +184,14 @@ def _decode(graph, state, latent: Array) -> Array:
     return jnp.clip(decode(nnx.merge(graph, state), latent), -1, 1)
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4))
-def _tokens(graph, state, image: Array, size: int, block: int | None) -> Array:
-    return visual_tokens(nnx.merge(graph, state), image, size, block)
+@partial(jax.jit, static_argnums=1)
+def _seen(image: Array, size: int) -> Array:
+    return preprocess(image * 0.5 + 0.5, size)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _tokens(graph, state, seen: Array, block: int | None) -> Array:
+    return nnx.merge(graph, state)(seen, block)
 
 
 def on_device(model: RestorationModel, device: jax.Device) -> RestorationModel:

@@ -1,12 +1,10 @@
 """The number format a denoiser computes in, and a guard against what a short one may do.
 
-"float32": everything, with matrix products at the hardware's highest precision. "mixed":
-matrix products in bfloat16; residual stream, norms, modulation and gates in float32.
-"bfloat16": everything in bfloat16, parameters and time too, as many do it for speed.
+"float32": everything, with matrix products at the hardware's highest precision. "float16" and
+"mixed": matrix products in float16 or bfloat16; residual stream, norms, modulation and gates in
+float32. "bfloat16": everything in bfloat16, parameters and time too, as many do it for speed.
 docs/sampling.md has what each costs in grey levels.
 """
-
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,29 +12,21 @@ from flax import nnx
 from jax import Array
 
 from vosr_jax.diffusion.branches import Branches, Evaluation
-from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT
 
-Precision = Literal["float32", "mixed", "bfloat16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
-
-
-def check_precision(precision: str) -> None:
-    """Raise UserError for an unknown name."""
-    if precision not in PRECISIONS:
-        raise UserError(f"precision '{precision}' is unknown; choose {', '.join(PRECISIONS)}")
+_PRODUCTS = {"float16": jnp.float16, "mixed": jnp.bfloat16, "bfloat16": jnp.bfloat16}
 
 
 def at_precision(denoiser: LightningDiT, precision: str) -> LightningDiT:
     """The denoiser, computing as named; its parameters are cast once where that is what it reads.
 
-    Raises:
-      UserError: no such precision.
+    Args:
+      denoiser: in float32.
+      precision: one of `precisions.PRECISIONS` but "auto".
     """
-    check_precision(precision)
     if precision == "float32":
         return denoiser.computing_in(jnp.float32)
-    short = jnp.bfloat16
+    short = _PRODUCTS[precision]
     everything = precision == "bfloat16"
     other = denoiser.computing_in(short, *((short, short) if everything else ()))
     # The blocks' matrices are nearly all of the parameters and read at every step.
@@ -77,18 +67,20 @@ class Guarded:
         """What either makes of the times."""
         return self._fast.times(t, r), self._exact.times(t, r)
 
-    def evaluate(self, condition, weak_condition, noisy, time, memory, constants) -> Evaluation:
+    def evaluate(
+        self, condition, weak_condition, noisy, time, memory, constants, extent=None
+    ) -> Evaluation:
         """The fast answer, with the exact one in rows where the fast one is not finite."""
         latents = condition, weak_condition, noisy
         memory, constants = memory or (None, None), constants or (None, None)
-        made = self._fast.evaluate(*latents, time[0], memory[0], constants[0])
+        made = self._fast.evaluate(*latents, time[0], memory[0], constants[0], extent)
         answers = made.full, made.weak
         # A missing weak answer is no leaf.
         finite = [jnp.isfinite(x).all((1, 2, 3)) for x in jax.tree.leaves(answers)]
         bad = ~jnp.stack(finite).all(0)
 
         def mended() -> tuple[Array, Array | None]:
-            again = self._exact.evaluate(*latents, time[1], memory[1], constants[1])
+            again = self._exact.evaluate(*latents, time[1], memory[1], constants[1], extent)
             rows = bad[:, None, None, None]
             exact = again.full, again.weak
             return jax.tree.map(lambda x, y: jnp.where(rows, x, y), exact, answers)

@@ -1,7 +1,8 @@
 """Names for points between keeping to the picture and inventing detail.
 
 Guidance leans from the branch that sees the picture well to the one that sees it dimly:
-v_weak + s (v_full - v_weak). docs/upscaling.md shows what each preset does.
+v_weak + s (v_full - v_weak). A model without a weak branch has its strength instead, the share of
+its change that is applied. docs/upscaling.md shows what each preset does.
 """
 
 import dataclasses
@@ -41,6 +42,9 @@ _PIXELS = {
     "creative": Preset(1.5),
 }
 
+# A one-step model's change of the enlarged input, whole at 1.
+_STRENGTH = {"faithful": 0.7, "balanced": 1.0, "creative": 1.25}
+
 
 def preset_settings(name: str, model: "RestorationModel") -> dict[str, float]:
     """The settings of one of PRESETS for a model, as keyword arguments of the upscaler.
@@ -48,8 +52,10 @@ def preset_settings(name: str, model: "RestorationModel") -> dict[str, float]:
     Raises:
       ValueError: no such preset.
     """
-    table = _PIXELS if model.parameterization.endpoint == "residual" else _LATENT
-    if name not in table:
+    if name not in PRESETS:
         raise ValueError(f"unknown preset '{name}'; choose {', '.join(PRESETS)}")
+    if not model.guided:
+        return {"strength": _STRENGTH[name]}
+    table = _PIXELS if model.parameterization.endpoint == "residual" else _LATENT
     settings = dataclasses.asdict(table[name])
     return {key: value for key, value in settings.items() if value is not None}

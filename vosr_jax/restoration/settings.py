@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from vosr_jax.restoration.model import RestorationModel
 
 _LARGEST_SCALE = 8
+_STRONGEST = 2
+_USUAL_OVERLAP = 64
 
 
 def sampler_settings(model: "RestorationModel", given: dict[str, Any]) -> "SamplerSettings":
@@ -41,29 +43,73 @@ def sampler_settings(model: "RestorationModel", given: dict[str, Any]) -> "Sampl
     if not 0 <= weak <= 1:
         raise UserError(f"weak_strength must be between 0 and 1, not {weak:g}")
     guided = given.get("guidance_scale", 1) != 1 or "weak_strength" in given
-    if own.r_input and (guided or "guidance_interval" in given):
+    if not model.guided and (guided or "guidance_interval" in given):
         raise UserError(
-            f"{model.name} is a one-step model, whose guidance is fixed by its training; "
-            "leave guidance_scale, weak_strength and guidance_interval out"
+            f"{model.name} {unguided(model)}; leave guidance_scale, weak_strength and "
+            "guidance_interval out, or give a strength"
         )
     return dataclasses.replace(own, **given)
 
 
+def unguided(model: "RestorationModel") -> str:
+    """Why a model that is not guided has no guidance to set."""
+    if model.one_step:
+        return "is a one-step model, whose guidance is fixed by its training"
+    return "was trained without guidance"
+
+
+def check_posterior(posterior: str | None) -> None:
+    """Raise UserError for an unknown name."""
+    if posterior not in (None, "mode", "sample"):
+        raise UserError(f"posterior '{posterior}' is unknown; choose mode or sample")
+
+
+def check_passes(tile_passes: int) -> int:
+    """The number itself; raise UserError for another than 1 or 2."""
+    if tile_passes not in (1, 2):
+        raise UserError(f"tile_passes must be 1 or 2, not {tile_passes}")
+    return tile_passes
+
+
 def check_settings(
-    scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes
+    scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes, strength=1.0
 ) -> None:
     """Raise a UserError that names the first argument of the upscaler that cannot be used."""
+    if not 0 <= strength <= _STRONGEST:
+        raise UserError(f"strength must be between 0 and {_STRONGEST}, not {strength:g}")
     if not 1 <= scale <= _LARGEST_SCALE:
         raise UserError(f"scale must be between 1 and {_LARGEST_SCALE}, not {scale}")
     if tile_size != "auto" and not (isinstance(tile_size, int) and tile_size >= 0):
         raise UserError(f"tile_size must be auto, 0 for no tiles, or pixels, not {tile_size}")
     if tile_overlap < 0:
         raise UserError(f"tile_overlap must not be negative, but is {tile_overlap}")
+    if tile_size != "auto":
+        usable_overlap(tile_size, tile_overlap)
     if vae_tile_size is not None and vae_tile_size < 0:
         raise UserError(f"vae_tile_size must not be negative, but is {vae_tile_size}")
     if colour_fix is not None and colour_fix not in FIXES:
         raise UserError(f"colour_fix '{colour_fix}' is unknown; choose {', '.join(FIXES)}")
-    if output not in ("pil", "numpy"):
-        raise UserError(f"output '{output}' is unknown; choose pil or numpy")
+    if output not in ("pil", "numpy", "photo"):
+        raise UserError(f"output '{output}' is unknown; choose pil, numpy or photo")
     if shapes not in SHAPES:
         raise UserError(f"shapes '{shapes}' is unknown; choose {', '.join(SHAPES)}")
+
+
+def usable_overlap(tile_size: int, tile_overlap: int) -> int:
+    """The overlap for tiles of that side: half a tile where the given one is a tile or more.
+
+    Raises:
+      UserError: tiles would lie so near to each other that a picture would need thousands.
+    """
+    if not 0 < tile_size:
+        return tile_overlap
+    step = tile_size - tile_overlap
+    if step <= 0 or (8 * step < tile_size and tile_overlap == _USUAL_OVERLAP):
+        return tile_size // 2
+    if 8 * step < tile_size:
+        most = tile_size - -(-tile_size // 8)
+        raise UserError(
+            f"tile_overlap {tile_overlap} leaves tiles of {tile_size} only {step} px apart, which "
+            f"takes for ever; choose at most {most}"
+        )
+    return tile_overlap

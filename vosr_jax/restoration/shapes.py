@@ -1,8 +1,8 @@
-"""Sizes of results, and the sizes at which they are computed, so that compiled programs fit.
+"""Sizes of results, and the sizes at which they are computed.
 
-"exact": the next multiple of what the networks need. Every new size is compiled once; the result
-is the official one. "buckets": one of few sizes, so that a folder of pictures of all sizes
-compiles few programs; the picture is mirrored to fill up, which the networks see.
+"shared": pictures of all sizes run the same compiled programs, tile by tile. "exact": programs of
+the picture's own size, which take less time once they are compiled: for many pictures of one size.
+The result is the same but for rounding.
 """
 
 from typing import Literal, get_args
@@ -10,18 +10,24 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-Shapes = Literal["exact", "buckets"]
+Shapes = Literal["shared", "exact"]
 SHAPES: tuple[str, ...] = get_args(Shapes)
 
-_SMALL_SIDES = (64, 96, 128, 192, 256, 384, 512, 768)
-_LARGE_STEP = 512
 
+def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
+    """[h, w, 3] uint8 or uint16, bicubically resized to [H, W, 3] float32 in [0, 1].
 
-def enlarged(picture: Image.Image, scale: float) -> np.ndarray:
-    """[H, W, 3] float32 in [0, 1], bicubically resized."""
-    width, height = enlarged_size(picture.size, scale)
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized, np.float32) / 255
+    8 bits are rounded to 8 bits after resizing, as the official programs do.
+    """
+    size = enlarged_size((pixels.shape[1], pixels.shape[0]), scale)
+    if pixels.dtype == np.uint8:
+        resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(resized, np.float32) / 255
+    channels = []
+    for channel in np.moveaxis(pixels, -1, 0):
+        image = Image.fromarray(channel.astype(np.float32))
+        channels.append(np.asarray(image.resize(size, Image.Resampling.BICUBIC)))
+    return np.clip(np.stack(channels, axis=-1) / np.float32(65535), 0, 1)
 
 
 def enlarged_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -30,20 +36,15 @@ def enlarged_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return width, height
 
 
-def computed_side(side: int, multiple: int, shortest: int = 1, shapes: str = "exact") -> int:
+def computed_side(side: int, multiple: int, shortest: int = 1) -> int:
     """Pixels on a side that are computed for `side` pixels of the result.
 
     Args:
       side: of the result.
       multiple: what the networks' sides must be multiples of.
       shortest: no smaller side is computed.
-      shapes: one of SHAPES.
     """
-    side = max(side, shortest)
-    if shapes == "buckets":
-        large = -(-side // _LARGE_STEP) * _LARGE_STEP
-        side = next((small for small in _SMALL_SIDES if small >= side), large)
-    return -(-side // multiple) * multiple
+    return -(-max(side, shortest) // multiple) * multiple
 
 
 def mirror(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-CHUNK = 4096
+CHUNK = 1024
 
 
 def streamed_attention(projected: np.ndarray, out: np.ndarray, chunk: int = CHUNK) -> None:
@@ -21,11 +21,10 @@ def streamed_attention(projected: np.ndarray, out: np.ndarray, chunk: int = CHUN
     Args:
       projected: [N, 3, C] float32, query, key and value of every position.
       out: [N, C], gets the result.
-      chunk: positions on the device at a time; its memory grows with the square.
+      chunk: positions on the device at a time, the same for all pictures, so that they share a
+        program; its memory grows with the square.
     """
     count, _, channels = projected.shape
-    # Powers of two, so that small pictures of many sizes share a few programs.
-    chunk = min(chunk, max(1 << (count - 1).bit_length(), 8))
     for first in range(0, count, chunk):
         query = _padded(projected[first : first + chunk, 0], chunk)
         carry = (

@@ -76,7 +76,7 @@ def run_stage(
     """
     height, width = source.shape[:2]
     channels = max(source.shape[2], target.shape[2] * stage.up**2 // stage.down**2)
-    side = tile_side(area, channels, max(height, width))
+    side = tile_side(area, channels)
     graph, state = nnx.split(module)
     merged = _Merged(groups) if groups else None
     waiting: tuple | None = None
@@ -100,19 +100,14 @@ def run_stage(
     return merged.finish() if merged is not None else None
 
 
-def tile_side(area: int, channels: int, longest: int) -> int:
-    """The side of a tile in input pixels, a multiple of 8.
+def tile_side(area: int, channels: int) -> int:
+    """The side of a tile in input pixels, a multiple of 8, whatever the picture's size.
 
     Args:
       area: a tile's pixels times channels at most.
       channels: of the tile.
-      longest: side of the map. Tiles are halved while one still covers it, so that a small map
-        costs little more than itself and yet all maps share two or three shapes.
     """
     side = math.isqrt(area // channels) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
-    half = side // 2 // _SIDE_MULTIPLE * _SIDE_MULTIPLE
-    while half >= max(longest, _SMALLEST_SIDE):
-        side, half = half, half // 2 // _SIDE_MULTIPLE * _SIDE_MULTIPLE
     return max(side, _SMALLEST_SIDE)
 
 

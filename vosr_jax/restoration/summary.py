@@ -13,7 +13,7 @@ def describe(model: RestorationModel) -> str:
     kind = "multi-step"
     if sampler.r_input:
         kind = "one-step (takes the interval's end)"
-    elif sampler.steps == 1 and not guided:
+    elif model.one_step:
         kind = "one-step (without the interval's end)"
     guidance = "none"
     if sampler.r_input:

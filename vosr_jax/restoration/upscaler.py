@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration import colour, transparency
-from vosr_jax.restoration.photograph import Photograph, prepare
-from vosr_jax.restoration.picture import read_photograph
+from vosr_jax.files.levels import to_uint8
+from vosr_jax.files.photo import Photo
+from vosr_jax.restoration import colour, forks, transparency
+from vosr_jax.restoration.inputs import as_number, as_photo, as_seed, as_tile_sizes
 from vosr_jax.restoration.presets import PRESETS, preset_settings
-from vosr_jax.restoration.settings import check_settings, sampler_settings
-from vosr_jax.restoration.shapes import computed_side, enlarged, enlarged_size, mirror
-from vosr_jax.restoration.tiling import TileGrid, plan_tiles
+from vosr_jax.restoration.settings import (
+    check_passes,
+    check_posterior,
+    check_settings,
+    sampler_settings,
+    usable_overlap,
+)
+from vosr_jax.restoration.shapes import enlarged, enlarged_size
 
 if TYPE_CHECKING:
     import jax
@@ -25,8 +32,24 @@ if TYPE_CHECKING:
     from vosr_jax.diffusion.sampling import SamplerSettings
     from vosr_jax.restoration.model import RestorationModel
     from vosr_jax.restoration.shapes import Shapes
+    from vosr_jax.weights.resolve import Found
 
-Picture = Image.Image | Photograph | np.ndarray | str | Path
+_LUMA = np.array([0.299, 0.587, 0.114])
+_SAMPLER = ("steps", "guidance_scale", "weak_strength", "schedule", "guidance_interval")
+_SETTINGS: dict[str, Any] = {
+    "scale": 4,
+    "tile_size": 512,
+    "tile_overlap": 64,
+    "vae_tile_size": None,
+    "colour_fix": None,
+    "output": "pil",
+    "posterior": None,
+    "shapes": "shared",
+    "strength": 1.0,
+    "tile_passes": 1,
+}
+
+Picture = Image.Image | Photo | np.ndarray | str | os.PathLike | bytes | IO[bytes]
 
 
 class Upscaler:
@@ -38,29 +61,43 @@ class Upscaler:
     """
 
     def __init__(self, model: RestorationModel, device: jax.Device | None = None):
+        forks.check()
         self.model = model
         self.device = device
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = "nano-onestep", precision: str = "float32"
+        cls,
+        name_or_path: Found | str | Path = "nano-onestep",
+        precision: str = "float32",
+        autoencoder_precision: str = "float32",
     ) -> Upscaler:
         """Load a model.
 
         Args:
           name_or_path: "nano" or "nano-onestep" (shipped with the package), a folder in the
             official layout, one of our exports, a workdir of train.py (its newest checkpoint's
-            averaged weights), or one of the hub (docs/weights.md).
-          precision: of the denoiser: "float32", "mixed" or "bfloat16" (docs/sampling.md).
+            averaged weights), or one of the hub (docs/weights.md); or what `weights.resolve` found.
+          precision: of the denoiser: "float32", "float16", "mixed", "bfloat16" or "auto", what
+            suits the device (docs/sampling.md).
+          autoencoder_precision: of its products: "float32", "float16", "bfloat16" or "auto".
 
         Raises:
           UserError: no such model or precision, or its files are damaged.
         """
+        forks.check()
         from vosr_jax.compilation_cache import use_compilation_cache
         from vosr_jax.restoration.loading import load_model
 
         use_compilation_cache()
-        return cls(load_model(name_or_path, precision))
+        return cls(load_model(name_or_path, precision, autoencoder_precision))
+
+    def __getstate__(self) -> None:
+        """Refuse to be pickled, as a pool of processes would try."""
+        raise UserError(
+            "an upscaler cannot be sent to another process; load the model in each, started by "
+            "multiprocessing.get_context('spawn')"
+        )
 
     def on(self, device: jax.Device) -> Upscaler:
         """The same upscaler with its networks copied to a device."""
@@ -69,18 +106,15 @@ class Upscaler:
         return Upscaler(on_device(self.model, device), device)
 
     def preset(self, name: str) -> dict[str, float]:
-        """Guidance settings by name, "faithful", "balanced" or "creative", as keyword arguments.
+        """Settings by name, "faithful", "balanced" or "creative", as keyword arguments.
+
+        They are of the guidance; of a model that cannot be guided, the strength.
 
         Raises:
-          UserError: no such preset, or a one-step model, whose guidance is fixed.
+          UserError: no such preset.
         """
         if name not in PRESETS:
             raise UserError(f"preset '{name}' is unknown; choose {', '.join(PRESETS)}")
-        if self.model.sampler.r_input:
-            raise UserError(
-                f"{self.model.name} is a one-step model, whose guidance is fixed by its training; "
-                "leave the preset out"
-            )
         return preset_settings(name, self.model)
 
     def __call__(
@@ -97,18 +131,21 @@ class Upscaler:
         seed: int = 0,
         noise: np.ndarray | None = None,
         posterior_noise: np.ndarray | None = None,
-        output: Literal["pil", "numpy"] = "pil",
+        output: Literal["pil", "numpy", "photo"] = "pil",
         progress: Callable[[float], None] | None = None,
         *,
         schedule: Literal["linear", "cosine"] | None = None,
         guidance_interval: tuple[float, float] | None = None,
-        shapes: Shapes = "exact",
+        posterior: Literal["mode", "sample"] | None = None,
+        shapes: Shapes = "shared",
+        strength: float = 1.0,
+        tile_passes: Literal[1, 2] = 1,
     ) -> Any:
         """Restore one picture. None for a setting means the checkpoint's own value.
 
         Args:
-          image: a PIL picture of any mode, a file or what `read_photograph` made of it, or an
-            array [H, W, 3], uint8 or float in [0, 1].
+          image: a PIL image of any mode, a file's path or bytes, an open file, a `Photo`, or an
+            array of NumPy, JAX or PyTorch, [H, W] or [H, W, C], uint8, uint16 or float in [0, 1].
           scale: 1 to 8, fractions too; each side becomes round(scale * side).
           steps: of the sampler; a one-step model takes any number too.
           guidance_scale: below 1 leans to the dimly seen condition (more invention), above 1
@@ -116,18 +153,25 @@ class Upscaler:
           weak_strength: how much the guidance's weak branch sees of the picture.
           tile_size: side of the denoiser's tiles in pixels of the result; 0 means no tiles,
             "auto" 512 or, where the device's free memory is too small for that, less.
-          tile_overlap: in pixels; half a tile where it is a tile or more.
+          tile_overlap: in pixels; half a tile where it is a tile or more. Tiles must lie at least
+            an eighth of their side apart.
           vae_tile_size: side of the autoencoder's tiles, which do not change the result; 0 means
-            the whole picture at once, None what the device's free memory allows.
+            the whole picture at once, None what suits the device and `shapes`.
           colour_fix: how the source's colours are kept.
-          seed: of the noise, whatever else is restored beside it.
+          seed: of the noise, 0 to 2^32 - 1, whatever else is restored beside it.
           noise, posterior_noise: the draws themselves, [1, C, h, w].
-          output: "pil", or "numpy" for float32 [H, W, C] in [0, 1].
+          output: "pil" for an 8-bit image, "numpy" for float32 [H, W, C] in [0, 1], or "photo"
+            for a `Photo` with the source's depth and metadata, which `write_photo` writes.
           progress: called with the finished share, 0 to 1.
           schedule: of the sampler's times.
           guidance_interval: (t_start, t_end) within which guidance acts.
-          shapes: "exact", or "buckets" for few compiled programs over pictures of many sizes
-            (see `restoration.shapes`).
+          posterior: of the picture's latent: its mode, or a draw by the seed; a posterior_noise
+            that is given is the draw.
+          shapes: "shared" for the same compiled programs whatever the size, or "exact" for
+            programs of this picture's size (see `restoration.shapes`).
+          strength: 0 to 2, how much of the change from the enlarged picture is made.
+          tile_passes: 2 averages two grids of tiles, one shifted by half a step, so that
+            neighbours agree better; it takes nearly twice the time.
 
         Returns:
           The picture with the source's kind (grey, transparency, colour profile), or an array.
@@ -135,49 +179,149 @@ class Upscaler:
         Raises:
           UserError: a setting or a file that cannot be used.
         """
-        import jax
-
-        from vosr_jax.restoration.draws import latent_draws
-
-        photograph = _photograph(image)
-        check_settings(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes)
-        sampler = self.sampler(
+        settings = dict(
+            scale=scale,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+            vae_tile_size=vae_tile_size,
+            colour_fix=colour_fix,
+            output=output,
+            posterior=posterior,
+            shapes=shapes,
+            strength=strength,
+            tile_passes=tile_passes,
+        )
+        sampler = dict(
             steps=steps,
             guidance_scale=guidance_scale,
             weak_strength=weak_strength,
             schedule=schedule,
             guidance_interval=guidance_interval,
         )
-        size = enlarged_size(photograph.rgb.size, scale)
-        tile_size, vae_tile_size = self.tile_sizes(size, tile_size, vae_tile_size)
-        if 0 < tile_size <= tile_overlap:
-            # Otherwise small tiles with the default overlap would begin at every pixel.
-            tile_overlap = tile_size // 2
-        sources = [photograph.rgb]
-        if photograph.alpha is not None:
-            sources.append(transparency.as_picture(photograph.alpha))
-        plan = _Plan(tile_size, tile_overlap, vae_tile_size, shapes)
-        with jax.default_device(self.device):
-            restored = []
-            for number, source in enumerate(sources):
-                lq = enlarged(source, scale)
-                tell = None if progress is None else _part_of(progress, number, len(sources))
-                draws = latent_draws(
-                    self.model, plan.computed(lq, self.model), seed, noise, posterior_noise
-                )
-                restored.append(self._restore(lq, draws, sampler, plan, tell))
+        draws = [(noise, posterior_noise)]
+        return self._restore([image], [seed], draws, settings, sampler, progress)[0]
 
-        picture = restored[0]
-        if self.model.truncate:
-            picture = colour.to_uint8(picture, truncate=True) / np.float32(255)
+    def restore_batch(
+        self,
+        images: Sequence[Picture],
+        *,
+        seeds: int | Sequence[int] = 0,
+        progress: Callable[[float], None] | None = None,
+        **settings: Any,
+    ) -> list[Any]:
+        """Restore several pictures, of any sizes; tiles of them share calls of the network.
+
+        The pixels are those of one call each. All latents are held at a time.
+
+        Args:
+          images: as `__call__` takes them.
+          seeds: one for all, as if each were restored alone with it, or one a picture.
+          progress: called with the finished share, 0 to 1.
+          settings: further keyword arguments of `__call__` but noise and posterior_noise.
+
+        Returns:
+          What `__call__` returns, a picture each.
+
+        Raises:
+          UserError: as `__call__`.
+        """
+        images = list(images)
+        if not images:
+            return []
+        seeds = [seeds] * len(images) if isinstance(seeds, int) else list(seeds)
+        if len(seeds) != len(images):
+            raise UserError(f"{len(seeds)} seeds were given for {len(images)} pictures")
+        sampler = {name: settings.pop(name) for name in _SAMPLER if name in settings}
+        unknown = settings.keys() - _SETTINGS.keys()
+        if unknown:
+            raise TypeError(f"restore_batch got the unknown argument {', '.join(sorted(unknown))}")
+        draws: list[tuple] = [(None, None)] * len(images)
+        return self._restore(images, seeds, draws, _SETTINGS | settings, sampler, progress)
+
+    def tile_disagreement(self, image: Picture, *, seed: int = 0, **settings: Any) -> list[float]:
+        """By how much overlapping tiles differ in each step of restoring a picture.
+
+        Args:
+          image, seed: as `__call__` takes them.
+          settings: further keyword arguments of `__call__` but noise and posterior_noise.
+
+        Returns:
+          A figure a step: the tiles' deviation from their weighted mean, over places that several
+          cover, divided by the root mean square of the velocity; 0 for a picture in one tile.
+
+        Raises:
+          UserError: as `__call__`.
+        """
+        sampler = {name: settings.pop(name) for name in _SAMPLER if name in settings}
+        found: list[list[float]] = []
+        draws = [(None, None)]
+        self._restore([image], [seed], draws, _SETTINGS | settings, sampler, None, found)
+        return found[0]
+
+    def _restore(
+        self, images, seeds, draws, settings, sampler, progress, disagreements=None
+    ) -> list[Any]:
+        """Photographs in, photographs out; every picture's grey or colour channels and alpha."""
+        import jax
+
+        from vosr_jax.restoration.draws import latent_draws
+        from vosr_jax.restoration.restore import Enlarged, TilePlan, restore
+
+        forks.check()
+        scale = as_number(settings["scale"], "scale", "1 to 8")
+        strength = as_number(settings["strength"], "strength", "0 to 2")
+        tile_size, tile_overlap, vae_tile_size = as_tile_sizes(
+            settings["tile_size"], settings["tile_overlap"], settings["vae_tile_size"]
+        )
+        colour_fix, output, shapes = (settings[k] for k in ("colour_fix", "output", "shapes"))
+        photos = [as_photo(image) for image in images]
+        check_settings(
+            scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes, strength
+        )
+        check_posterior(settings["posterior"])
+        passes = check_passes(settings["tile_passes"])
+        chosen = self.sampler(**sampler)
+        pictures: list[Enlarged] = []
+        with jax.default_device(self.device):
+            for photo, seed, (noise, posterior_noise) in zip(photos, seeds, draws, strict=True):
+                size = enlarged_size(photo.size, scale)
+                tiles = self.tile_sizes(size, tile_size, vae_tile_size, shapes)
+                overlap = usable_overlap(tiles[0], tile_overlap)
+                plan = TilePlan(tiles[0], overlap, tiles[1], shapes, passes)
+                computed = plan.computed(size[::-1], self.model)
+                drawn = latent_draws(
+                    self.model,
+                    computed,
+                    as_seed(seed),
+                    noise,
+                    posterior_noise,
+                    posterior=settings["posterior"],
+                )
+                for source in _sources(photo):
+                    pictures.append(Enlarged(enlarged(source, scale), plan, drawn[1], drawn[0]))
+            made = restore(self.model, pictures, chosen, progress, disagreements)
+        restored = [
+            # The same bits where the change is applied whole.
+            values if strength == 1 else picture.lq + strength * (values - picture.lq)
+            for picture, values in zip(pictures, made, strict=True)
+        ]
+        results = []
+        for photo in photos:
+            values, alpha = restored.pop(0), None
+            if photo.alpha is not None:
+                alpha = transparency.within_source(restored.pop(0), photo.alpha)
+            results.append(self._result(values, alpha, photo, colour_fix, output, scale))
+        return results
+
+    def _result(self, picture: np.ndarray, alpha, photo: Photo, colour_fix, output, scale) -> Any:
+        if self.model.truncate and photo.bits == 8:
+            picture = to_uint8(picture, truncate=True) / np.float32(255)
         kind = colour_fix or self.model.colour_fix
-        picture = colour.fix_colour(kind, picture, enlarged(photograph.rgb, scale))
-        eight_bits = Image.fromarray(colour.to_uint8(picture, truncate=self.model.truncate))
-        alpha = None
-        if photograph.alpha is not None:
-            alpha = transparency.within_source(restored[1], photograph.alpha)
-        finished = photograph.finish(eight_bits, alpha)
-        return finished if output == "pil" else _as_float(picture, finished)
+        picture = colour.fix_colour(kind, picture, enlarged(photo.pixels, scale))
+        finished = _finished(picture, photo, alpha, self.model.truncate)
+        if output == "photo":
+            return finished
+        return finished.image if output == "pil" else _as_float(picture, finished)
 
     def check(
         self,
@@ -187,11 +331,23 @@ class Upscaler:
         tile_overlap: int = 64,
         vae_tile_size: int | None = None,
         colour_fix: str | None = None,
-        shapes: str = "exact",
+        posterior: str | None = None,
+        shapes: str = "shared",
+        strength: float = 1.0,
+        tile_passes: int = 1,
         **sampler: Any,
     ) -> None:
         """Raise the UserError that a call with these settings would raise for any picture."""
-        check_settings(scale, tile_size, tile_overlap, vae_tile_size, colour_fix, "pil", shapes)
+        scale = as_number(scale, "scale", "1 to 8")
+        strength = as_number(strength, "strength", "0 to 2")
+        tile_size, tile_overlap, vae_tile_size = as_tile_sizes(
+            tile_size, tile_overlap, vae_tile_size
+        )
+        check_settings(
+            scale, tile_size, tile_overlap, vae_tile_size, colour_fix, "pil", shapes, strength
+        )
+        check_posterior(posterior)
+        check_passes(tile_passes)
         self.sampler(**sampler)
 
     def tile_sizes(
@@ -199,13 +355,14 @@ class Upscaler:
         size: tuple[int, int],
         tile_size: int | Literal["auto"] = "auto",
         vae_tile_size: int | None = None,
+        shapes: str = "shared",
     ) -> tuple[int, int]:
         """Sides of the denoiser's and the autoencoder's tiles for a result of (width, height)."""
         if tile_size != "auto" and vae_tile_size is not None:
             return tile_size, vae_tile_size
         from vosr_jax.restoration.memory import plan_tile_sizes
 
-        denoiser, autoencoder = plan_tile_sizes(self.model, size[::-1])
+        denoiser, autoencoder = plan_tile_sizes(self.model, size[::-1], shapes=shapes)
         if tile_size != "auto":
             denoiser = tile_size
         return denoiser, autoencoder if vae_tile_size is None else vae_tile_size
@@ -221,111 +378,33 @@ class Upscaler:
         """
         return sampler_settings(self.model, given)
 
-    def _restore(self, lq: np.ndarray, draws, sampler, plan: _Plan, progress) -> np.ndarray:
-        """lq [H, W, 3] in [0, 1] to the restored picture, the same shape and nominal range."""
-        import jax
 
-        from vosr_jax.restoration.memory import tile_batch
-
-        model = self.model
-        posterior_noise, noise = draws
-        height, width = lq.shape[:2]
-        padded = mirror(lq, plan.computed(lq, model)) * 2 - 1
-        # Accelerators round float32 products to less by default.
-        with jax.default_matmul_precision("highest"):
-            lq_latent = model.encode(padded[None], posterior_noise, plan.vae_tile_size)
-            downscale, patch = model.autoencoder.downscale, model.denoiser.settings.patch_size
-            latent_hw = np.shape(lq_latent)[1:3]
-            grid = plan_tiles(latent_hw, plan.tile_size, plan.tile_overlap, downscale, patch)
-            together = tile_batch()
-            tokens = self._tokens(padded, grid, together)
-            tick = None
-            if progress is not None:
-                tick = _Ticks(progress, _evaluations(sampler, grid, together))
-            latent = model.sample(lq_latent, noise, tokens, sampler, grid, together, tick)
-            restored = np.asarray(model.decode(latent, plan.vae_tile_size))[0]
-        return restored[:height, :width] * 0.5 + 0.5
-
-    def _tokens(self, lq: np.ndarray, grid: TileGrid | None, tile_batch: int):
-        """[1, N, D] of the picture, or [1, tiles, N, D] of its tiles; None without encoder."""
-        if self.model.encoder is None or grid is None:
-            return self.model.visual_tokens(lq[None])
-        downscale = self.model.autoencoder.downscale
-        side = grid.side * downscale
-        corners = grid.starts * downscale
-        crops = [lq[row : row + side, column : column + side] for row, column in corners]
-        crops += crops[-1:] * (-len(crops) % tile_batch)
-        tokens = [
-            np.asarray(self.model.visual_tokens(np.stack(crops[i : i + tile_batch])))
-            for i in range(0, len(crops), tile_batch)
-        ]
-        return np.concatenate(tokens)[None, : len(corners)]
+def _sources(photo: Photo) -> list[np.ndarray]:
+    """What of a photograph is restored: its pixels, and its transparency as another picture."""
+    if photo.alpha is None:
+        return [photo.pixels]
+    return [photo.pixels, transparency.as_pixels(photo.alpha)]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """How one picture is cut up."""
-
-    tile_size: int
-    tile_overlap: int
-    vae_tile_size: int
-    shapes: str
-
-    def computed(self, lq: np.ndarray, model: RestorationModel) -> tuple[int, int]:
-        """Height and width that are computed for an enlarged picture."""
-        height, width = lq.shape[:2]
-        # A thin strip would need a tile at every pixel of its length: its overlap is its width.
-        shortest = 2 * self.tile_overlap if 0 < self.tile_size < max(height, width) else 1
-        rows, columns = (
-            computed_side(side, model.multiple, shortest, self.shapes) for side in (height, width)
-        )
-        return rows, columns
+def _finished(
+    picture: np.ndarray, source: Photo, alpha: np.ndarray | None, truncate: bool
+) -> Photo:
+    """The restored values with the source's depth, kind, profile and metadata."""
+    if source.bits == 16:
+        pixels = np.rint(np.clip(picture, 0, 1) * 65535).astype(np.uint16)
+        if source.grey:
+            pixels = np.rint(pixels @ _LUMA).astype(np.uint16)[..., None].repeat(3, axis=-1)
+    else:
+        pixels = to_uint8(picture, truncate=truncate)
+        if source.grey:
+            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None].repeat(3, axis=-1)
+    return dataclasses.replace(source, pixels=pixels, alpha=alpha)
 
 
-class _Ticks:
-    """Counts evaluations of the denoiser and tells the finished share."""
-
-    def __init__(self, progress: Callable[[float], None], expected: int):
-        self._progress, self._expected, self._done = progress, expected, 0
-
-    def __call__(self) -> None:
-        self._done += 1
-        self._progress(min(self._done / self._expected, 1.0))
-
-
-def _part_of(progress: Callable[[float], None], number: int, count: int):
-    return lambda share: progress((number + share) / count)
-
-
-def _evaluations(sampler: SamplerSettings, grid: TileGrid | None, tile_batch: int) -> int:
-    from vosr_jax.restoration.tiled_network import tile_batches
-
-    return sampler.steps * (1 if grid is None else tile_batches(grid, tile_batch))
-
-
-def _photograph(image: Picture) -> Photograph:
-    if isinstance(image, Photograph):
-        return image
-    if isinstance(image, (str, Path)):
-        return read_photograph(image)
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise UserError(f"an array must be [H, W, 3], not {list(image.shape)}")
-        if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-            raise UserError(f"an array must be uint8, or float in [0, 1], not {image.dtype}")
-        if image.dtype != np.uint8:
-            image = colour.to_uint8(image)
-        image = Image.fromarray(image)
-    return prepare(image)
-
-
-def _as_float(restored: np.ndarray, finished: Image.Image) -> np.ndarray:
-    """The unrounded values with the bands of the finished picture."""
-    bands = finished.getbands()
-    values = restored
-    if bands[0] == "L":
-        values = restored @ np.array([[0.299], [0.587], [0.114]])
-    if "A" in bands:
-        alpha = np.asarray(finished.getchannel("A"), np.float32)[..., None] / 255
+def _as_float(restored: np.ndarray, finished: Photo) -> np.ndarray:
+    """The unrounded values with the channels of the finished photo."""
+    values = (restored @ _LUMA)[..., None] if finished.grey else restored
+    if finished.alpha is not None:
+        alpha = finished.alpha[..., None] / np.iinfo(finished.alpha.dtype).max
         values = np.concatenate([values, alpha], axis=-1)
     return values.astype(np.float32)

@@ -1,0 +1,170 @@
+"""What a person hands to the upscaler, as a photo and plain numbers, or refused by name."""
+
+import math
+import numbers
+import operator
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from vosr_jax.errors import UserError
+from vosr_jax.files.photo import Photo, assemble, of_pillow
+from vosr_jax.files.photo_reading import known_formats, read_photo
+
+_KINDS = "give a file, its bytes, a PIL image or an array"
+_LARGEST_SEED = 1 << 32
+
+
+def as_photo(image: Any) -> Photo:
+    """A photo of whatever plainly is one.
+
+    Args:
+      image: a path, a file's bytes or an open file, a PIL image, a photo, or an array: NumPy's,
+        JAX's or a tensor of PyTorch, [H, W] or [H, W, C] with 1 to 4 channels (grey, grey and
+        alpha, RGB, RGBA), uint8, uint16 or float in [0, 1].
+
+    Raises:
+      UserError: something else.
+    """
+    if isinstance(image, Photo):
+        return image
+    if isinstance(image, Image.Image):
+        return _unread(image) or of_pillow(image)
+    if isinstance(image, (str, os.PathLike)):
+        return read_photo(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return read_photo(bytes(image))
+    if hasattr(image, "read"):
+        content = image.read()
+        if not isinstance(content, bytes):
+            raise UserError("a file must be opened for bytes, with mode 'rb'")
+        return read_photo(content)
+    if isinstance(image, np.ndarray) or hasattr(image, "__array__"):
+        return _of_array(_as_array(image))
+    raise UserError(f"{type(image).__name__} is no picture; {_KINDS}")
+
+
+def _unread(image: Image.Image) -> Photo | None:
+    """The photo in a file that Pillow has opened and not decoded yet; None for all others.
+
+    Read here, it has all its bits, and a named TIFF is not mapped with its turned size.
+    """
+    fresh = isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", image) is None
+    file = getattr(image, "fp", None)
+    if not fresh or file is None or image.format not in known_formats():
+        return None
+    if getattr(image, "is_animated", False):
+        return None
+    size = sorted(image.size)
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    photo = read_photo(content, float("inf"))
+    # A JPEG may have been asked to be decoded at another size.
+    return photo if sorted(photo.size) == size else None
+
+
+def _as_array(image: Any) -> np.ndarray:
+    if hasattr(image, "detach") and hasattr(image, "cpu"):
+        image = image.detach().cpu()
+    try:
+        return np.asarray(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{type(image).__name__} is no array of pixels ({reason})") from error
+
+
+def _of_array(values: np.ndarray) -> Photo:
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or not 1 <= values.shape[2] <= 4 or 0 in values.shape:
+        hint = "; move the channels to the end" if _channels_first(values.shape) else ""
+        raise UserError(
+            f"an array must be [H, W] or [H, W, C] with 1 to 4 channels, not {list(values.shape)}"
+            + hint
+        )
+    if np.issubdtype(values.dtype, np.floating):
+        values = _of_floats(values)
+    if values.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"an array must be uint8, uint16 or float in [0, 1], not {values.dtype}")
+    count = values.shape[2]
+    alpha = values[..., -1] if count in (2, 4) else None
+    pixels = values[..., 0] if count < 3 else values[..., :3]
+    # Values are copied: whoever gave the array may write into it later.
+    return assemble(pixels.copy(), None if alpha is None else alpha.copy(), count < 3, None)
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 or (len(shape) == 3 and shape[0] in (1, 2, 3, 4))
+
+
+def _of_floats(values: np.ndarray) -> np.ndarray:
+    """uint8 of values in [0, 1]."""
+    if not np.isfinite(values).all():
+        raise UserError("an array of floats holds NaN or infinity; give numbers from 0 to 1")
+    lowest, highest = float(values.min()), float(values.max())
+    if lowest < 0 or highest > 1:
+        raise UserError(
+            f"an array of floats must lie in [0, 1], not {lowest:g} to {highest:g}; divide or "
+            "clip it"
+        )
+    return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+
+
+def as_number(value: Any, name: str, bounds: str) -> float:
+    """A plain number; its bounds are checked elsewhere.
+
+    Raises:
+      UserError: it is no finite number; the message says the name and the bounds.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if not number or not math.isfinite(value):
+        raise UserError(f"{name} must be a number from {bounds}, not {value!r}")
+    return value if isinstance(value, (int, float)) else float(value)
+
+
+def as_whole(value: Any, name: str) -> int:
+    """A whole number of any integer type.
+
+    Raises:
+      UserError: it is none; the message says the name.
+    """
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def as_seed(seed: Any) -> int:
+    """A seed that every JAX takes alike.
+
+    Raises:
+      UserError: it is no whole number, or beyond 32 bits.
+    """
+    seed = as_whole(seed, "seed")
+    if not 0 <= seed < _LARGEST_SEED:
+        raise UserError(f"seed must be from 0 to {_LARGEST_SEED - 1}, not {seed}")
+    return seed
+
+
+def as_tile_sizes(tile_size: Any, tile_overlap: Any, vae_tile_size: Any) -> tuple[Any, int, Any]:
+    """The three as plain values: "auto" or int, int, int or None.
+
+    Raises:
+      UserError: one of them is no whole number.
+    """
+    if not (isinstance(tile_size, str) and tile_size == "auto"):
+        try:
+            tile_size = as_whole(tile_size, "tile_size")
+        except UserError:
+            raise UserError(
+                f"tile_size must be auto, 0 for no tiles, or pixels, not {tile_size!r}"
+            ) from None
+    if vae_tile_size is not None:
+        vae_tile_size = as_whole(vae_tile_size, "vae_tile_size")
+    return tile_size, as_whole(tile_overlap, "tile_overlap"), vae_tile_size

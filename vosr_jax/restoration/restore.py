@@ -1,0 +1,142 @@
+"""From enlarged pictures to restored ones: encode, call the denoiser tile by tile, decode."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from jax import Array
+
+from vosr_jax.restoration.denoising import Latents, denoise, network_calls
+from vosr_jax.restoration.memory import tile_batch
+from vosr_jax.restoration.shapes import computed_side, mirror
+from vosr_jax.restoration.tiled_latent import program_sides
+from vosr_jax.restoration.tiling import TileGrid, plan_tiles
+
+if TYPE_CHECKING:
+    from vosr_jax.diffusion.sampling import SamplerSettings
+    from vosr_jax.restoration.model import RestorationModel
+
+
+@dataclasses.dataclass(frozen=True)
+class TilePlan:
+    """How one picture is cut up.
+
+    Attributes:
+      tile_size, tile_overlap: of the denoiser, in pixels of the result; 0 is no tiles.
+      vae_tile_size: of the autoencoder; 0 is the whole picture.
+      shapes: one of `shapes.SHAPES`.
+      tile_passes: grids of tiles, 1 or 2, as in `tiling.plan_tiles`.
+    """
+
+    tile_size: int
+    tile_overlap: int
+    vae_tile_size: int
+    shapes: str
+    tile_passes: int = 1
+
+    def computed(self, size: tuple[int, int], model: "RestorationModel") -> tuple[int, int]:
+        """Height and width that are computed for an enlarged picture of that height and width."""
+        # A thin strip would need a tile at every pixel of its length: its overlap is its width.
+        shortest = 2 * self.tile_overlap if 0 < self.tile_size < max(size) else 1
+        rows, columns = (computed_side(side, model.multiple, shortest) for side in size)
+        return rows, columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Enlarged:
+    """One picture to restore.
+
+    Attributes:
+      lq: [H, W, 3] in [0, 1], enlarged already.
+      plan: how it is cut up.
+      noise: the sampler's draw [1, h, w, C] for the size that `plan.computed` gives.
+      posterior_noise: the posterior's, or None for its mode.
+    """
+
+    lq: np.ndarray
+    plan: TilePlan
+    noise: Array
+    posterior_noise: Array | None
+
+
+def restore(
+    model: "RestorationModel",
+    pictures: Sequence[Enlarged],
+    sampler: "SamplerSettings",
+    progress: Callable[[float], None] | None = None,
+    disagreements: list[list[float]] | None = None,
+) -> list[np.ndarray]:
+    """Restore pictures, whose tiles share network calls where their shapes agree.
+
+    Args:
+      model: what restores them.
+      pictures: of any sizes.
+      sampler: steps and guidance.
+      progress: called with the finished share, 0 to 1.
+      disagreements: as in `denoising.denoise`.
+
+    Returns:
+      [H, W, 3] a picture, nominally in [0, 1].
+
+    Raises:
+      UserError: the network gives no finite values.
+    """
+    together = tile_batch()
+    # Accelerators round float32 products to less by default.
+    with jax.default_matmul_precision("highest"):
+        latents = [_latents(model, picture, together) for picture in pictures]
+        tick = None
+        if progress is not None:
+            tick = _Ticks(progress, sampler.steps * network_calls(latents, together))
+        restored = denoise(model, latents, sampler, together, tick, disagreements)
+        return [
+            _decoded(model, picture, latent)
+            for picture, latent in zip(pictures, restored, strict=True)
+        ]
+
+
+def _latents(model: "RestorationModel", picture: Enlarged, together: int) -> Latents:
+    plan = picture.plan
+    padded = mirror(picture.lq, plan.computed(picture.lq.shape[:2], model)) * 2 - 1
+    lq_latent = model.encode(padded[None], picture.posterior_noise, plan.vae_tile_size)
+    downscale, patch = model.autoencoder.downscale, model.denoiser.settings.patch_size
+    latent_hw = np.shape(lq_latent)[1:3]
+    sizes = plan.tile_size, plan.tile_overlap, downscale, patch
+    grid = plan_tiles(latent_hw, *sizes, plan.tile_passes)
+    sides = program_sides(plan.tile_size if plan.shapes == "shared" else 0, downscale, patch)
+    tokens = _tokens(model, padded, grid, together)
+    return Latents(lq_latent, picture.noise, tokens, grid, sides)
+
+
+def _tokens(model: "RestorationModel", lq: np.ndarray, grid: TileGrid | None, together: int):
+    """[1, N, D] of the picture, or [1, tiles, N, D] of its tiles; None without encoder."""
+    if model.encoder is None or grid is None:
+        return model.visual_tokens(lq[None])
+    side = grid.side * model.autoencoder.downscale
+    corners = grid.starts * model.autoencoder.downscale
+    crops = [lq[row : row + side, column : column + side] for row, column in corners]
+    crops += crops[-1:] * (-len(crops) % together)
+    tokens = [
+        np.asarray(model.visual_tokens(np.stack(crops[i : i + together])))
+        for i in range(0, len(crops), together)
+    ]
+    return np.concatenate(tokens)[None, : len(corners)]
+
+
+def _decoded(model: "RestorationModel", picture: Enlarged, latent: np.ndarray) -> np.ndarray:
+    height, width = picture.lq.shape[:2]
+    decoded = np.asarray(model.decode(latent, picture.plan.vae_tile_size))[0]
+    return decoded[:height, :width] * 0.5 + 0.5
+
+
+class _Ticks:
+    """Counts calls of the denoiser and tells the finished share."""
+
+    def __init__(self, progress: Callable[[float], None], expected: int):
+        self._progress, self._expected, self._done = progress, expected, 0
+
+    def __call__(self) -> None:
+        self._done += 1
+        self._progress(min(self._done / self._expected, 1.0))

@@ -1,0 +1,122 @@
+"""What of a run is finished already, and what stands in its way.
+
+A result that is there is left alone where the manifest says that the same source made it with the
+same settings. Any other is an error: it would be taken for this run's.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vosr_jax.errors import UserError
+from vosr_jax.restoration.jobs import Job
+from vosr_jax.restoration.manifest import Record
+
+_ADVICE = "--overwrite replaces it, or choose another folder for -o"
+
+
+@dataclasses.dataclass
+class Standing:
+    """Jobs by what is to be done with them.
+
+    Attributes:
+      left: to restore.
+      finished: results of the same source and settings.
+      uncompared: (job, record) of finished ones whose comparison is still to be made.
+      refused: (job, why) where something else lies.
+    """
+
+    left: list[Job] = dataclasses.field(default_factory=list)
+    finished: list[Job] = dataclasses.field(default_factory=list)
+    uncompared: list[tuple[Job, Record]] = dataclasses.field(default_factory=list)
+    refused: list[tuple[Job, str]] = dataclasses.field(default_factory=list)
+
+
+def standing_of(
+    jobs: Sequence[Job],
+    records: Mapping[str, Record],
+    run: dict[str, Any],
+    *,
+    overwrite: bool = False,
+    compare: bool = False,
+) -> Standing:
+    """Sort jobs by what their folder holds.
+
+    Args:
+      jobs: of this process.
+      records: of the folder, by `manifest.read_records`.
+      run: settings, seed and model of this run, as the manifest gets them.
+      overwrite: everything is left to do.
+      compare: whether comparisons are asked for.
+
+    Raises:
+      UserError: results of other settings, which this run would mix with its own.
+    """
+    standing = Standing()
+    for job in jobs:
+        record = records.get(job.name)
+        if overwrite or not _is_there(job.target):
+            standing.left.append(job)
+            continue
+        if record is None:
+            why = f"{job.target} is there and no manifest says what made it; {_ADVICE}"
+            standing.refused.append((job, why))
+            continue
+        if not record.made(job.target):
+            standing.left.append(job)
+            continue
+        other = _other_source(job, record)
+        if other is not None:
+            standing.refused.append((job, f"{job.target} {other}; {_ADVICE}"))
+            continue
+        other = _other_run(record.run, run)
+        if other is not None:
+            source = record.entry.get("source")
+            raise UserError(f"{job.target} was made from {source} with {other}; {_ADVICE}")
+        standing.finished.append(job)
+        if compare and not job.comparison.exists():
+            standing.uncompared.append((job, record))
+    return standing
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _other_source(job: Job, record: Record) -> str | None:
+    try:
+        digest = hashlib.sha256(job.source.read_bytes()).hexdigest()
+    except OSError:
+        return f"is there, but {job.source} cannot be read"
+    if digest == record.entry.get("source_sha256"):
+        return None
+    before = str(record.entry.get("source"))
+    if before == str(job.source):
+        return f"was made from {job.source} as it was before a change"
+    return f"was made from {before}, not from {job.source}"
+
+
+def _other_run(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """What differs, in words; settings that older runs did not know are left out."""
+    old, new = before.get("settings") or {}, now["settings"]
+    for key in new:
+        if key in old and old[key] != new[key]:
+            return f"{key} {_said(old[key])}, not {_said(new[key])}"
+    if before.get("seed") != now["seed"]:
+        return f"seed {before.get('seed')}, not {now['seed']}"
+    models = [run.get("model") or {} for run in (before, now)]
+    if models[0].get("sha256") != models[1].get("sha256"):
+        names = [model.get("name") for model in models]
+        if names[0] == names[1]:
+            return f"other weights of model {names[0]}"
+        return f"model {names[0]}, not {names[1]}"
+    return None
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
