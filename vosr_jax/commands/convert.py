@@ -2,9 +2,9 @@
 
 import argparse
 import re
-from pathlib import Path
 
 from vosr_jax.errors import UserError
+from vosr_jax.files.folders import folder_size
 
 _SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -20,7 +20,7 @@ def add_parser(commands) -> None:
     )
     add = convert.add_argument
     add("model", metavar="SOURCE", help="release folder, export, workdir of train.py, or name")
-    add("-o", "--out", type=Path, required=True, metavar="OUT", help="a new or empty folder")
+    add("-o", "--out", required=True, metavar="OUT", help="a new or empty folder")
     add("--to", choices=("export", "official"), default="export", help="default: export")
     add(
         "--dtype",
@@ -28,23 +28,18 @@ def add_parser(commands) -> None:
         help="of the denoiser; default: as it is stored, but float16 for a run's export",
     )
     add("--shard-size", default="4GB", metavar="SIZE", help="largest file of an export, e.g. 2GB")
-    add(
-        "--kind",
-        choices=("multi_step", "one_step", "one_step_2"),
-        help="what an official checkpoint is taken for, where its args.json does not say",
-    )
     convert.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the folder."""
     shard_bytes = _bytes(options.shard_size)
-    from vosr_jax.restoration.loading import locate_model
     from vosr_jax.weights.export_folder import write_export
     from vosr_jax.weights.official_folder import write_official
     from vosr_jax.weights.package import read_package
+    from vosr_jax.weights.resolve import resolve
 
-    package = read_package(locate_model(options.model), options.kind)
+    package = read_package(resolve(options.model))
     dtype = options.dtype
     if dtype is None and package.origin == "workdir" and options.to == "export":
         dtype = "float16"
@@ -55,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         folder = write_export(package, options.out, dtype=dtype, shard_bytes=shard_bytes)
     else:
         folder, notes = write_official(package, options.out, dtype=dtype)
-    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file()) / 1e6
+    size = folder_size(options.out) / 1e6
     print(f"wrote {folder} ({size:.1f} MB in {options.out})")
     for note in notes:
         print(f"note: {note}")

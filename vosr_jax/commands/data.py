@@ -76,7 +76,8 @@ def _add_degradation(add) -> None:
     add("--crop", type=int, default=256, help="side of the HR crops, pixels")
     add("--scale", type=int, default=4, help="HR side over LR side")
     add("--seed", type=int, default=0, help="of order, crops and degradation")
-    add("--degradation", choices=("official", "libjpeg"), default="official", help="kind of JPEG")
+    add("--mixture", default="official", metavar="RECIPES", help="as official:0.5,mild:0.5")
+    add("--jpeg", choices=("official", "libjpeg"), default="official", help="of official")
 
 
 def _check(options: argparse.Namespace, positive: Sequence[str]) -> None:
@@ -148,13 +149,12 @@ def inspect(options: argparse.Namespace) -> int:
 
 def _inspected(options: argparse.Namespace):
     """The pipeline's settings: a run's, or those that were given."""
-    from vosr_jax.data.degradation import RealESRGANSettings
     from vosr_jax.data.pipeline import PipelineSettings
 
     if options.workdir is not None:
         from vosr_jax.config import validate
-        from vosr_jax.training.checkpoints import read_config
         from vosr_jax.training.run import pipeline_settings
+        from vosr_jax.weights.saved_run import read_config
 
         own = pipeline_settings(validate(read_config(options.workdir)))
         return dataclasses.replace(own, cache_bytes=0, workers=0)
@@ -163,9 +163,15 @@ def _inspected(options: argparse.Namespace):
         seed=options.seed,
         crop_size=options.crop,
         scale=options.scale,
-        degradation=RealESRGANSettings(jpeg=options.degradation),
+        degradation=_degradation(options),
         cache_bytes=0,
     )
+
+
+def _degradation(options: argparse.Namespace):
+    from vosr_jax.data.degradation import DegradationSettings, RealESRGANSettings
+
+    return DegradationSettings(options.mixture, official=RealESRGANSettings(jpeg=options.jpeg))
 
 
 def _indices(text: str | None) -> tuple[int, ...]:
@@ -182,7 +188,6 @@ def _indices(text: str | None) -> tuple[int, ...]:
 
 def make_eval(options: argparse.Namespace) -> int:
     """Write the pairs."""
-    from vosr_jax.data.degradation import RealESRGANSettings
     from vosr_jax.data.evaluation_set import write_evaluation_set
 
     _check(options, ("crops", "crop", "scale"))
@@ -193,7 +198,7 @@ def make_eval(options: argparse.Namespace) -> int:
         crop_size=options.crop,
         scale=options.scale,
         seed=options.seed,
-        degradation=RealESRGANSettings(jpeg=options.degradation),
+        degradation=_degradation(options),
         crops_per_picture=options.crops,
     )
     for name in unreadable:

@@ -21,7 +21,7 @@ def add_parser(commands) -> None:
     add("--verify", action="store_true", help="check every file against manifest.json's sha256")
     add("--size", metavar="WxH", help="also the memory for a result of this size, e.g. 1024x768")
     add("--tile-size", type=int, default=512, help="denoiser's tiles for --size, 0: none")
-    info.set_defaults(run=run)
+    info.set_defaults(run=run, starts=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,15 +29,20 @@ def run(options: argparse.Namespace) -> int:
     size = None if options.size is None else _size(options.size)
     if options.tile_size < 0:
         raise UserError(f"--tile-size {options.tile_size} is negative; 0 means no tiles")
-    from vosr_jax.restoration.loading import load_model, locate_model
-    from vosr_jax.restoration.summary import describe, describe_memory, table
+    from vosr_jax.commands.quiet import open_devices
 
-    folder = locate_model(options.model)
+    open_devices()
+    from vosr_jax.restoration.loading import load_model
+    from vosr_jax.restoration.summary import describe, describe_memory, table
+    from vosr_jax.weights.resolve import resolve
+
+    found = resolve(options.model)
+    folder = found.path
     if options.verify:
         from vosr_jax.weights.manifest import verify
 
         print(table([("verified", f"{verify(folder)} files have the sha256 of manifest.json")]))
-    print(describe(model := load_model(folder)))
+    print(describe(model := load_model(found)))
     stated = _licences(folder)
     print(table([(f"{'' if i else 'licence'}", line) for i, line in enumerate(stated)]))
     if size is not None:

@@ -29,8 +29,9 @@ def run(options: argparse.Namespace) -> int:
     """Print the plan; 1 where the step does not fit."""
     # The compiler's own devices are described to it; this machine's stay out of the way.
     os.environ["JAX_PLATFORMS"] = "cpu"
+    from vosr_jax.commands.quiet import silenced
     from vosr_jax.config.from_file import config_from_file
-    from vosr_jax.planning.topology import parse_topology
+    from vosr_jax.planning.topology import devices_of, parse_topology
 
     topology = parse_topology(options.topology)
     config = config_from_file(options.config, options.overrides)
@@ -38,6 +39,9 @@ def run(options: argparse.Namespace) -> int:
         import optax  # noqa: F401
     except ImportError as error:
         raise UserError(f"planning needs pip install '.[train]' libtpu ({error})") from error
+    with silenced():
+        # Where the compiler is loaded it complains of the TPU that is not there.
+        devices_of(topology)
     from vosr_jax.planning.report import describe, describe_sweep
 
     if options.sweep:
@@ -51,6 +55,6 @@ def run(options: argparse.Namespace) -> int:
         return 0 if any(plan.fits for plan in plans) else 1
     from vosr_jax.planning.plan import make_plan
 
-    plan = make_plan(config, topology, slowest=options.slowest)
+    plan = make_plan(config, topology, slowest=options.slowest, start=True)
     print(json.dumps(plan.to_dict(), indent=1) if options.json else describe(plan, topology))
     return 0 if plan.fits else 1

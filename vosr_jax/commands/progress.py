@@ -1,8 +1,10 @@
-"""One line on a terminal that says how far a run is, and whole lines that stay."""
+"""How far a run is: one line that moves on a terminal, else a line for every picture."""
 
 import sys
 import threading
 import time
+
+from vosr_jax.commands import interrupts
 
 
 class Progress:
@@ -22,6 +24,7 @@ class Progress:
 
     def update(self, name: str, share: float) -> None:
         """A picture is finished to this share, 0 to 1."""
+        interrupts.check()
         with self._lock:
             self._shares[name] = share
             if self._shows:
@@ -29,10 +32,14 @@ class Progress:
 
     def end(self, name: str, line: str, *, failed: bool = False) -> None:
         """A picture is finished or given up; the line stays."""
+        interrupts.check()
         with self._lock:
             self._shares[name] = 1.0
             self._done += 1
-            self._print(line, failed)
+            count = len(self._weights)
+            left = "" if self._done == count else self._left()
+            place = f"[{self._done}/{count}] " if count > 1 and not failed else ""
+            self._print(line if failed else f"{place}{line}{left}", failed)
 
     def say(self, line: str) -> None:
         """Something else that the person should know."""
@@ -45,12 +52,16 @@ class Progress:
         print(line, file=sys.stderr if failed else sys.stdout, flush=True)
 
     def _line(self, name: str) -> str:
-        total = sum(self._weights.values())
-        done = sum(self._weights[other] * share for other, share in self._shares.items())
-        spent = time.monotonic() - self._started
-        left = f", {duration(spent * (total / done - 1))} left" if done > 0 else ""
         number = min(self._done + 1, len(self._weights))
-        return f"[{number}/{len(self._weights)}] {name} {self._shares[name]:.0%}{left}"
+        return f"[{number}/{len(self._weights)}] {name} {self._shares[name]:.0%}{self._left()}"
+
+    def _left(self) -> str:
+        total = sum(self._weights.values())
+        done = sum(self._weights[name] * share for name, share in self._shares.items())
+        if done <= 0:
+            return ""
+        spent = time.monotonic() - self._started
+        return f", {duration(spent * (total / done - 1))} left"
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """`vosr sweep`: many runs of one experiment, resumable, and one table of what came out."""
 
 import argparse
-from pathlib import Path
 
 
 def add_parser(commands) -> None:
@@ -34,13 +33,17 @@ def add_parser(commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from vosr_jax.sweeps.identity import differences
     from vosr_jax.sweeps.running import finished
     from vosr_jax.sweeps.trials import load_sweep
 
-    sweep = load_sweep(options.file, options.overrides)
+    sweep, workdir = load_sweep(options.file, options.overrides), options.workdir
     for number, trial in enumerate(sweep.trials):
-        state = "finished" if finished(trial, Path(options.workdir)) else "to do"
+        differing = differences(trial, workdir)
+        state = "finished" if finished(trial, workdir) else "differs" if differing else "to do"
         print(f"{number:4} {state:8} {trial.name}")
+        for difference in differing:
+            print(f"              {difference}")
     return 0
 
 
@@ -52,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     sweep = load_sweep(options.file, options.overrides)
     index = array_index() if options.array else options.index
     trials = chosen(sweep.trials, index)
-    failed = run_trials(trials, Path(options.workdir), lambda text: print(text, flush=True))
+    failed = run_trials(trials, options.workdir, lambda text: print(text, flush=True))
     if failed:
         print(f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}")
         return 1
@@ -65,5 +68,5 @@ def _gather(options: argparse.Namespace) -> int:
     from vosr_jax.sweeps.trials import load_sweep
 
     sweep = load_sweep(options.file, options.overrides)
-    print(gather(sweep, Path(options.workdir), lambda text: print(text, flush=True)))
+    print(gather(sweep, options.workdir, lambda text: print(text, flush=True)))
     return 0

@@ -1,19 +1,21 @@
 """`vosr upscale`: files, folders and patterns in, restored pictures and their manifest out."""
 
 import argparse
+import math
 import sys
 import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vosr_jax.commands.interrupts import running
 from vosr_jax.errors import UserError
+from vosr_jax.restoration.precisions import AUTOENCODER_PRECISIONS, PRECISIONS
 from vosr_jax.restoration.presets import PRESETS
 
 if TYPE_CHECKING:
     from vosr_jax.restoration.jobs import Job
     from vosr_jax.restoration.upscaler import Upscaler
-
 _FORMATS = ("png", "jpg", "webp", "tif")
 _SAMPLER = ("steps", "schedule", "guidance_scale", "guidance_interval", "weak_strength")
 _OWN = "the model's own if not given"
@@ -30,11 +32,13 @@ def add_parser(commands) -> None:
     )
     add = upscale.add_argument
     add("paths", nargs="+", metavar="PATH", help="pictures, folders, or quoted patterns (**/*.jpg)")
-    add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder of the results")
+    out = "folder of the results, or the file of the only one"
+    add("-o", "--out", type=_out, required=True, metavar="OUT", help=out)
     add("-u", "--upscale", type=float, default=4.0, metavar="FACTOR", help="1 to 8, fractions too")
     add("-m", "--model", default="nano-onestep", help="name, export, workdir or official folder")
     add("-r", "--recursive", action="store_true", help="search folders in folders too")
-    add("--preset", choices=PRESETS, help="guidance by name; what is given beside it wins")
+    add("--preset", choices=PRESETS, help="guidance or strength by name; other flags win")
+    add("--strength", type=float, help="share of the model's change, 0 to 2; 1 if not given")
     add("--steps", type=int, help=f"sampling steps; {_OWN}")
     add("--schedule", choices=("linear", "cosine"), help=f"of the steps' times; {_OWN}")
     add("--guidance-scale", type=float, help=_OWN)
@@ -43,87 +47,128 @@ def add_parser(commands) -> None:
     add("--weak-strength", type=float, help=_OWN)
     add("--colour-fix", choices=("adain", "wavelet", "none"), help=_OWN)
     add("--seed", type=int, default=0, help="of the run; each picture's follows from it")
-    add("--precision", choices=("float32", "mixed", "bfloat16"), default="float32", help="to use")
+    add("--posterior", choices=("mode", "sample"), help=f"of the picture's latent; {_OWN}")
+    short = "auto: what suits the device"
+    add("--precision", choices=PRECISIONS, default="float32", help=f"denoiser's; {short}")
+    add("--autoencoder-precision", choices=AUTOENCODER_PRECISIONS, default="float32", help=short)
     tiles = "denoiser's tiles in result pixels, 0: none; auto: 512, less if memory is short"
     add("--tile-size", type=_tile_size, default="auto", help=tiles)
     add("--tile-overlap", type=int, default=64, help="in result pixels")
+    twice = "2: a second, shifted grid of tiles is averaged in; nearly twice the time"
+    add("--tile-passes", type=int, choices=(1, 2), default=1, help=twice)
     add("--vae-tile-size", type=int, help="autoencoder's, 0: none; by memory if not given")
-    add("--shapes", choices=("exact", "buckets"), default="exact", help="buckets: compile less")
+    add(
+        "--shapes",
+        choices=("shared", "exact"),
+        default="shared",
+        help="exact: programs of each picture's own size, faster for many of one size",
+    )
     add("--compare", action="store_true", help="also write input, bicubic and result side by side")
-    add("--overwrite", action="store_true", help="replace results that exist; else skip them")
-    add("--suffix", default="", help="added to the results' names")
-    add("--format", choices=_FORMATS, default="png", help="of the results")
-    add("--max-megapixels", type=float, default=100, help="refuse larger inputs")
+    redo = "replace what is there; else the same is skipped and another is an error"
+    add("--overwrite", action="store_true", help=redo)
+    add("--suffix", type=_suffix, default="", help="added to the results' names")
+    form = "of the results; png and tif keep 16 bits; png if not given"
+    add("--format", choices=_FORMATS, help=form)
+    add("--strip-metadata", action="store_true", help="no EXIF, XMP, IPTC, texts, resolution")
+    add("--max-megapixels", type=_megapixels, default=100, help="refuse larger inputs")
     add("--process-index", type=int, help="which part of the pictures this process restores")
     add("--process-count", type=int, help="how many processes share them; jax.distributed's own")
-    upscale.set_defaults(run=run)
+    upscale.set_defaults(run=run, starts=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Restore every picture that is left to do."""
+    from vosr_jax.files.folders import make_folder
     from vosr_jax.restoration.jobs import plan_jobs, share_of
 
-    planned = plan_jobs(
+    plan = plan_jobs(
         options.paths,
         options.out,
         suffix=options.suffix,
         ending=options.format,
         recursive=options.recursive,
+        compare=options.compare,
     )
     index, count = _process(options)
-    mine = share_of(planned, index, count)
-    there = set() if options.overwrite else {job for job in mine if job.target.exists()}
-    jobs = [job for job in mine if job not in there]
-    skipped = [job for job in mine if job in there]
-    if skipped:
-        print(f"{len(skipped)} finished before and skipped; --overwrite makes them again")
-    if not jobs:
-        return 0
-    from vosr_jax.restoration.picture import make_folder
-
-    make_folder(options.out)
+    mine = share_of(plan.jobs, index, count)
+    if plan.ignored_line:
+        print(plan.ignored_line, file=sys.stderr)
+    make_folder(plan.folder)
     with warnings.catch_warnings():
         warnings.showwarning = _note
-        return _restore(options, jobs, [job.name for job in skipped], (index, count))
+        return _restore(options, plan.folder, mine, (index, count))
 
 
 def _restore(
-    options: argparse.Namespace, jobs: "list[Job]", skipped: list[str], process: tuple[int, int]
+    options: argparse.Namespace, folder: Path, jobs: "list[Job]", process: tuple[int, int]
 ) -> int:
     from vosr_jax.commands.progress import Progress
-    from vosr_jax.restoration.manifest import Manifest, manifest_path
-    from vosr_jax.restoration.run import RunSettings, restore_all
+    from vosr_jax.commands.quiet import open_devices
+    from vosr_jax.commands.waiting import told_of_compilation
+    from vosr_jax.restoration.manifest import Manifest, manifest_path, read_records
+    from vosr_jax.restoration.run import Outcome, RunSettings, compare_later, restore_all
+    from vosr_jax.restoration.standing import standing_of
     from vosr_jax.restoration.upscaler import Upscaler
+    from vosr_jax.weights.resolve import SHIPPED
 
-    upscaler = Upscaler.from_pretrained(options.model, precision=options.precision)
+    open_devices()
+    records = read_records(folder)
+    upscaler = Upscaler.from_pretrained(
+        options.model, options.precision, options.autoencoder_precision
+    )
+    if options.model in SHIPPED:
+        print(f"{options.model} is the small model of this package; -m 2.0 fetches the full one")
     given = _given(options, upscaler)
     record = _record(options, upscaler, given, process)
-    manifest = Manifest(manifest_path(options.out, *process), record)
-    other = sum(map(manifest.made_otherwise, skipped))
-    if other:
-        print(f"{other} of those were made with other settings, see manifest.json")
-    manifest.found(skipped)
-    settings = RunSettings(
-        options.upscale, given, options.seed, options.compare, options.max_megapixels
+    standing = standing_of(
+        jobs, records, record, overwrite=options.overwrite, compare=options.compare
     )
-    weights = _weights(jobs, options.max_megapixels)
-    outcome = restore_all(upscaler, jobs, settings, manifest, Progress(weights))
-    failed = ", ".join(str(job.source) for job in outcome.failed)
-    print(f"{len(jobs) - len(outcome.failed)} restored into {options.out}", end="")
-    print(f", {len(outcome.failed)} failed: {failed}" if failed else "")
-    return 0 if outcome.recorded and not outcome.failed else 1
+    for _, why in standing.refused:
+        print(f"failed: {why}", file=sys.stderr)
+    if standing.finished:
+        print(f"{len(standing.finished)} finished before and skipped; --overwrite redoes them")
+    outcome = Outcome(failed=[job for job, _ in standing.refused])
+    if standing.left or standing.uncompared:
+        settings = RunSettings(
+            scale=options.upscale,
+            upscaler=given,
+            seed=options.seed,
+            compare=options.compare,
+            max_megapixels=options.max_megapixels,
+            strip_metadata=options.strip_metadata,
+        )
+        manifest = Manifest(manifest_path(folder, *process), record)
+        watcher = Progress(_weights(standing.left, options.max_megapixels))
+        compare_later(standing.uncompared, settings, manifest, watcher, outcome)
+        running()
+        with told_of_compilation(watcher.say):
+            restore_all(upscaler, standing.left, settings, manifest, watcher, outcome=outcome)
+    return _closing_line(options, standing, outcome)
+
+
+def _closing_line(options: argparse.Namespace, standing, outcome) -> int:
+    failed = [str(job.source) for job in outcome.failed]
+    left = set(standing.left)
+    restored = len(left) - sum(job in left for job in outcome.failed)
+    if left or standing.uncompared:
+        compared = f", {len(standing.uncompared)} compared" if standing.uncompared else ""
+        print(f"{restored} restored into {options.out}{compared}", end="")
+        print(f", {len(failed)} failed: {', '.join(failed)}" if failed else "")
+    return 0 if outcome.recorded and not failed else 1
 
 
 def _given(options: argparse.Namespace, upscaler: "Upscaler") -> dict[str, Any]:
     """Keyword arguments of the upscaler; raises UserError where the model refuses them."""
     given: dict[str, Any] = {} if options.preset is None else upscaler.preset(options.preset)
-    explicit = {key: getattr(options, key) for key in _SAMPLER}
+    explicit = {key: getattr(options, key) for key in (*_SAMPLER, "strength")}
     given |= {key: value for key, value in explicit.items() if value is not None}
     given |= {
         "tile_size": options.tile_size,
         "tile_overlap": options.tile_overlap,
+        "tile_passes": options.tile_passes,
         "vae_tile_size": options.vae_tile_size,
         "colour_fix": options.colour_fix,
+        "posterior": options.posterior,
         "shapes": options.shapes,
     }
     upscaler.check(scale=options.upscale, **given)
@@ -142,11 +187,16 @@ def _record(options, upscaler: "Upscaler", given: dict[str, Any], process) -> di
     settings = dataclasses.asdict(sampler) | {
         "scale": options.upscale,
         "preset": options.preset,
-        "precision": options.precision,
+        "strength": given.get("strength", 1.0),
+        "precision": upscaler.model.precision,
+        "autoencoder_precision": upscaler.model.autoencoder_precision,
+        "posterior": options.posterior or upscaler.model.posterior,
         "colour_fix": options.colour_fix or upscaler.model.colour_fix,
         "tile_size": options.tile_size,
         "tile_overlap": options.tile_overlap,
+        "tile_passes": options.tile_passes,
         "shapes": options.shapes,
+        "strip_metadata": options.strip_metadata,
     }
     settings["guidance_interval"] = list(settings["guidance_interval"])
     return {
@@ -162,12 +212,12 @@ def _record(options, upscaler: "Upscaler", given: dict[str, Any], process) -> di
 
 def _weights(jobs: "list[Job]", max_megapixels: float) -> dict[str, float]:
     """Every picture's part of the work: its pixels."""
-    from vosr_jax.restoration.picture import picture_size
+    from vosr_jax.files.photo_reading import photo_size
 
     weights = {}
     for job in jobs:
         try:
-            width, height = picture_size(job.source, max_megapixels)
+            width, height = photo_size(job.source, max_megapixels)
         except UserError:
             width = height = 1
         weights[job.name] = float(width * height)
@@ -187,7 +237,32 @@ def _process(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _tile_size(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither auto nor a whole number") from None
+
+
+def _megapixels(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+    return value
+
+
+def _out(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; name a folder, or . for this one")
+    return Path(text)
+
+
+def _suffix(text: str) -> str:
+    if any(mark in text for mark in ("/", "\\", "\0")):
+        raise argparse.ArgumentTypeError(f"'{text}' would leave the folder; give no path")
+    return text
 
 
 def _note(message, category, filename, lineno, file=None, line=None) -> None:

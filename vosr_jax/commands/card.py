@@ -1,0 +1,77 @@
+"""`vosr card`: the model card of an export."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vosr_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_LONGEST = 160
+
+
+def add_parser(commands) -> None:
+    """Describe the command to argparse's subparsers."""
+    card = commands.add_parser(
+        "card",
+        help="write an export's model card",
+        description="Write README.md into an export: what the model is, how to use it, what it "
+        "was trained on, its figures, limits and licences.",
+    )
+    add_options(card, "the export's own")
+    card.set_defaults(run=run)
+
+
+def add_options(parser, name: str) -> None:
+    """What `vosr push` takes too."""
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="an export (see vosr convert)")
+    add("--name", help=f"what the model is called; default: {name}")
+    add("--licence", help="of the denoiser; needed for one that was trained here")
+    add("--results", metavar="FILE", help="results.json of eval.py, for the table of figures")
+    add("--photo", metavar="FILE", help="shown before and after, restored by the model")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the card."""
+    print(f"wrote {make(options, options.name or Path(options.folder).resolve().name)}")
+    return 0
+
+
+def make(options: argparse.Namespace, name: str) -> Path:
+    """Write the card, and the picture that it shows.
+
+    Raises:
+      UserError: the folder is no export, or a file that it shall show cannot be used.
+    """
+    from vosr_jax.weights.card import write_card
+    from vosr_jax.weights.json_file import read_json_object
+
+    folder = Path(options.folder)
+    results = None if options.results is None else read_json_object(Path(options.results))
+    picture = None
+    if options.photo is not None:
+        picture = partial(_before_and_after, folder, Path(options.photo))
+    return write_card(folder, name, licence=options.licence, results=results, picture=picture)
+
+
+def _before_and_after(folder: Path, photo: Path) -> "Image.Image":
+    """A photo of at most 160 px a side, its bicubic enlargement and what the model makes of it."""
+    # JAX is not needed for a card without a picture.
+    from PIL import Image
+
+    from vosr_jax.files.photo_reading import read_photo
+    from vosr_jax.restoration.comparison import local_colour_shift, side_by_side
+    from vosr_jax.restoration.inputs import as_photo
+    from vosr_jax.restoration.upscaler import Upscaler
+
+    if not photo.is_file():
+        raise UserError(f"--photo {photo} does not exist; name a photo")
+    small = read_photo(photo).rgb
+    small.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BICUBIC)
+    source = as_photo(small)
+    result = Upscaler.from_pretrained(folder)(source, scale=4, output="photo")
+    return side_by_side(source, result, local_colour_shift(source, result)).rgb

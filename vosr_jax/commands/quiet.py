@@ -1,0 +1,58 @@
+"""Libraries' own warnings kept from the person at the keyboard, who can do nothing about them."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "GRPC_VERBOSITY": "ERROR",
+    "ABSL_MIN_LOG_LEVEL": "3",
+}
+# The root too: Beam warns in its name.
+_LOGGERS = (None, "absl", "orbax", "tensorflow", "apache_beam", "jax._src.xla_bridge")
+
+
+def quieten() -> None:
+    """Ask libraries for errors alone; what the environment says already stays."""
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("vosr_jax").setLevel(logging.WARNING)
+
+
+def open_devices() -> None:
+    """Let JAX look for its devices; libtpu, where installed without a TPU, complains of its own."""
+    with silenced():
+        import jax
+
+        jax.local_devices()
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Hide what native code writes to stderr within, unless an exception ends the block."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            hidden.seek(0)
+            os.write(2, hidden.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,1 @@
+"""Upscaling as a service: one queue, one worker, an HTTP interface and a page before them."""

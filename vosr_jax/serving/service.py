@@ -1,0 +1,139 @@
+"""The service itself, which the HTTP interface and the page both use."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from vosr_jax.errors import UserError
+from vosr_jax.files.photo_reading import photo_size
+from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.serving import refusals
+from vosr_jax.serving.fields import Fields, hint
+from vosr_jax.serving.jobs import Job, JobQueue
+from vosr_jax.serving.metrics import Metrics
+from vosr_jax.serving.settings import ServiceSettings
+from vosr_jax.serving.worker import Worker
+
+if TYPE_CHECKING:
+    from vosr_jax.restoration.upscaler import Upscaler
+
+
+class Service:
+    """A queue, its worker and their counts.
+
+    Attributes:
+      settings: limits.
+      names: of the models that are served; the first is taken where a client names none.
+      metrics: counts.
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        load: Callable[[], Mapping[str, "Upscaler"]],
+        settings: ServiceSettings | None = None,
+    ):
+        self.settings = settings or ServiceSettings()
+        self.names = names
+        self._queue = JobQueue(self.settings.queue)
+        self.metrics = Metrics(self._queue)
+        self._worker = Worker(load, self._queue, self.settings, self.metrics)
+
+    def start(self) -> None:
+        """Begin to load the models."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Take nothing more in, and refuse what waits; what is at work goes on."""
+        self._queue.close()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the worker's end after `stop`."""
+        self._worker.join(seconds)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request holds a place."""
+        return not self._queue.taken
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is taken in."""
+        return self._queue.closed
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why the models could not be loaded, or None."""
+        return self._worker.trouble
+
+    def require_ready(self) -> None:
+        """Raise a Refusal unless the models are loaded and requests are taken in."""
+        if self._queue.closed:
+            raise refusals.stopping()
+        if not self._worker.models:
+            raise refusals.loading()
+
+    def place(self) -> AbstractContextManager[None]:
+        """A place in the queue, held while a request is read, carried out and answered.
+
+        Raises:
+          Refusal: there is none, the models are not loaded, or the service is stopping.
+        """
+        self.require_ready()
+        return self._queue.place()
+
+    def submit(self, content: bytes, fields: Fields) -> Job:
+        """Line a picture up; the caller holds a place.
+
+        Args:
+          content: of its file. Nothing of it is decoded here but its size.
+          fields: what is asked for.
+
+        Raises:
+          Refusal: no picture, one too large, or fields that the model refuses.
+        """
+        name, upscaler = self.model(fields.model)
+        try:
+            settings = fields.settings(upscaler)
+            size = photo_size(content, float("inf"))
+        except UserError as error:
+            raise refusals.Refusal(422, str(error)) from error
+        size = enlarged_size(size, fields.scale)
+        megapixels = size[0] * size[1] / 1e6
+        if megapixels > self.settings.max_megapixels:
+            raise refusals.result_too_large(size, self.settings.max_megapixels)
+        job = Job(content, name, settings, fields.seed, fields.ending, megapixels)
+        self._queue.put(job)
+        return job
+
+    def model(self, name: str | None) -> "tuple[str, Upscaler]":
+        """A model's served name and its upscaler; the first if no name is given.
+
+        Raises:
+          Refusal: it is not served, or not loaded yet.
+        """
+        self.require_ready()
+        name = self.names[0] if name is None else name
+        if name not in self._worker.models:
+            shown = name if len(name) <= 60 else f"{name[:60]}…"
+            raise refusals.Refusal(
+                404, f"model {shown!r} is not served here{hint(name, self.names)}"
+            )
+        return name, self._worker.models[name]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What clients may know of a model."""
+        _, upscaler = self.model(name)
+        model = upscaler.model
+        return {
+            "name": name,
+            "default": name == self.names[0],
+            "steps": model.sampler.steps,
+            "one_step": model.one_step,
+            "guided": model.guided,
+            "guidance_scale": model.sampler.guidance_scale if model.guided else None,
+            "colour_fix": model.colour_fix,
+            "presets": {preset: upscaler.preset(preset) for preset in PRESETS},
+            "notes": list(model.notes),
+        }

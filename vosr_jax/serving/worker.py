@@ -1,0 +1,128 @@
+"""The one thread that loads the models and restores what waits, several pictures at a time."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vosr_jax.errors import UserError
+from vosr_jax.files.photo_reading import read_photo
+from vosr_jax.files.photo_writing import check_target
+from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.serving import refusals
+from vosr_jax.serving.jobs import Job, JobQueue
+from vosr_jax.serving.metrics import Metrics
+from vosr_jax.serving.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from vosr_jax.files.photo import Photo
+    from vosr_jax.restoration.upscaler import Upscaler
+
+_log = logging.getLogger(__name__)
+
+
+class _NobodyWaits(Exception):
+    """Raised within a call of the upscaler to break it off."""
+
+
+class Worker:
+    """Restores jobs of a queue until that is closed.
+
+    Attributes:
+      models: {served name: upscaler}; empty until they are loaded.
+      trouble: why they could not be loaded, or None.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Mapping[str, "Upscaler"]],
+        queue: JobQueue,
+        settings: ServiceSettings,
+        metrics: Metrics,
+    ):
+        self.models: Mapping[str, Upscaler] = {}
+        self.trouble: Exception | None = None
+        self._load, self._queue = load, queue
+        self._settings, self._metrics = settings, metrics
+        # A daemon: a second Ctrl-C ends the process in the middle of a picture.
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load, then to work."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end, which comes once the queue is closed."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            self.models = self._load()
+        except Exception as error:
+            self.trouble = error
+            self._queue.close()
+            return
+        while batch := self._queue.take(self._settings.batch, self._settings.max_megapixels):
+            self._finish(batch)
+
+    def _finish(self, batch: list[Job]) -> None:
+        jobs: list[Job] = []
+        photos: list[Photo] = []
+        for job in batch:
+            try:
+                photos.append(self._decoded(job))
+                jobs.append(job)
+            except Exception as error:
+                _fail(job, error)
+        if jobs:
+            self._restore(jobs, photos)
+
+    def _decoded(self, job: Job) -> "Photo":
+        photo = read_photo(job.content, self._settings.max_megapixels)
+        size = enlarged_size(photo.size, job.settings["scale"])
+        target = Path(f"result.{job.ending}")
+        check_target(target, photo.alpha is not None, size, photo.bits)
+        return photo
+
+    def _restore(self, jobs: list[Job], photos: "list[Photo]") -> None:
+        def progress(share: float) -> None:
+            for job in jobs:
+                job.share = share
+            if all(job.left for job in jobs):
+                raise _NobodyWaits
+
+        began = time.monotonic()
+        try:
+            results = self.models[jobs[0].model].restore_batch(
+                photos,
+                seeds=[job.seed for job in jobs],
+                progress=progress,
+                output="photo",
+                **jobs[0].settings,
+            )
+        except _NobodyWaits:
+            return
+        except Exception as error:
+            if len(jobs) == 1:
+                _fail(jobs[0], error)
+                return
+            # One picture's fault is not its neighbours'.
+            for job, photo in zip(jobs, photos, strict=True):
+                self._restore([job], [photo])
+            return
+        seconds = time.monotonic() - began
+        self._queue.measured(seconds / len(jobs))
+        self._metrics.restored(jobs, seconds)
+        for job, result in zip(jobs, results, strict=True):
+            job.share = 1.0
+            job.result.set_result(result)
+
+
+def _fail(job: Job, error: Exception) -> None:
+    if isinstance(error, UserError):
+        job.result.set_exception(refusals.Refusal(422, str(error)))
+        return
+    _log.error("a picture failed", exc_info=error)
+    job.result.set_exception(refusals.failed())
