@@ -1,6 +1,6 @@
 """VOSR, a generative image restorer and upscaler trained on pictures alone, in JAX."""
 
-__version__ = "0.1.0"
+from vosr_jax.version import __version__
 
 __all__ = ["Upscaler", "__version__"]
 

@@ -1,11 +1,13 @@
 """Flags of train.py and eval.py: mistakes on the command line become one sentence."""
 
 import re
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 from vosr_jax.config import require_key
+from vosr_jax.config.nothing import take_nones, unset
 from vosr_jax.errors import UserError
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
@@ -27,14 +29,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         override = _OVERRIDE.match(argument)
         if override:
             require_key(override[1])
+    given, nones = take_nones(argv)
+    # ml_collections looks for overrides in the program's arguments, whatever it is given.
+    before, sys.argv = sys.argv, given
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(given)
         _require_config_file()
+        if nones:
+            unset(flags.FLAGS["config"].value, nones)
     # A config file is a program and ml_collections passes on whatever it raises.
     except Exception as error:
         # Of a traceback inside the message the last line says what was wrong.
         lines = str(error).strip().splitlines() or [f"config file: {type(error).__name__}"]
         raise UserError(lines[-1].removeprefix("ValueError: ")) from error
+    finally:
+        sys.argv = before
     return rest
 
 
