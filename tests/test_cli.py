@@ -20,7 +20,7 @@ def tiny() -> Upscaler:
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch, tiny):
-    monkeypatch.setattr(Upscaler, "from_pretrained", lambda name, precision="float32": tiny)
+    monkeypatch.setattr(Upscaler, "from_pretrained", lambda name, *_, **__: tiny)
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(2):
@@ -55,13 +55,13 @@ def test_a_broken_picture_is_named_and_does_not_stop_the_rest(photos, tmp_path, 
     assert "a.png" in shown.err and "1 failed" in shown.out
 
 
-def test_finished_pictures_are_kept_unless_told_otherwise(photos, tmp_path, capsys):
+def test_a_file_that_no_run_made_is_kept_unless_told_otherwise(photos, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "p0.png").write_bytes(b"mine")
-    assert cli.main(["upscale", str(photos), "-o", str(out)]) == 0
-    assert (out / "p0.png").read_bytes() == b"mine"
-    assert "1 finished before" in capsys.readouterr().out
+    assert cli.main(["upscale", str(photos), "-o", str(out)]) == 1
+    assert (out / "p0.png").read_bytes() == b"mine" and Image.open(out / "p1.png").size == (40, 32)
+    assert "p0.png is there and no manifest says" in capsys.readouterr().err
     assert cli.main(["upscale", str(photos), "-o", str(out), "--overwrite"]) == 0
     assert Image.open(out / "p0.png").size == (40, 32)
 
@@ -78,10 +78,13 @@ def test_transparency_is_not_lost_in_a_jpeg(photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["photos", "-o", "photos"], "both input and output"),
         (["empty", "-o", "out"], "holds no pictures"),
-        (["photos/p0.png", "twin/p0.png", "-o", "out"], "both be written"),
-        (["photos", "-o", "photos/p0.png"], "cannot make the folder"),
+        (["photos", "-o", "photos/p0.png"], "one file for 2 pictures"),
+        (["photos", "-o", "photos/p0.png/out"], "cannot make the folder"),
+        (["photos/p0.png", "-o", "out.gif"], "cannot write '.gif' files"),
+        (["photos/p0.png", "-o", "out.png", "--suffix", "x"], "leave --suffix out"),
+        (["photos/p0.png", "-o", "photos/p0.png"], "replaced by its result"),
+        (["", "-o", "out"], "an empty path"),
     ],
 )
 def test_a_call_that_cannot_work_says_why(photos, tmp_path, monkeypatch, capsys, arguments, said):

@@ -1,5 +1,6 @@
 """Settings: typed, validated, and what follows from them."""
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -55,6 +56,24 @@ def changed(**sections: dict) -> dict:
         ({"sampling": {"steps": 0}}, "sampling.steps must be positive"),
         ({"autoencoder": {"kind": "sd2"}}, "autoencoder.path must name the weights"),
         ({"encoder": {"kind": "dinov2b"}}, "encoder.path must name the weights"),
+        ({"model": {"pixel_width": 4}}, "model.pixel_width ends a detailer at the pixels"),
+        ({"model": {"detail_stem_blocks": 0}}, "model.detail_stem_blocks must"),
+        ({"optimizer": {"muon_convolutions": True}}, "needs optimizer.name=muon"),
+        (
+            {
+                "objective": {"name": "rcgm", "penalty": "charbonnier"},
+                "model": {"r_embedding": True},
+            },
+            "objective.penalty is flow_matching's",
+        ),
+        ({"objective": {"adversarial_weight": -1.0}}, "adversarial_weight must"),
+        (
+            {
+                "objective": {"adversarial_weight": 0.1},
+                "autoencoder": {"kind": "sd2", "path": "sd21_vae.safetensors"},
+            },
+            "objective.adversarial_weight is flow_matching's on pixels",
+        ),
         ({"objective": {"name": "rcgm"}}, "objective.name=rcgm needs .* model.r_embedding=True"),
         ({"model": {"r_embedding": True}}, "set model.r_embedding=False"),
         ({"teacher": "nano"}, "teacher is set, but objective.name=flow_matching has none"),
@@ -123,6 +142,17 @@ def test_the_papers_two_stages_are_variants(name: str, variant: str, crop: int, 
     assert config.model_settings().latent_size == crop // 8
 
 
+@pytest.mark.parametrize(
+    "name", ["vosr_0_5b", "vosr_1_4b", "vosr_0_5b_onestep", "vosr_1_4b_onestep"]
+)
+def test_the_fast_variant_differs_in_what_it_names_alone(name: str):
+    plain = load(name) if name.endswith("onestep") else load(name, "512")
+    fast = load(name, "fast")
+    assert fast.autoencoder.precision == "bfloat16"
+    autoencoder = dataclasses.replace(fast.autoencoder, precision="float32")
+    assert dataclasses.replace(fast, autoencoder=autoencoder) == plain
+
+
 def test_the_released_configuration_is_a_variant_with_the_released_networks():
     for name, latent, width, tokens, block in (
         ("vosr_0_5b", 4, 1024, 768, 8),
@@ -151,10 +181,19 @@ def test_the_released_one_step_configurations_are_the_official_ones():
         assert (config.data.crop_size, config.sampling.steps) == (512, 1)
 
 
+@pytest.mark.parametrize("variant", ["", "perceptual", "finish", "steps"])
+def test_the_direct_nano_keeps_its_network_through_its_stages(variant: str):
+    config, first = load("nano_direct", variant), load("nano_direct")
+    assert config.model_settings() == first.model_settings()
+    assert config.model_settings().pixel_scale == config.autoencoder.downscale == 4
+    assert (config.sampling.steps > 1) == (config.guidance.kind != "none") == (variant == "steps")
+
+
 def test_the_nano_student_fits_its_teacher():
     from vosr_jax.training.teacher import check_teacher
 
-    check_teacher(load("nano_onestep"), load("nano"))
+    check_teacher(load("nano_onestep"), load("nano_direct", "steps"))
+    check_teacher(load("nano_onestep", "first"), load("nano"))
 
 
 def test_keys_of_the_command_line_are_checked_section_by_section():
@@ -180,7 +219,7 @@ def test_keys_of_the_command_line_are_checked_section_by_section():
 def test_train_says_one_sentence_and_exits_with_1(tmp_path: Path, arguments: list, sentence: str):
     workdir = tmp_path / "run"
     command = [sys.executable, "train.py", "--workdir", str(workdir), "--config", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert sentence in done.stderr and done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr

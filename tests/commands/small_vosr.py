@@ -18,5 +18,5 @@ class Slow(Upscaler):
 
 if __name__ == "__main__":
     kind = Slow if sys.argv[1] == "slow" else Upscaler
-    Upscaler.from_pretrained = classmethod(lambda cls, name, precision: kind(tiny_model()))  # type: ignore
+    Upscaler.from_pretrained = classmethod(lambda cls, *_, **__: kind(tiny_model()))  # type: ignore
     sys.exit(cli.main(sys.argv[2:]))

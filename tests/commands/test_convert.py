@@ -28,11 +28,10 @@ def test_a_release_becomes_shards_and_goes_back(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["gone"], "model 'gone' is neither a known name"),
+        (["gone"], "model gone: there is no such name or path; known are nano"),
         (["nano", "--to", "official"], "detailer"),
         (["nano", "--shard-size", "many"], "--shard-size many is no size"),
         (["nano", "--shard-size", "0MB"], "--shard-size 0MB is no size"),
-        (["nano", "--kind", "one_step"], "its config.json says its kind"),
     ],
 )
 def test_a_call_that_cannot_work_says_why_and_writes_nothing(tmp_path, capsys, arguments, said):

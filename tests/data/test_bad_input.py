@@ -116,7 +116,7 @@ def test_a_file_that_may_not_be_read_is_listed(tmp_path, monkeypatch):
     if os.geteuid() == 0:
         # The administrator may read everything, so the refusal is played.
         monkeypatch.setattr(
-            "vosr_jax.data.sources.files.open", refusing(str(locked)), raising=False
+            "vosr_jax.data.sources.storage.open", refusing(str(locked)), raising=False
         )
     replaced, _, records = run(settings(folder), tmp_path / "bad.jsonl", 9)
     assert replaced >= 8

@@ -1,7 +1,6 @@
 """The same batches whatever the hosts, the workers, the restarts and the broken files."""
 
 import dataclasses
-import itertools
 import json
 import multiprocessing
 import os
@@ -28,19 +27,26 @@ KEYS = ("hr", "lq", "index", "replaced")
 
 def settings(folder, **changes):
     base = PipelineSettings(sources=str(folder), seed=7, batch_size=8, crop_size=32)
-    return dataclasses.replace(base, max_bad_fraction=0.5, **changes)
+    changes = {"max_bad_fraction": 0.5} | changes
+    return dataclasses.replace(base, **changes)
 
 
-def global_batches(pipeline, count, shards=1, samples_seen=0):
-    """The first batches, those of the shards put one after another."""
-    parts = []
-    for shard in range(shards):
-        with batches(pipeline, samples_seen=samples_seen, shard=shard, shards=shards) as own:
-            parts.append(list(itertools.islice(own, count)))
-    return [
-        {key: np.concatenate([part[k][key] for part in parts]) for key in KEYS}
-        for k in range(count)
-    ]
+def divided(size, hosts):
+    """Rows of every host: each has two blocks that do not touch, unless it has all."""
+    blocks = np.arange(size).reshape(2, hosts, -1) if hosts > 1 else np.arange(size)[None, None]
+    return [np.concatenate([half[host] for half in blocks]) for host in range(hosts)]
+
+
+def global_batches(pipeline, count, hosts=1, samples_seen=0):
+    """The first batches, with every host's rows put where they belong."""
+    found = [{} for _ in range(count)]
+    for rows in divided(pipeline.batch_size, hosts):
+        with batches(pipeline, samples_seen=samples_seen, rows=rows) as own:
+            for whole, part in zip(found, own, strict=False):
+                for key in KEYS:
+                    empty = np.zeros((pipeline.batch_size, *part[key].shape[1:]), part[key].dtype)
+                    whole.setdefault(key, empty)[rows] = part[key]
+    return found
 
 
 def assert_equal(ours, expected):
@@ -68,11 +74,11 @@ def test_every_pass_sees_every_picture_once_in_another_order(tmp_path):
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_shards_and_a_restart_leave_every_row_in_its_place(photographs):
+def test_hosts_and_a_restart_leave_every_row_in_its_place(photographs):
     expected = global_batches(settings(photographs), 6)
     assert any(batch["replaced"].any() for batch in expected)
-    for shards in (2, 4):
-        assert_equal(global_batches(settings(photographs), 6, shards), expected)
+    for hosts in (2, 4):
+        assert_equal(global_batches(settings(photographs), 6, hosts), expected)
     assert_equal(global_batches(settings(photographs), 3, 2, samples_seen=24), expected[3:])
 
 
@@ -218,7 +224,10 @@ def test_a_million_records_start_fast_and_leave_a_workers_memory_flat(tmp_path):
 
 def test_settings_that_cannot_work_are_refused(photographs):
     with pytest.raises(UserError, match="batch_size"):
-        batches(settings(photographs), shards=3)
+        batches(settings(photographs, batch_size=0))
+    for rows in ([], [0, 0], [8], [-1]):
+        with pytest.raises(ValueError, match="no rows of a batch of 8"):
+            batches(settings(photographs), rows=rows)
     with pytest.raises(UserError, match="crop_size"):
         batches(dataclasses.replace(settings(photographs), crop_size=30))
     with pytest.raises(UserError, match="seed"):
@@ -279,10 +288,13 @@ def test_workers_do_not_outlive_a_killed_program(photographs, tmp_path):
     assert not any(map(runs, workers))
 
 
-def test_a_shard_may_have_one_row_of_every_batch(photographs):
-    settings = PipelineSettings(sources=str(photographs), seed=5, batch_size=4, crop_size=32)
-    with batches(settings, samples_seen=4) as whole:
-        expected = next(whole)
-    for shard in range(4):
-        with batches(settings, samples_seen=4, shard=shard, shards=4) as own:
-            np.testing.assert_array_equal(next(own)["hr"], expected["hr"][shard : shard + 1])
+def test_rows_may_be_one_or_any_others_in_any_order(photographs):
+    pipeline = PipelineSettings(sources=str(photographs), seed=5, batch_size=4, crop_size=32)
+    with batches(pipeline, samples_seen=4) as whole:
+        expected = [next(whole) for _ in range(2)]
+    for rows in ([0], [3], [3, 0], [1, 3, 2]):
+        with batches(pipeline, samples_seen=4, rows=rows) as own:
+            for batch in expected:
+                found = next(own)
+                np.testing.assert_array_equal(found["hr"], batch["hr"][rows])
+                np.testing.assert_array_equal(found["index"], batch["index"][rows])

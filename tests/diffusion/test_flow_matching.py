@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.diffusion.conditions import GuidanceSettings
-from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings, draw, loss
+from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings, draw, loss, weave
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.randomness import index_words
 
@@ -34,6 +34,18 @@ def test_the_true_velocity_has_no_loss():
     draws = draw(KEY, BATCH, SETTINGS)
     value, metrics = loss(lambda *_: draws["noise"] - BATCH["hr_latent"], BATCH, KEY, SETTINGS)
     assert value == 0 and not metrics["loss_rows"].any()
+
+
+def test_charbonnier_grows_with_the_error_and_not_with_its_square():
+    draws = draw(KEY, BATCH, SETTINGS)
+    settings = FlowMatchingSettings(penalty="charbonnier")
+
+    def off_by(error: float) -> float:
+        velocity = draws["noise"] - BATCH["hr_latent"] + error
+        return float(loss(lambda *_: velocity, BATCH, KEY, settings, draws=draws)[0])
+
+    assert off_by(0.0) == pytest.approx(0.01)
+    assert off_by(2.0) == pytest.approx(2 * off_by(1.0), rel=1e-3) == pytest.approx(2.0, rel=1e-3)
 
 
 def test_rows_of_the_loss_are_those_of_smaller_batches():
@@ -94,3 +106,33 @@ def test_the_endpoint_that_is_judged_is_the_hr_latent_once_the_velocity_is_true(
         endpoint_distance=distance,
     )
     np.testing.assert_allclose(judged["latent"], BATCH["hr_latent"], atol=1e-5)
+
+
+def test_a_weave_is_what_local_means_have_of_their_own_at_each_pixel_of_a_square():
+    rng = np.random.default_rng(0)
+    smooth = jnp.asarray(
+        np.repeat(rng.normal(size=(2, 16, 16, 1, 3)), 16, 3).reshape(2, 16, 16, 48)
+    )
+    np.testing.assert_allclose(weave(smooth), 0, atol=1e-9)
+    pattern = rng.normal(size=(1, 1, 1, 16, 3))
+    pattern -= pattern.mean(3, keepdims=True)
+    woven = smooth + jnp.asarray(pattern.reshape(1, 1, 1, 48))
+    np.testing.assert_allclose(weave(woven), np.square(pattern).mean(), rtol=1e-4)
+    noise = jnp.asarray(rng.normal(size=(2, 16, 16, 48)))
+    assert float(weave(noise).max()) < 2 / 64
+    # Sides that 8 does not divide are one neighbourhood.
+    np.testing.assert_allclose(weave(woven[:, :5, :9]), np.square(pattern).mean(), rtol=1e-4)
+
+
+def test_the_weave_is_added_by_its_weight():
+    batch = BATCH | {name: jnp.zeros((6, 4, 4, 12)) for name in ("hr_latent", "lq_latent")}
+    draws = draw(KEY, batch, SETTINGS)
+    pattern = jnp.asarray(RNG.normal(size=12), jnp.float32)
+    velocity = draws["noise"] + pattern
+    plain, woven = (
+        float(loss(lambda *_: velocity, batch, KEY, settings, draws=draws)[0])
+        for settings in (SETTINGS, FlowMatchingSettings(weave_weight=2.0))
+    )
+    t = SETTINGS.time.to_t(draws["time_draw"])[:, None, None, None]
+    expected = 2 * weave(jnp.broadcast_to(t * pattern, (6, 4, 4, 12))).mean()
+    assert woven - plain == pytest.approx(float(expected), rel=1e-4)

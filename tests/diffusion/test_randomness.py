@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings, draw
-from vosr_jax.diffusion.randomness import batch_key, index_words, normal_rows, row_keys
+from vosr_jax.diffusion.randomness import (
+    batch_key,
+    columns_index,
+    index_columns,
+    index_words,
+    normal_rows,
+    row_keys,
+    words_index,
+)
 
 KEY = jax.random.key(7)
 
@@ -59,3 +67,12 @@ def test_rows_and_batches_never_share_a_key():
     rows = data(row_keys(KEY, index_words(np.arange(20))))
     steps = np.stack([data(batch_key(KEY, step)) for step in range(20)])
     assert len(np.unique(np.concatenate([rows, steps]), axis=0)) == 40
+
+
+def test_positions_survive_words_and_columns():
+    index = np.array([0, 1, 2**24 - 1, 2**24, 2**32 - 1, 2**32, 2**33 + 5, 2**48 - 1])
+    words = index_words(index)
+    np.testing.assert_array_equal(words_index(words), index)
+    columns = index_columns(jnp.asarray(words))
+    assert all(column.dtype == jnp.float32 for column in columns.values())
+    np.testing.assert_array_equal(columns_index(columns), index)

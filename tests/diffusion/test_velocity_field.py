@@ -31,6 +31,7 @@ TOKENS = LightningDiTSettings(
     r_embedding=True,
 )
 DETAILED = dataclasses.replace(TOKENS, token_width=None, detail_width=8)
+PIXELS = dataclasses.replace(DETAILED, latent_channels=12, pixel_width=4, pixel_scale=2)
 ENDPOINT = Parameterization("residual", "endpoint", smallest_t=0.2)
 
 
@@ -46,11 +47,12 @@ def network(settings: LightningDiTSettings) -> LightningDiT:
 
 def given(settings: LightningDiTSettings, batch: int = 3) -> dict:
     rng = np.random.default_rng(0)
+    latent = (batch, 4, 4, settings.latent_channels)
     tokens = settings.token_width and rng.normal(size=(batch, 5, settings.token_width))
     return {
-        "condition": jnp.asarray(rng.normal(size=(batch, 4, 4, 3)), jnp.float32),
-        "weak": jnp.asarray(rng.normal(size=(batch, 4, 4, 3)), jnp.float32),
-        "z_t": jnp.asarray(rng.normal(size=(batch, 4, 4, 3)), jnp.float32),
+        "condition": jnp.asarray(rng.normal(size=latent), jnp.float32),
+        "weak": jnp.asarray(rng.normal(size=latent), jnp.float32),
+        "z_t": jnp.asarray(rng.normal(size=latent), jnp.float32),
         "t": jnp.asarray([0.9, 0.5, 0.1]),
         "r": jnp.asarray([0.0, 0.2, 0.1]),
         "tokens": None if tokens is None else jnp.asarray(tokens, jnp.float32),
@@ -60,11 +62,15 @@ def given(settings: LightningDiTSettings, batch: int = 3) -> dict:
 CASES = [
     (TOKENS, Parameterization()),
     (DETAILED, ENDPOINT),
+    (PIXELS, ENDPOINT),
     (DETAILED, Parameterization("residual", "preconditioned")),
 ]
+NAMES = ["tokens", "endpoint", "pixels", "preconditioned"]
 
 
-@pytest.mark.parametrize(("settings", "form"), CASES, ids=["tokens", "endpoint", "preconditioned"])
+@pytest.mark.parametrize(
+    ("settings", "form"), CASES, ids=["tokens", "endpoint", "pixels", "preconditioned"]
+)
 def test_two_times_of_a_picture_share_its_memory_and_equal_the_plain_formula(settings, form):
     model, g = network(settings), given(settings)
     fast, plain = NetworkField(model, form), PlainField(form.velocity_fn(model))
@@ -78,7 +84,9 @@ def test_two_times_of_a_picture_share_its_memory_and_equal_the_plain_formula(set
     np.testing.assert_allclose(again, ours[1], atol=3e-5)
 
 
-@pytest.mark.parametrize(("settings", "form"), CASES, ids=["tokens", "endpoint", "preconditioned"])
+@pytest.mark.parametrize(
+    ("settings", "form"), CASES, ids=["tokens", "endpoint", "pixels", "preconditioned"]
+)
 def test_the_weak_branch_with_constants_equals_the_plain_formula(settings, form):
     settings = dataclasses.replace(settings, r_embedding=False)
     model, g = network(settings), given(settings)

@@ -11,10 +11,11 @@ from flax import nnx
 
 from tests.restoration.models import tiny_model
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation import measures, metrics, niqe
+from vosr_jax.evaluation import measures
 from vosr_jax.evaluation.cases import Case, enlarge
 from vosr_jax.evaluation.measures import DEFAULT, MEASURES, chosen_measures
 from vosr_jax.evaluation.token_similarity import alignment, token_figures
+from vosr_jax.metrics import fidelity, niqe
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.vgg import VGG16, VGG16Settings
 
@@ -54,7 +55,7 @@ def test_headings_leave_no_doubt():
 def test_luma_in_both_ranges():
     case = _case()
     poor = enlarge(case.source, case.size)
-    limited, full = (metrics.psnr(poor, case.truth, channel=c) for c in ("y", "y_full"))
+    limited, full = (fidelity.psnr(poor, case.truth, channel=c) for c in ("y", "y_full"))
     # The limited range has 219 levels of the full one's 255.
     assert limited - full == pytest.approx(20 * np.log10(255 / 219), abs=0.01)
 
@@ -81,7 +82,7 @@ def test_edges_of_a_blurred_picture_are_less_alike():
     case = _case()
     blurred = enlarge(enlarge(case.truth, (16, 16)), (64, 64))
     more = enlarge(enlarge(case.truth, (4, 4)), (64, 64))
-    alike = [metrics.edge_similarity(x, case.truth) for x in (case.truth, blurred, more)]
+    alike = [fidelity.edge_similarity(x, case.truth) for x in (case.truth, blurred, more)]
     assert alike[0] == 1 and alike[0] > alike[1] > alike[2]
 
 

@@ -60,7 +60,7 @@ def calls(monkeypatch):
 
 def _config(folders, **changes) -> Config:
     hr, lr = folders
-    settings = {"model": "tiny", "hr": str(hr), "lr": str(lr), "steps": (1, 2)}
+    settings = {"model": "nano", "hr": str(hr), "lr": str(lr), "steps": (1, 2)}
     return Config(eval=EvalConfig(**settings | {"guidance_scales": (0.5,)} | changes))
 
 

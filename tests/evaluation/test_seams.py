@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vosr_jax.evaluation.seams import border_energy, period_power, tile_borders
-from vosr_jax.restoration import tiled_network, upscaler
+from vosr_jax.evaluation.seams import (
+    border_energy,
+    period_power,
+    tile_borders,
+    tile_disagreement,
+)
+from vosr_jax.restoration import restore, tiled_latent, upscaler
 from vosr_jax.restoration.tiling import TileGrid, plan_tiles
 
 # How much more a picture made in tiles may have on its tiles' borders than one made whole.
@@ -47,25 +52,49 @@ def test_a_reference_takes_off_what_the_picture_has_itself(texture):
 
 
 def test_a_photograph_in_small_tiles_shows_no_seams_but_in_plain_tiles_it_does(monkeypatch):
+    photograph = Image.open("assets/heldout/coffee.png").convert("RGB").crop((0, 0, 256, 256))
+    small = photograph.resize((64, 64), Image.Resampling.BICUBIC)
+    nano = upscaler.Upscaler.from_pretrained("nano")
+    downscale, patch = nano.model.autoencoder.downscale, nano.model.denoiser.settings.patch_size
+    # Tiles as large as the crops that it was trained on: smaller ones show it too little.
+    grid = plan_tiles((256 // downscale, 256 // downscale), 128, 64, downscale, patch)
+    assert grid is not None and len(grid.starts) == 9
+    for scale in (1.0, 3.0):
+        whole = np.asarray(nano(small, tile_size=0, guidance_scale=scale))
+        given = {"tile_size": 128, "tile_overlap": 64, "guidance_scale": scale}
+        tiled = np.asarray(nano(small, **given))
+        assert _border_ratio(tiled, whole, grid, downscale) < _BOUND
+        assert _period_ratio(tiled, whole, 64) < _BOUND
+
+    # Strong guidance brings out what each tile makes of its own surroundings.
+    side = 64 // downscale
+    starts = (0, side, 2 * side, 3 * side)
+    plain = TileGrid(side, starts, starts)
+    monkeypatch.setattr(restore, "plan_tiles", lambda *_: plain)
+    monkeypatch.setattr(tiled_latent, "gaussian_weights", lambda *size: np.ones(size, np.float32))
+    seams = np.asarray(nano(small, tile_size=64, guidance_scale=3.0))
+    assert _border_ratio(seams, whole, plain, downscale) > 1.5 * _BOUND
+    assert _period_ratio(seams, whole, 64) > 1.1
+
+
+def test_tiles_that_see_little_disagree_more_and_two_grids_are_blended():
     photograph = Image.open("assets/heldout/coffee.png").convert("RGB").crop((0, 0, 256, 192))
     small = photograph.resize((64, 48), Image.Resampling.BICUBIC)
-    nano = upscaler.Upscaler.from_pretrained("nano")
+    nano = upscaler.Upscaler.from_pretrained("nano-onestep")
+    near, far = (
+        tile_disagreement(nano, small, tile_size=side, tile_overlap=side // 2) for side in (128, 64)
+    )
+    assert 0 < near < far < 1
+    assert tile_disagreement(nano, small) == 0
     whole = np.asarray(nano(small, tile_size=0))
-
-    tiled = np.asarray(nano(small, tile_size=64, tile_overlap=32))
-    model = nano.model
-    latent, downscale = (96, 128), model.autoencoder.downscale
-    grid = plan_tiles(latent, 64, 32, downscale, model.denoiser.settings.patch_size)
-    assert grid is not None and len(grid.starts) == 35
-    assert _border_ratio(tiled, whole, grid, downscale) < _BOUND
-    assert _period_ratio(tiled, whole, 32) < _BOUND
-
-    plain = TileGrid(32, (0, 32, 64), (0, 32, 64, 96))
-    monkeypatch.setattr(upscaler, "plan_tiles", lambda *_: plain)
-    monkeypatch.setattr(tiled_network, "gaussian_weights", lambda *size: np.ones(size, np.float32))
-    seams = np.asarray(nano(small, tile_size=64))
-    assert _border_ratio(seams, whole, plain, downscale) > 3 * _BOUND
-    assert _period_ratio(seams, whole, 64) > _BOUND
+    given = {"tile_size": 64, "tile_overlap": 8}
+    once, twice = (np.asarray(nano(small, **given, tile_passes=passes)) for passes in (1, 2))
+    assert np.abs(once.astype(int) - twice).max() > 0
+    model, downscale = nano.model, nano.model.autoencoder.downscale
+    hw = (192 // downscale, 256 // downscale)
+    grid = plan_tiles(hw, 64, 8, downscale, model.denoiser.settings.patch_size)
+    assert grid is not None
+    assert _border_ratio(twice, whole, grid, downscale) < _BOUND
 
 
 def _border_ratio(image, reference, grid: TileGrid, downscale: int) -> float:
@@ -78,5 +107,5 @@ def _border_ratio(image, reference, grid: TileGrid, downscale: int) -> float:
 
 
 def _period_ratio(image, reference, period: int) -> float:
-    """The patches' own grid of 8 pixels left out."""
-    return period_power(image, period, finer=8, reference=reference)
+    """The patches' own grid of 16 pixels left out."""
+    return period_power(image, period, finer=16, reference=reference)

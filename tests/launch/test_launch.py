@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from vosr_jax.cli import main
+from vosr_jax.data.shared_memory import bytes_needed
 from vosr_jax.sweeps import running
 from vosr_jax.sweeps.trials import load_sweep
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = ("tpu_pod.sh", "slurm.sbatch", "sweep.sbatch")
+ACCELERATOR = ("accelerator_check.sh", "accelerator_pack.sh")
 DOCKERFILES = ("Dockerfile.tpu", "Dockerfile.gpu")
 
 
@@ -33,7 +35,7 @@ def lint(command: list) -> None:
     assert said.returncode == 0, said.stdout + said.stderr
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", SCRIPTS + ACCELERATOR)
 def test_shellcheck_has_no_complaint(name):
     lint([tool("shellcheck"), LAUNCH / name])
 
@@ -48,6 +50,15 @@ def test_scripts_are_valid_bash_and_tell_their_usage(name):
     subprocess.run(["bash", "-n", LAUNCH / name], check=True)
     told = subprocess.run(["bash", LAUNCH / name], capture_output=True, text=True, check=False)
     assert told.returncode == 2 and re.search("(CONFIG|FILE) WORKDIR", told.stderr)
+
+
+@pytest.mark.parametrize("name", ACCELERATOR)
+@pytest.mark.parametrize("arguments", [(), ("--dry",), ("out", "--unknown")])
+def test_accelerator_scripts_tell_their_usage(name, arguments, tmp_path):
+    command = ["bash", LAUNCH / name, *arguments]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert told.returncode == 2 and "usage: " in told.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def pod_script(tmp_path, *arguments):
@@ -81,9 +92,10 @@ def test_the_pod_script_starts_train_py_on_all_workers_at_once_with_the_override
     ]
 
 
-def test_the_pod_script_refuses_a_workdir_that_would_be_each_workers_own(tmp_path):
+def test_the_pod_script_takes_a_bucket_and_installs_what_reads_it(tmp_path):
     done, asked = pod_script(tmp_path, "run", "pod", "zone-a", "configs/nano.py", "gs://b/run")
-    assert done.returncode == 1 and "gs://b/run" in done.stderr and not asked
+    assert done.returncode == 0 and "--workdir gs://b/run" in asked
+    assert ".[train,tpu,gcs]" in asked
 
 
 @pytest.mark.parametrize(
@@ -155,6 +167,21 @@ runpy.run_path("train.py", run_name="__main__")
     assert done.returncode == code
 
 
+def check_shared_memory_of(volumes: list, mount: dict) -> None:
+    """Memory lies where workers hand batches over, and enough for 8 of them at 32 pairs."""
+    assert mount["mountPath"] == "/dev/shm"
+    volume = next(v for v in volumes if v["name"] == mount["name"])["emptyDir"]
+    size, unit = re.fullmatch(r"(\d+)(Gi)", volume["sizeLimit"]).groups()
+    assert volume["medium"] == "Memory" and unit == "Gi"
+    assert int(size) << 30 > bytes_needed(workers=8, buffers=2, rows=32, crop_size=512)
+
+
+def test_containers_get_shared_memory_in_every_command_that_starts_one():
+    for file in ("README.md", "Dockerfile.gpu"):
+        lines = [line for line in (LAUNCH / file).read_text().splitlines() if "docker run" in line]
+        assert lines and all("--shm-size" in line for line in lines), file
+
+
 def test_the_jobset_asks_for_whole_hosts_and_names_flags_that_exist():
     job = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
     assert job["kind"] == "JobSet" and job["apiVersion"].startswith("jobset.x-k8s.io/")
@@ -168,10 +195,12 @@ def test_the_jobset_asks_for_whole_hosts_and_names_flags_that_exist():
     assert inner["parallelism"] == inner["completions"]
     # A pod that was preempted and left with 0 would count as finished.
     assert "--stopped_exit_code=42" in container["args"] and inner["backoffLimit"] == 0
-    (mount,) = container["volumeMounts"]
-    assert mount["name"] in [volume["name"] for volume in pod["volumes"]]
+    (shared,) = container["volumeMounts"]
+    check_shared_memory_of(pod["volumes"], shared)
     workdir = next(a for a in container["args"] if a.startswith("--workdir=")).split("=")[1]
-    assert workdir.startswith(mount["mountPath"] + "/")
+    # What all hosts see without a mount, with what reads it in the image.
+    assert workdir.startswith("gs://")
+    assert ".[train,tpu,gcs]" in (LAUNCH / "Dockerfile.tpu").read_text()
     flags = (ROOT / "train.py").read_text()
     for argument in container["args"]:
         name = argument.removeprefix("--").split("=")[0].split(".")[0]
@@ -215,9 +244,11 @@ def test_the_sweep_job_has_an_index_for_every_trial_and_runs_that_alone(monkeypa
     trials = load_sweep(ROOT / container["args"][2]).trials
     assert chosen == [trials[44]]
     assert spec["completionMode"] == "Indexed" and spec["completions"] == len(trials)
-    (mount,) = container["volumeMounts"]
+    mount, shared = container["volumeMounts"]
     assert str(workdir).startswith(mount["mountPath"] + "/")
-    assert mount["name"] == spec["template"]["spec"]["volumes"][0]["name"]
+    volumes = spec["template"]["spec"]["volumes"]
+    assert mount["name"] == volumes[0]["name"]
+    check_shared_memory_of(volumes, shared)
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

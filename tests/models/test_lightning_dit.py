@@ -163,9 +163,10 @@ ABLATED = dataclasses.replace(
     SMALL, r_embedding=False, qk_norm=False, swiglu=False, rotary=False, rms_norm=False
 )
 DETAILED = dataclasses.replace(SMALL, token_width=None, detail_width=8)
+PIXELS = dataclasses.replace(DETAILED, detail_stem_blocks=2, pixel_width=4, pixel_scale=2)
 
 
-@pytest.mark.parametrize("settings", [SMALL, ABLATED, DETAILED])
+@pytest.mark.parametrize("settings", [SMALL, ABLATED, DETAILED, PIXELS])
 def test_what_is_remembered_equals_the_plain_formula(settings):
     model, given = network(settings), inputs(settings)
     times = given["t"], given.get("r")

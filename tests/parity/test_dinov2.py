@@ -8,7 +8,7 @@ import pytest
 
 from tests.parity import goldens
 from vosr_jax.models import dinov2
-from vosr_jax.weights.dinov2 import load
+from vosr_jax.weights import load_encoder
 
 TOLERANCE = 2e-5
 
@@ -18,7 +18,7 @@ TOLERANCE = 2e-5
 def test_tokens_after_every_block_are_the_official_ones(variant, file):
     folder = goldens.folder("dinov2") / variant
     arrays = goldens.arrays(folder / "io.npz")
-    model, settings = load(folder / file)
+    model, settings = load_encoder(folder / file)
     tokens = jax.jit(type(model).tokens, static_argnames=("block", "final_norm"))
     for name, golden in arrays.items():
         match = re.fullmatch(r"(tokens|cls)(\d+(?:x\d+)?)_(?:block(\d+)|norm)", name)

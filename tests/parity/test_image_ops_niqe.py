@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.parity import goldens
-from vosr_jax.evaluation import niqe as own
-from vosr_jax.evaluation.imresize import imresize
+from vosr_jax.metrics import niqe as own
+from vosr_jax.metrics.imresize import imresize
 
 
 def _folder():

@@ -39,7 +39,7 @@ def load(case: str, **options) -> tuple[LightningDiT, dict[str, np.ndarray]]:
     folder = goldens.folder("lightningdit") / case
     settings = settings_of(goldens.read_json(folder / "config.json"))
     path = folder / "model.safetensors"
-    model = from_official(goldens.arrays(path), settings, str(path), **options)
+    model = from_official(goldens.arrays(path), settings, str(path), **options).network()
     return model, goldens.arrays(folder / "io.npz")
 
 
@@ -90,7 +90,7 @@ def test_padding_the_swiglu_changes_nothing_and_is_dropped_on_export(case: str):
         pytest.skip("no SwiGLU in this case")
     path = goldens.folder("lightningdit") / case / "model.safetensors"
     wide = LightningDiTSettings(**{**vars(settings), "swiglu_multiple": 128})
-    model = from_official(goldens.arrays(path), wide, str(path))
+    model = from_official(goldens.arrays(path), wide, str(path)).network()
     assert model.blocks.mlp.gate_up.kernel.shape[-1] % 128 == 0
     np.testing.assert_allclose(
         run(model, io, io["x"], io.get("z")), run(plain, io, io["x"], io.get("z")), atol=1e-6

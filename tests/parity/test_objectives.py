@@ -22,7 +22,7 @@ def network(name: str, *, r_embedding: bool) -> LightningDiT:
     folder = goldens.folder("objectives")
     config = goldens.read_json(folder / "config.json") | {"auxiliary_time_cond": r_embedding}
     path = folder / f"{name}.safetensors"
-    return from_official(goldens.arrays(path), settings_of(config), str(path))
+    return from_official(goldens.arrays(path), settings_of(config), str(path)).network()
 
 
 def replay(arrays: dict, prefix: str = "") -> tuple[dict, dict]:

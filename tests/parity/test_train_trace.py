@@ -116,4 +116,8 @@ def test_four_optimizer_steps_are_the_official_ones(kind: str):
         assert official.keys() <= after.keys()
         for name, array in official.items():
             error = change_error(array, after[name], before[name])
-            goldens.record(f"train_trace/{kind}/{part}/{name}", error, 1e-3)
+            # Two networks' difference divided by delta: moving the inputs by 1e-7 moves this
+            # matrix by 7e-4 of its change.
+            sensitive = "rcgm" in kind and name == "t_embedder.mlp.2.weight"
+            tolerance = 3e-3 if sensitive else 1e-3
+            goldens.record(f"train_trace/{kind}/{part}/{name}", error, tolerance)

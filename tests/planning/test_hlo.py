@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vosr_jax.planning.chips import CHIPS
+from vosr_jax.chips import CHIPS
 from vosr_jax.planning.communication import collectives
 from vosr_jax.planning.hlo import Shape, parse
 from vosr_jax.planning.roofline import least_seconds, work_of

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,13 @@ from vosr_jax import config as c
 from vosr_jax.cli import main
 from vosr_jax.config.from_file import config_from_file
 from vosr_jax.errors import UserError
-from vosr_jax.planning.abstract import analytic_flops
 from vosr_jax.planning.plan import Plan, make_plan
 from vosr_jax.planning.report import describe
-from vosr_jax.planning.topology import parse_topology
-from vosr_jax.planning.work import product_flops
+from vosr_jax.planning.starting import start_memory
+from vosr_jax.planning.topology import devices_of, parse_topology
+from vosr_jax.training.abstract import abstract_run, analytic_flops
+from vosr_jax.training.build import mesh_of
+from vosr_jax.training.flops import product_flops
 
 pytest.importorskip("libtpu")
 
@@ -33,14 +36,23 @@ def small_config(**model) -> c.Config:
     )
 
 
+def taught_config() -> c.Config:
+    """The same as a one-step student."""
+    config = small_config()
+    model = dataclasses.replace(config.model, r_embedding=True)
+    objective = dataclasses.replace(config.objective, name="rcgm")
+    return dataclasses.replace(config, model=model, objective=objective, teacher="x")
+
+
 @functools.cache
 def small_plan() -> Plan:
-    return make_plan(small_config(), parse_topology("v5e:2x4"), slowest=3)
+    return make_plan(small_config(), parse_topology("v5e:2x4"), slowest=3, start=True)
 
 
 # Two blocks of eight kernels, gathered forward and backward, and six outside them less those of
 # one part; the compiler scatters a block's gradients together, and sums all small ones together.
-EXPECTED = {"all-gather": 22, "reduce-scatter": 3, "all-reduce": 10}
+# Two sums are for the log alone: the norms of parameters and update, and the loss by tenths of t.
+EXPECTED = {"all-gather": 22, "reduce-scatter": 3, "all-reduce": 12}
 
 
 def test_the_number_and_kind_of_collectives_is_what_fsdp_needs():
@@ -56,6 +68,35 @@ def test_memory_is_told_by_kind_and_the_optimizer_has_two_slots():
     assert plan.memory["optimizer"] == pytest.approx(2 * plan.memory["parameters"], rel=1e-3)
     parts = ("parameters", "ema", "optimizer", "frozen", "batch", "activations", "program")
     assert plan.memory["total"] == pytest.approx(sum(plan.memory[k] for k in parts), rel=0.05)
+
+
+def test_a_start_needs_no_more_of_a_device_than_the_state_and_what_is_frozen():
+    plan = small_plan()
+    state = sum(plan.memory[kind] for kind in ("parameters", "ema", "optimizer", "frozen"))
+    assert state <= plan.start["device"] < 1.2 * state + (4 << 20)
+    # Nothing is read: the weights are made, and this autoencoder has none.
+    assert plan.start["host read"] == plan.start["host held"] == 0
+    assert "the first start" in describe(plan, parse_topology("v5e:2x4"))
+
+
+def test_each_host_reads_of_a_teacher_what_its_devices_hold():
+    config = taught_config()
+    # Four hosts of four chips; fsdp 4 lies over two of them, each with half of every part.
+    for fsdp in (4, 16):
+        mesh = dataclasses.replace(config.mesh, data=-1, fsdp=fsdp)
+        wide = dataclasses.replace(config, mesh=mesh)
+        run = abstract_run(wide, mesh_of(wide, devices_of(parse_topology("v5e:4x4"))))
+        needed = start_memory(run)
+        whole, least = 0, 0.0
+        for leaf in (*run.weights["teacher"].values(), *run.state.parameters.values()):
+            size = leaf.dtype.itemsize * math.prod(leaf.shape)
+            parts = math.prod(leaf.shape) // math.prod(leaf.sharding.shard_shape(leaf.shape))
+            whole, least = whole + size, least + size * min(2 if fsdp == 4 else 4, parts) / parts
+        hashed = sum(4 * math.prod(s.shape) for s in run.weights["teacher"].values())
+        assert needed["host read"] == least + hashed
+        assert least < (0.6 if fsdp == 4 else 0.4) * whole
+        # The hash takes it in pieces; here one piece is all of it.
+        assert needed["host held"] == hashed
 
 
 def test_the_page_says_what_is_compiled_and_what_is_modelled():

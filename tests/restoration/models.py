@@ -13,8 +13,9 @@ from vosr_jax.restoration.model import RestorationModel
 
 def tiny_model(**changes) -> RestorationModel:
     """Pixels in squares of 4 (2x2 latent pixels a token) and two blocks."""
+    autoencoder = changes.get("autoencoder") or SpaceToDepth(SpaceToDepthSettings(downscale=2))
     settings = LightningDiTSettings(
-        latent_channels=12,
+        latent_channels=autoencoder.latent_channels,
         latent_size=16,
         patch_size=2,
         width=32,
@@ -28,9 +29,10 @@ def tiny_model(**changes) -> RestorationModel:
     kernel = denoiser.final.linear.kernel
     kernel[...] = 0.05 * jax.random.normal(jax.random.key(1), kernel[...].shape, jnp.float32)
     options = {
+        "guided": not settings.r_embedding,
         "name": "tiny",
         "denoiser": denoiser,
-        "autoencoder": SpaceToDepth(SpaceToDepthSettings(downscale=2)),
+        "autoencoder": autoencoder,
         "encoder": None,
         "sampler": SamplerSettings(steps=2, guidance_scale=0.5),
         "parameterization": Parameterization(endpoint="residual", prediction="endpoint"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vosr_jax.files.levels import to_uint8
 from vosr_jax.restoration import colour
 
 
@@ -28,5 +29,5 @@ def test_no_fix_only_clips():
 
 def test_rounding_is_unbiased_and_truncation_is_the_official_way():
     picture = np.float32([[[0.0, 100.6 / 255, 1.2]]])
-    assert colour.to_uint8(picture).tolist() == [[[0, 101, 255]]]
-    assert colour.to_uint8(picture, truncate=True).tolist() == [[[0, 100, 255]]]
+    assert to_uint8(picture).tolist() == [[[0, 101, 255]]]
+    assert to_uint8(picture, truncate=True).tolist() == [[[0, 100, 255]]]

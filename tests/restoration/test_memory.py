@@ -32,10 +32,17 @@ def _temporary(function, *arguments) -> int:
 
 def test_less_memory_gives_smaller_tiles_and_enough_gives_none(model):
     size = (3000, 2000)
-    sides = [plan_tile_sizes(model, size, free)[1] for free in (1 << 40, 1 << 30, 1 << 26)]
+    memories = 1 << 40, 1 << 30, 1 << 26
+    sides = [plan_tile_sizes(model, size, free, "exact")[1] for free in memories]
     assert sides[0] == 0 and sides[1] > sides[2] >= 128
     assert plan_tile_sizes(model, size, 1 << 40)[0] == 512
     assert plan_tile_sizes(model, size, 1)[0] == 128
+
+
+def test_shared_programs_on_a_cpu_have_tiles_of_one_size(model):
+    sizes = (100, 90), (3000, 2000)
+    sides = {plan_tile_sizes(model, size, free)[1] for size in sizes for free in (1 << 26, 1 << 40)}
+    assert sides == {memory.SHARED_AUTOENCODER_SIDE}
 
 
 def test_a_pixel_autoencoder_is_never_the_reason_for_tiles():

@@ -7,16 +7,21 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests.models.test_lightning_dit import SMALL, network
+from tests.restoration.autoencoders import qwen, stable_diffusion
 from tests.restoration.models import tiny_model
 from vosr_jax.diffusion.branches import Plain, Remembered
 from vosr_jax.diffusion.sampling import SamplerSettings, sample
 from vosr_jax.errors import UserError
+from vosr_jax.models.autoencoders import decode, encode
+from vosr_jax.models.layers import products_in
 from vosr_jax.models.parameters import flatten
-from vosr_jax.restoration.denoising import _advance, _prepare
+from vosr_jax.restoration.denoising import _context, _velocity
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.precision import Guarded, at_precision
+from vosr_jax.restoration.precisions import settle
 from vosr_jax.restoration.tiling import plan_tiles
 
 _PLAIN = dataclasses.replace(SMALL, r_embedding=False)
@@ -45,20 +50,61 @@ def test_mixed_casts_the_blocks_matrices_alone_and_bfloat16_everything():
     everything = flatten(at_precision(network(_PLAIN), "bfloat16"))
     assert all(value.dtype == jnp.bfloat16 for value in everything.values())
     assert all(v.dtype == jnp.float32 for v in flatten(network(_PLAIN)).values())
-    with pytest.raises(UserError, match="float16"):
-        at_precision(network(_PLAIN), "float16")
+    half = flatten(at_precision(network(_PLAIN), "float16"))
+    assert {name for name, value in half.items() if value.dtype == jnp.float16} == short
+
+
+def test_auto_takes_what_suits_the_device_and_unknown_names_are_refused():
+    assert settle("auto", "auto", "cpu") == ("float32", "float32")
+    assert settle("auto", "auto", "gpu") == ("float16", "float16")
+    assert settle("auto", "float16", "tpu") == ("mixed", "float16")
+    with pytest.raises(UserError, match="precision 'half' is unknown; choose float32, float16"):
+        settle("half", "float32", "cpu")
+    with pytest.raises(UserError, match="autoencoder_precision 'mixed' is unknown"):
+        settle("float32", "mixed", "cpu")
+
+
+@pytest.mark.parametrize("kind", ["sd2", "qwen"])
+def test_the_autoencoders_products_alone_are_short(kind):
+    exact = stable_diffusion() if kind == "sd2" else qwen()
+    image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 32, 32, 3)), jnp.float32)
+    latent = encode(exact, image)
+    error = {}
+    for dtype in (jnp.float16, jnp.bfloat16):
+        short = products_in(exact, dtype)
+        kernels = {n: v for n, v in flatten(short).items() if n.endswith("kernel")}
+        assert kernels and all(v.dtype == dtype for v in kernels.values())
+        made = encode(short, image), decode(short, latent)
+        expected = latent, decode(exact, latent)
+        assert all(x.dtype == jnp.float32 for x in made)
+        error[dtype] = max(float(jnp.abs(a - b).max()) for a, b in zip(made, expected, strict=True))
+    assert 0 < error[jnp.float16] < error[jnp.bfloat16] < 0.2
+    assert all(v.dtype == jnp.float32 for v in flatten(exact).values())
+
+
+def test_an_autoencoder_that_overflows_in_float16_runs_again_in_float32():
+    exact = nnx.merge(*nnx.split(stable_diffusion()), copy=True)
+    kernel, bias = exact.decoder.conv_in.kernel, exact.decoder.conv_in.bias
+    kernel[...], bias[...] = kernel[...] * 1e7, bias[...] * 1e7
+    model = dataclasses.replace(tiny_model(), autoencoder=exact)
+    short = dataclasses.replace(model, autoencoder_precision="float16")
+    latent = jnp.ones((1, 4, 4, 4))
+    with pytest.warns(UserWarning, match="the autoencoder ran again in float32: float16"):
+        made = short.decode(latent)
+    np.testing.assert_array_equal(made, model.decode(latent))
 
 
 def test_short_precisions_are_near_float32_and_mixed_is_nearer():
     lq, noise, tokens = _inputs()
     exact = _model("float32").sample(lq, noise, tokens, _SAMPLER)
     error = {}
-    for precision in ("mixed", "bfloat16"):
+    for precision in ("float16", "mixed", "bfloat16"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             short = _model(precision).sample(lq, noise, tokens, _SAMPLER)
         error[precision] = float(jnp.abs(short - exact).mean())
-    assert 1e-6 < error["mixed"] < error["bfloat16"] < 0.1
+    assert 1e-6 < error["float16"] < 0.5 * error["mixed"]
+    assert error["mixed"] < error["bfloat16"] < 0.1
 
 
 class _Overflowing(Remembered):
@@ -162,7 +208,7 @@ def test_keys_that_are_not_kept_give_the_same(monkeypatch):
 def test_another_guidance_scale_compiles_nothing_anew():
     lq, noise, tokens = _inputs()
     _model("float32").sample(lq, noise, tokens, _SAMPLER)
-    before = _advance._cache_size(), _prepare._cache_size()
+    before = _velocity._cache_size(), _context._cache_size()
     changed = dataclasses.replace(_SAMPLER, guidance_scale=-0.5, weak_strength=0.2)
     _model("float32").sample(lq, noise, tokens, changed)
-    assert (_advance._cache_size(), _prepare._cache_size()) == before
+    assert (_velocity._cache_size(), _context._cache_size()) == before

@@ -10,15 +10,6 @@ def test_exact_sides_are_the_next_multiple():
     assert computed_side(5, 16, shortest=128) == 128
 
 
-def test_buckets_are_few_and_never_smaller():
-    sides = [computed_side(side, 16, shapes="buckets") for side in range(1, 2049)]
-    assert all(made >= side for side, made in enumerate(sides, 1))
-    assert len(set(sides)) == 11
-    waste = [made / side for side, made in enumerate(sides, 1) if side > 64]
-    assert max(waste) < 1.5
-    assert computed_side(100, 48, shapes="buckets") % 48 == 0
-
-
 def test_what_is_added_mirrors_the_edge():
     row = np.arange(4.0).reshape(1, 4, 1)
     grown = mirror(row, (2, 9))[..., 0]

@@ -26,3 +26,13 @@ def test_weights_are_symmetric_and_peak_in_the_middle():
     weights = gaussian_weights(9, 12)
     np.testing.assert_allclose(weights, weights[::-1, ::-1], rtol=1e-6)
     assert weights.argmax() // 12 == 4 and weights.min() > 0
+
+
+def test_a_second_pass_lies_between_the_first_ones_tiles():
+    grid = plan_tiles((40, 64), 16, 0, 1, 2, 2)
+    assert grid is not None
+    first = [[row, column] for row in (0, 14, 24) for column in (0, 14, 28, 42, 48)]
+    between = [[row, column] for row in (7, 19) for column in (7, 21, 35, 45)]
+    assert grid.starts.tolist() == first + between
+    narrow = plan_tiles((16, 40), 16, 0, 1, 2, 2)
+    assert narrow is not None and narrow.starts.tolist()[-2:] == [[0, 7], [0, 19]]

@@ -1,5 +1,6 @@
 """The upscaler: any size and kind of picture, settings that take effect, seeds that stay."""
 
+import concurrent.futures
 import dataclasses
 import io
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from tests.restoration import autoencoders
 from tests.restoration.models import tiny_model
 from tests.restoration.profiles import display_p3_profile
 from vosr_jax.diffusion.sampling import SamplerSettings
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.picture import write_picture
+from vosr_jax.files.photo_writing import write_photo
+from vosr_jax.restoration import denoising, restore, streamed_attention, streaming
 from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.restoration.upscaler import Upscaler
 
@@ -71,7 +74,7 @@ def test_noise_can_be_handed_in(upscaler):
 def test_tiles_cover_the_picture_and_one_tile_changes_nothing(upscaler):
     whole = upscaler(_picture(20, 30), output="numpy", tile_size=0)
     one = upscaler(_picture(20, 30), output="numpy", tile_size=512)
-    np.testing.assert_array_equal(one, whole)
+    np.testing.assert_allclose(one, whole, atol=1e-6)
     tiled = upscaler(_picture(20, 30), output="numpy", tile_size=32, tile_overlap=8)
     assert tiled.shape == whole.shape and np.isfinite(tiled).all()
     assert 0 < np.abs(tiled - whole).mean() < 0.1
@@ -112,7 +115,7 @@ def test_a_wide_gamut_picture_looks_the_same_afterwards(unchanging, tmp_path):
     source = Image.new("RGB", (8, 8), (250, 30, 60))
     source.save(tmp_path / "p3.png", icc_profile=display_p3_profile())
     result = unchanging(tmp_path / "p3.png", scale=2)
-    write_picture(result, tmp_path / "result.png")
+    write_photo(result, tmp_path / "result.png")
     seen = [_as_srgb(Image.open(tmp_path / name)) for name in ("p3.png", "result.png")]
     np.testing.assert_allclose(seen[1][4, 4], seen[0][4, 4], atol=1)
     assert np.abs(seen[0][4, 4].astype(int) - (250, 30, 60)).max() > 4
@@ -165,9 +168,35 @@ def test_presets_lean_from_the_picture_to_invention(upscaler):
     assert scales == sorted(scales, reverse=not residual) and len(set(scales)) == 3
     with pytest.raises(UserError, match="faithful"):
         upscaler.preset("vivid")
-    student = Upscaler(tiny_model(sampler=SamplerSettings(steps=1, r_input=True)))
-    with pytest.raises(UserError, match="one-step"):
-        student.preset("creative")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{"sampler": SamplerSettings(steps=1, r_input=True)}, {"guided": False}],
+)
+def test_a_model_that_cannot_be_guided_has_its_strength_preset(kind):
+    model = Upscaler(tiny_model(**kind))
+    strengths = [model.preset(name) for name in PRESETS]
+    assert [list(settings) for settings in strengths] == [["strength"]] * 3
+    values = [settings["strength"] for settings in strengths]
+    assert values == sorted(values) and values[1] == 1
+    with pytest.raises(UserError, match="give a strength"):
+        model.check(guidance_scale=0.5)
+    with pytest.raises(UserError, match="strength must be between 0 and 2, not 2.5"):
+        model.check(strength=2.5)
+
+
+def test_strength_is_the_share_of_the_models_change(upscaler):
+    given = {"output": "numpy", "steps": 2, "colour_fix": "none"}
+    none, half, whole = (
+        upscaler(_picture(), strength=strength, **given) for strength in (0.0, 0.5, 1.0)
+    )
+    size = 4 * _picture().width, 4 * _picture().height
+    enlarged = np.asarray(_picture().resize(size, Image.Resampling.BICUBIC)) / 255
+    np.testing.assert_allclose(none, enlarged, atol=1 / 255)
+    inside = (whole > 0) & (whole < 1)
+    assert np.abs(whole - none).max() > 0.01
+    np.testing.assert_allclose(half[inside], ((none + whole) / 2)[inside], atol=1e-2)
 
 
 @pytest.fixture
@@ -184,29 +213,80 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_buckets_compile_once_for_pictures_of_many_sizes(compilations):
-    upscaler = Upscaler(tiny_model())
-    sizes = [(9, 9), (10, 13), (11, 16), (12, 15), (16, 16)]
-    for number, size in enumerate(sizes):
-        result = upscaler(_picture(*size), shapes="buckets")
-        assert result.size == (4 * size[1], 4 * size[0])
+# Smaller than half a tile, than a tile, narrower than one, and of several.
+_SIZES = [(9, 9), (12, 20), (30, 31), (33, 8), (13, 40), (35, 41), (50, 64), (37, 33)]
+
+
+@pytest.mark.parametrize("kind", ["pixels", "convolutions"])
+def test_pictures_of_all_sizes_share_their_programs_and_exact_ones_are_the_same(kind):
+    coder = {} if kind == "pixels" else {"autoencoder": autoencoders.stable_diffusion()}
+    upscaler = Upscaler(tiny_model(**coder))
+    given = {"scale": 2, "tile_size": 64, "tile_overlap": 16, "output": "numpy"}
+    programs = denoising._velocity, streaming._compute, streamed_attention._absorb
+
+    def compiled() -> list[int]:
+        return [program._cache_size() for program in programs]
+
+    made = []
+    for number, size in enumerate(_SIZES):
+        made.append(upscaler(_picture(*size), **given))
         if number == 0:
-            first = len(compilations)
-    assert len(compilations) == first > 0
-    upscaler(_picture(10, 14), shapes="exact")
-    assert len(compilations) > first
+            first = compiled()
+    denoiser, *autoencoder = (new - old for new, old in zip(compiled(), first, strict=True))
+    # A tile and half of it.
+    assert denoiser <= 1
+    assert autoencoder == [0, 0]
+    for size, ours in list(zip(_SIZES, made, strict=True))[1:5]:
+        exact = upscaler(_picture(*size), **given, shapes="exact")
+        np.testing.assert_allclose(ours, exact, atol=2e-4)
 
 
-def test_a_large_picture_compiles_as_much_as_one_of_few_tiles_and_only_once(compilations):
+def test_a_batch_gives_the_pixels_of_one_call_each(monkeypatch):
+    upscaler = Upscaler(tiny_model())
+    given = {"scale": 2, "tile_size": 64, "tile_overlap": 16}
+    pictures = [_picture(*size, seed=i) for i, size in enumerate(_SIZES[:6])]
+    seeds = list(range(len(pictures)))
+    shares: list[float] = []
+    together = upscaler.restore_batch(pictures, seeds=seeds, progress=shares.append, **given)
+    assert shares == sorted(shares) and shares[-1] == 1
+    for picture, seed, ours in zip(pictures, seeds, together, strict=True):
+        alone = upscaler(picture, seed=seed, **given)
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(alone))
+    # As on an accelerator: several tiles a call, and the last call filled up.
+    monkeypatch.setattr(restore, "tile_batch", lambda: 4)
+    for ours, more in zip(
+        together, upscaler.restore_batch(pictures, seeds=seeds, **given), strict=True
+    ):
+        difference = np.abs(np.asarray(ours, int) - np.asarray(more, int))
+        assert difference.max() <= 1
+    assert upscaler.restore_batch([]) == []
+    with pytest.raises(UserError, match="2 seeds were given for 6"):
+        upscaler.restore_batch(pictures, seeds=[1, 2])
+    with pytest.raises(TypeError, match="noise"):
+        upscaler.restore_batch(pictures, noise=None)
+
+
+def test_a_large_picture_runs_the_program_of_one_with_few_tiles(compilations):
     upscaler = Upscaler(tiny_model())
     options = {"tile_size": 32, "tile_overlap": 8}
     upscaler(_picture(9, 17), **options)
-    few = len(compilations)
+    network = denoising._velocity._cache_size()
     upscaler(_picture(50, 75), **options)
-    assert few < len(compilations) <= 2 * few
+    assert denoising._velocity._cache_size() == network
     many = len(compilations)
     upscaler(_picture(50, 75, seed=1), seed=5, guidance_scale=0.25, **options)
     assert len(compilations) == many
+
+
+def test_threads_share_an_upscaler():
+    upscaler = Upscaler(tiny_model())
+    given = {"scale": 2, "tile_size": 64, "tile_overlap": 16}
+    pictures = [_picture(20, 24), _picture(40, 37)]
+    alone = [np.asarray(upscaler(picture, **given)) for picture in pictures]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        made = pool.map(lambda i: np.asarray(upscaler(pictures[i % 2], **given)), range(40))
+        for number, ours in enumerate(made):
+            np.testing.assert_array_equal(ours, alone[number % 2])
 
 
 @pytest.mark.slow

@@ -137,8 +137,8 @@ def test_tokens_are_those_of_the_named_picture():
 
 
 def test_arms_of_an_ablation_are_checked_and_no_restorers():
-    with pytest.raises(UserError, match="another picture in the same part"):
-        tiny_config(encoder={"kind": "vgg16", "tokens_of": "other"}, train={"microbatches": 4})
+    with pytest.raises(UserError, match="another picture in the batch"):
+        tiny_config(encoder={"kind": "vgg16", "tokens_of": "other"}, train={"batch_size": 1})
     with pytest.raises(UserError, match="13 convolutions"):
         tiny_config(encoder={"kind": "vgg16", "block": 13})
     with pytest.raises(UserError, match="vgg16 alone"):

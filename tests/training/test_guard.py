@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.training.tiny import tiny_batch, tiny_config
+from vosr_jax.chips import peak_flops
+from vosr_jax.diffusion.randomness import index_columns, index_words
 from vosr_jax.errors import UserError
-from vosr_jax.planning.chips import peak_flops
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.goodput import KINDS, Goodput
 from vosr_jax.training.guard import UpdateGuard
@@ -47,8 +48,12 @@ def test_an_update_that_is_not_finite_leaves_all_but_the_counts():
     assert floats and all(np.array_equal(old, new) for old, new in floats)
 
 
+# Beyond 32 bits, and in no order that a step's number could tell.
+INDICES = np.array([7, 2**33 + 5, 3, 1000])
+
+
 def metrics(loss: float, rows=(1.0, 2.0, 3.0, 4.0), skipped: float = 0.0) -> dict:
-    return {
+    return index_columns(jnp.asarray(index_words(INDICES))) | {
         "loss": jnp.float32(loss),
         "skipped": jnp.float32(skipped),
         "loss_rows": jnp.asarray(rows, jnp.float32),
@@ -56,7 +61,7 @@ def metrics(loss: float, rows=(1.0, 2.0, 3.0, 4.0), skipped: float = 0.0) -> dic
 
 
 def test_skipped_updates_are_written_down_with_their_samples_and_too_many_end_the_run(tmp_path):
-    guard = UpdateGuard(tmp_path, batch_size=4, limit=2)
+    guard = UpdateGuard(tmp_path, limit=2)
     guard.see(1, metrics(0.5))
     guard.see(2, metrics(np.nan, rows=(1.0, np.nan, 2.0, np.inf), skipped=1.0))
     guard.see(3, metrics(0.5))
@@ -66,17 +71,17 @@ def test_skipped_updates_are_written_down_with_their_samples_and_too_many_end_th
         guard.finish()
     found = [json.loads(line) for line in (tmp_path / "incidents.jsonl").read_text().splitlines()]
     assert [(one["step"], one["kind"]) for one in found] == [(n, "skipped") for n in (2, 4, 5)]
-    assert found[0]["indices"] == [5, 7] and found[1]["indices"] == [12, 13, 14, 15]
+    assert found[0]["indices"] == [2**33 + 5, 1000] and found[1]["indices"] == INDICES.tolist()
 
 
 def test_a_spike_of_the_loss_is_written_down(tmp_path, capsys):
-    guard = UpdateGuard(tmp_path, batch_size=4, limit=2)
+    guard = UpdateGuard(tmp_path, limit=2)
     for step in range(1, 41):
         guard.see(step, metrics(1.0 + 0.01 * (step % 5)))
     guard.see(41, metrics(9.0))
     guard.finish()
     (found,) = [json.loads(line) for line in (tmp_path / "incidents.jsonl").open()]
-    assert (found["kind"], found["step"]) == ("spike", 41) and found["indices"][0] == 163
+    assert (found["kind"], found["step"]) == ("spike", 41) and found["indices"][0] == 1000
     assert "far above" in capsys.readouterr().err
 
 
@@ -118,6 +123,8 @@ def test_it_is_said_once_that_the_data_cannot_keep_up(capsys):
 def test_peaks_are_found_by_the_devices_names():
     assert peak_flops("TPU v5 lite") == 197e12 and peak_flops("TPU v5") == 459e12
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12 and peak_flops("cpu") == 0
+    assert peak_flops("NVIDIA H100 PCIe") == 756e12 and peak_flops("NVIDIA L40S") == 362e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12 and peak_flops("NVIDIA A10") == 125e12
 
 
 def test_a_hang_prints_every_stack_and_ends_the_process():

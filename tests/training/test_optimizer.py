@@ -1,5 +1,7 @@
 """Learning rates, clipping, Muon's share, and the moving average."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,34 @@ def test_gradients_are_clipped_by_their_norm_and_weights_decay():
     np.testing.assert_allclose(small["a"], -0.1 * (0.3 / 1.3 + 0.5 * 3.0), rtol=1e-5)
 
 
+def test_a_norm_of_0_clips_nothing_and_leaves_the_optimizers_state_as_it_is():
+    parameters = {"a": jnp.array([3.0])}
+    plain = dict(learning_rate=0.1, weight_decay=0.0, beta1=0.0, beta2=0.0, epsilon=1.0)
+    free, clipped = (
+        make_optimizer(OptimizerConfig(**plain, max_grad_norm=norm), 10) for norm in (0.0, 1.0)
+    )
+    update, _ = free.update({"a": jnp.array([30.0])}, free.init(parameters), parameters)
+    np.testing.assert_allclose(update["a"], -0.1 * 30 / 31, rtol=1e-5)
+    states = [jax.tree.structure(one.init(parameters)) for one in (free, clipped)]
+    assert states[0] == states[1], "a run may change its clipping"
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(2000, 50), (40, 1), (4, 0)])
+def test_a_share_of_the_schedule_warms_up_where_no_steps_are_given(steps, warmup):
+    config = OptimizerConfig(learning_rate=PEAK, warmup_steps=None, warmup_share=0.025)
+    method = Method.from_config(
+        tiny_config(optimizer=dataclasses.asdict(config), train={"total_steps": steps}),
+        denoiser_blueprint(tiny_config()),
+        frozen=None,
+    )
+    rates = [float(method.schedule(step)) for step in range(warmup + 1)]
+    np.testing.assert_allclose(
+        rates,
+        [PEAK * min((k + 1) / max(warmup, 1), 1) for k in range(warmup + 1)],
+        rtol=1e-5,
+    )
+
+
 def test_muon_turns_the_blocks_matrices_and_adamw_moves_the_rest():
     config = OptimizerConfig(
         name="muon", learning_rate=1e-3, muon_learning_rate=1e-2, weight_decay=0.0
@@ -67,6 +97,29 @@ def test_muon_turns_the_blocks_matrices_and_adamw_moves_the_rest():
         # Adam's first step has one size everywhere; Nesterov's momentum enlarges it.
         size = 1e-3 * (0.9 * 0.1 / (1 - 0.9**2) + 0.1 / (1 - 0.9))
         np.testing.assert_allclose(updates[name], -size * np.sign(values[name]), rtol=1e-2)
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_muon_turns_residual_convolutions_where_it_is_asked_to(convolutions: bool):
+    config = OptimizerConfig(
+        name="muon", muon_learning_rate=1e-2, weight_decay=0.0, muon_convolutions=convolutions
+    )
+    rng = np.random.default_rng(0)
+    turned = ("refine.first", "stem_blocks.0.second", "blocks.1.first")
+    left = ("embed", "out", "out.spread", "out.refine", "refine.modulation")
+    shapes = {f"detailer.{name}.kernel": (3, 3, 4, 6) for name in turned + left}
+    # Nearly of rank one, and so is Adam's first step, the sign.
+    alike = np.outer(rng.normal(size=36), rng.normal(size=6)).reshape(3, 3, 4, 6)
+    values = {
+        k: jnp.asarray(alike + 0.1 * rng.normal(size=v), jnp.float32) for k, v in shapes.items()
+    }
+    optimizer = make_optimizer(config, 10)
+    updates, _ = optimizer.update(values, optimizer.init(values), values)
+    for name in turned + left:
+        matrix = np.asarray(updates[f"detailer.{name}.kernel"]).reshape(36, 6)
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        is_turned = singular.max() < 2 * singular.min()
+        assert is_turned == (convolutions and name in turned), name
 
 
 def method_with(decay: float, ramp: bool) -> Method:

@@ -3,46 +3,40 @@
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
-from tests.training.processes import finish, rows, start, wait_for_step
+from tests.training import processes
+from tests.training.processes import finish, rows, wait_for_step
+from tests.training.saved_states import flip_bit
 from tests.training.test_errors import truncate
 from vosr_jax.errors import UserError
-from vosr_jax.training.checkpoints import load_ema
+from vosr_jax.files.checksums import parse
 from vosr_jax.training.processes import join
+from vosr_jax.weights.checkpoint_files import SUMS, verify
+from vosr_jax.weights.saved_run import load_ema
 
-OPTIONS = ("--config.train.checkpoint_every=4", "--config.mesh.fsdp=-1")
-DEVICES = 4
+OPTIONS = (
+    "--config.train.checkpoint_every=4",
+    "--config.mesh.fsdp=-1",
+    # Runs of four steps are gone on with for eight.
+    "--config.optimizer.decay_steps=8",
+)
 
 
 def job(workdir: Path, cache: Path, count: int, *overrides: str) -> list[subprocess.Popen]:
     """A run of so many processes, which share four simulated devices."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={DEVICES // count}"
-    processes = []
-    for number in range(count):
-        own = {"XLA_FLAGS": flags, "VOSR_HEARTBEAT_SECONDS": "10"}
-        if count > 1:
-            own |= {
-                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-                "JAX_NUM_PROCESSES": str(count),
-                "JAX_PROCESS_ID": str(number),
-            }
-        processes.append(start(workdir, cache, *OPTIONS, *overrides, environment=own))
-    return processes
+    return processes.job(workdir, cache, count, *OPTIONS, *overrides)
 
 
-def finish_all(processes: list[subprocess.Popen]) -> list[str]:
+def finish_all(started: list[subprocess.Popen]) -> list[str]:
     said = []
-    for process in processes:
+    for process in started:
         code, output = finish(process)
         assert code == 0, output
         said.append(output)
@@ -111,15 +105,28 @@ def test_two_processes_pass_over_a_damaged_newest_checkpoint(runs, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_bit_that_flips_in_the_second_processes_file_is_noticed(runs, tmp_path: Path):
+    folder, _ = runs
+    shutil.copytree(folder / "two", tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "8"
+    assert verify(epath.Path(checkpoint)).kind == "whole"
+    own = [name for name in parse((checkpoint / SUMS).read_bytes()) if "process_1/" in name]
+    flip_bit(max((checkpoint / name for name in own), key=lambda f: f.stat().st_size), 8000)
+    said = finish_all(job(tmp_path / "run", folder / "cache", 2, "--config.train.total_steps=8"))
+    assert "fails its checksum" in said[0] and "resumed at step 4" in said[0]
+    np.testing.assert_allclose(losses(tmp_path / "run")[-4:], losses(folder / "one")[-4:], 1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_process_that_falls_silent_is_named_and_ends_the_job(tmp_path: Path, sent):
     first, second = job(tmp_path / "run", tmp_path / "cache", 2, "--config.train.total_steps=9999")
     wait_for_step(first, tmp_path / "run", 3)
     second.send_signal(sent)
     began = time.monotonic()
-    code, output = finish(first, timeout=90)
+    code, output = finish(first, timeout=300)
     second.kill()
-    assert code != 0 and time.monotonic() - began < 60
+    assert code != 0 and time.monotonic() - began < 200
     if sent == signal.SIGSTOP:
         assert re.search(r"stopped sending heartbeats\):\s+1\b", output)
 

@@ -40,6 +40,7 @@ def runs(tmp_path_factory):
     process.send_signal(signal.SIGKILL)
     finish(process)
     story["left by the kill"] = checkpoint_steps(broken)
+    story["rows at the kill"] = rows(broken)
     # What a save leaves that was killed in the middle.
     half = broken / "checkpoints" / f"{4 * EVERY}.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
@@ -80,10 +81,13 @@ def test_every_steps_loss_is_the_uninterrupted_runs(runs: dict):
 def test_the_kill_loses_no_finished_checkpoint_and_half_ones_are_passed_over(runs: dict):
     assert runs["left by the kill"], "nothing was saved before the kill"
     assert max(runs["left by the kill"]) in (EVERY, 2 * EVERY)
-    # The first row after the kill follows the newest finished checkpoint.
+    newest = max(runs["left by the kill"])
+    assert f"resumed at step {newest}" in runs["stopped"][1]
+    # Rows after the newest finished checkpoint are void and are written again, once.
+    assert max(row["step"] for row in runs["rows at the kill"]) > newest
+    assert f"rows after step {newest} cut" in runs["stopped"][1]
     steps = [row["step"] for row in runs["rows at the stop"]]
-    back = next(b for a, b in zip(steps, steps[1:], strict=False) if b <= a)
-    assert back == max(runs["left by the kill"]) + 1
+    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_sigterm_saves_the_step_it_reached_and_exits_cleanly(runs: dict):

@@ -9,9 +9,9 @@ import pytest
 
 from tests.training.processes import finish, rows, start, wait_for_step
 from tests.training.test_resume import saved_state
-from vosr_jax.training.checkpoints import teacher_of
 from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.package import read_package
+from vosr_jax.weights.saved_run import teacher_of
 
 STEPS, EVERY = 60, 10
 
@@ -31,7 +31,7 @@ def test_a_killed_and_resumed_distillation_is_the_uninterrupted_one_bit_for_bit(
     )
 
     def begin(workdir: Path):
-        return start(workdir, cache, *options, config="configs/nano_onestep.py")
+        return start(workdir, cache, *options, config="configs/nano_onestep.py:first")
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     code, output = finish(begin(whole))

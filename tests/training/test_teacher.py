@@ -17,14 +17,15 @@ from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.models.parameters import Blueprint, flatten
-from vosr_jax.training.checkpoints import Checkpoints, load_ema, teacher_of
+from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.gathering import stored
 from vosr_jax.training.loop import train
 from vosr_jax.training.run import start_run
-from vosr_jax.training.teacher import load_teacher, sha256_of
+from vosr_jax.training.teacher import open_teacher, sha256_of
 from vosr_jax.weights.export import load_export
 from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.package import read_package
+from vosr_jax.weights.saved_run import load_ema, teacher_of
 
 STUDENT = {"model": {"r_embedding": True}, "objective": {"name": "rcgm"}}
 
@@ -79,8 +80,8 @@ def test_a_teacher_that_does_not_match_is_refused_before_anything_is_made(
     def never(*_):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("vosr_jax.training.run.load_frozen", never)
-    monkeypatch.setattr("vosr_jax.weights.tensors.read_tensors", never)
+    monkeypatch.setattr("vosr_jax.training.run.open_frozen", never)
+    monkeypatch.setattr("vosr_jax.weights.host.HostArray.__getitem__", never)
     with pytest.raises(UserError, match=f"teacher=.* does not match this student.*{told}") as error:
         train(student_config(teacher, **sections), tmp_path / "run")
     assert "\n" not in str(error.value)
@@ -88,7 +89,7 @@ def test_a_teacher_that_does_not_match_is_refused_before_anything_is_made(
 
 def test_a_student_is_no_teacher(student: Path, tmp_path: Path):
     with pytest.raises(UserError, match="is itself a one-step student .model.r_embedding=True"):
-        load_teacher(student_config(student))
+        open_teacher(student_config(student))
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty"])
@@ -97,7 +98,7 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, kind: str):
     if kind == "empty":
         folder.mkdir()
     with pytest.raises(UserError, match=f"teacher={folder}"):
-        load_teacher(student_config(folder))
+        open_teacher(student_config(folder))
 
 
 def test_an_official_teacher_is_compared_by_its_args(tmp_path: Path):
@@ -115,13 +116,13 @@ def test_an_official_teacher_is_compared_by_its_args(tmp_path: Path):
     config = student_config(tmp_path, model=sizes, **sections)
     # Everything fits, and only the weights are missing.
     with pytest.raises(UserError, match="no weights"):
-        load_teacher(config)
+        open_teacher(config)
     config = student_config(tmp_path, model=sizes | {"depth": 36}, **sections)
     with pytest.raises(UserError, match="model.depth is 28, here 36"):
-        load_teacher(config)
+        open_teacher(config)
     (tmp_path / "args.json").write_text(json.dumps(args | {"auxiliary_time_cond": True}))
     with pytest.raises(UserError, match="one-step student .auxiliary_time_cond"):
-        load_teacher(config)
+        open_teacher(config)
 
 
 def test_the_student_begins_as_its_teacher(teacher: Path, tmp_path: Path):

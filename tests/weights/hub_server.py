@@ -1,5 +1,6 @@
-"""A hub on this machine: the few requests of the hub's protocol that a download makes."""
+"""A hub on this machine: the few requests of the hub's protocol that down- and uploads make."""
 
+import base64
 import hashlib
 import json
 import re
@@ -24,6 +25,9 @@ class HubServer:
       stalled: set once that has happened.
       wrong: paths whose bytes are changed on the way.
       withheld: paths that are listed but not given.
+      refuses: HTTP status with which writing is answered, or None.
+      breaks: whether the connection ends inside a large file's upload.
+      commits: messages of the commits that came.
     """
 
     def __init__(self, repo: str, folder: Path):
@@ -34,6 +38,10 @@ class HubServer:
         self.stalled, self._closing = threading.Event(), threading.Event()
         self.wrong: set[str] = set()
         self.withheld: set[str] = set()
+        self.refuses: int | None = None
+        self.breaks = False
+        self.commits: list[str] = []
+        self.large: dict[str, bytes] = {}
         hub = self
 
         class Handler(_Handler):
@@ -75,6 +83,61 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(True)
+
+    def do_POST(self) -> None:
+        hub, path = self.server_hub, self.path.split("?")[0]
+        hub.requests.append((self.command, path, None))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if hub.refuses is not None:
+            return self._json({"error": "refused"}, hub.refuses)
+        if path == "/api/repos/create":
+            return self._json({"url": f"{hub.url}/{hub.repo}"})
+        if path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        if path == f"/api/models/{hub.repo}/preupload/main":
+            files = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(_LARGE) else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(body)["files"]
+            ]
+            return self._json({"files": files})
+        if path == f"/{hub.repo}.git/info/lfs/objects/batch":
+            objects = [
+                {**o, "actions": {"upload": {"href": f"{hub.url}/large/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]
+            return self._json({"transfer": "basic", "objects": objects})
+        if path == f"/api/models/{hub.repo}/commit/main":
+            return self._commit([json.loads(line) for line in body.splitlines()])
+        self._error(404, "RepoNotFound")
+
+    def do_PUT(self) -> None:
+        hub, oid = self.server_hub, self.path.rpartition("/")[2]
+        hub.requests.append((self.command, self.path, None))
+        if hub.breaks:
+            self.close_connection = True
+            return self.connection.close()
+        hub.large[oid] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._json({})
+
+    def _commit(self, lines: list[dict]) -> None:
+        hub = self.server_hub
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                hub.commits.append(value["summary"])
+                continue
+            place = hub.folder / value["path"]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if line["key"] == "lfsFile":
+                place.write_bytes(hub.large[value["oid"]])
+            else:
+                place.write_bytes(base64.b64decode(value["content"]))
+        url = f"{hub.url}/{hub.repo}/commit/{COMMIT}"
+        self._json({"success": True, "commitOid": COMMIT, "commitUrl": url})
 
     def _answer(self, with_body: bool) -> None:
         hub, path = self.server_hub, self.path.split("?")[0]
@@ -144,9 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(content[start:])
 
-    def _json(self, content) -> None:
+    def _json(self, content, status: int = 200) -> None:
         body = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

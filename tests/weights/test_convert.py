@@ -178,30 +178,37 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-def test_vosr_2_is_recognised_or_stated_and_takes_the_posteriors_mode(tmp_path, writable):
-    source = writable("VOSR_1.4B_ms")
-    args = goldens.read_json(source / "args.json")
-    (source / "args.json").write_text(json.dumps(args | {"infer_steps": 1}))
+def test_vosr_2_is_known_by_its_args_and_survives_both_conversions(tmp_path):
+    source = _release("VOSR2")
     model = load_model(source)
-    assert not model.sample_posterior and not model.sampler.r_input
+    assert not model.sample_posterior and not model.guided and not model.sampler.r_input
     assert (model.sampler.steps, model.sampler.guidance_scale) == (1, 1.0)
-    assert any("taken for VOSR 2.0" in note for note in model.notes)
-    assert "one-step (without the interval's end)" in describe(model)
+    assert model.notes == () and "one-step (without the interval's end)" in describe(model)
     picture = goldens.folder("pipeline") / "inputs/square_16x16.png"
     expected = Upscaler(model)(picture)
+    with pytest.raises(UserError, match="VOSR2 is a one-step model.*leave guidance_scale"):
+        Upscaler(model)(picture, guidance_scale=0.5)
 
-    (source / "args.json").write_text(json.dumps(args))
-    assert load_model(source).sample_posterior
-    stated = write_export(read_package(source, "one_step_2"), tmp_path / "stated")
-    kept = load_model(stated)
-    assert not kept.sample_posterior and kept.sampler.guidance_scale == 1.0 and kept.notes == ()
-    # Of several steps only the number was not stated.
-    one = dataclasses.replace(kept, sampler=dataclasses.replace(kept.sampler, steps=1))
-    np.testing.assert_array_equal(Upscaler(one)(picture), expected)
-    with pytest.raises(UserError, match="no official checkpoint: its config.json says its kind"):
-        read_package(stated, "multi_step")
-    checkpoint, _ = write_official(read_package(stated), tmp_path / "back")
-    assert not load_model(checkpoint).sample_posterior
+    export = write_export(read_package(source), tmp_path / "export")
+    np.testing.assert_array_equal(Upscaler(load_model(export))(picture), expected)
+    checkpoint, _ = write_official(read_package(export), tmp_path / "back")
+    again = load_model(checkpoint)
+    assert not again.guided and again.sampler.steps == 1
+    np.testing.assert_array_equal(Upscaler(again)(picture), expected)
+
+
+def test_releases_take_the_mode_and_wavelet_unless_asked_for_the_draw():
+    for name in ("VOSR2", "VOSR_0.5B_ms", "VOSR_0.5B_os"):
+        upscaler = Upscaler(load_model(_release(name)))
+        assert upscaler.model.colour_fix == "wavelet" and upscaler.model.posterior == "mode"
+        picture = goldens.folder("pipeline") / "inputs/square_16x16.png"
+        mode, drawn = (
+            np.asarray(upscaler(picture, steps=1, posterior=kind), int) for kind in (None, "sample")
+        )
+        assert np.array_equal(mode, upscaler(picture, steps=1, posterior="mode"))
+        assert not np.array_equal(mode, drawn)
+    with pytest.raises(UserError, match="posterior 'mean' is unknown"):
+        upscaler(picture, posterior="mean")
 
 
 def _trained(tmp_path, **changes) -> Package:
@@ -255,7 +262,7 @@ def test_a_detailer_cannot_be_written_officially(tmp_path):
 
 
 def test_what_is_no_model_is_named(tmp_path):
-    with pytest.raises(UserError, match="gone does not exist"):
+    with pytest.raises(UserError, match="gone: there is no such name or path"):
         read_package(tmp_path / "gone")
     with pytest.raises(UserError, match="is no model"):
         read_package(tmp_path)

@@ -85,7 +85,7 @@ def test_each_released_network_is_told_from_its_official_tensors(
     tmp_path, monkeypatch, name, registers
 ):
     tensors = _released_tensors(name, registers)
-    monkeypatch.setattr(dinov2, "read_tensors", lambda path: tensors)
+    monkeypatch.setattr(dinov2, "open_tensors", lambda path: tensors)
     width = RELEASED[name][0]
     path = tmp_path / f"dinov2_{name}_pretrain.pth"
     settings = dinov2.read_settings(path)

@@ -12,8 +12,9 @@ import pytest
 from tests.parity import goldens
 from tests.weights.hub_server import COMMIT, HubServer
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.loading import load_model, locate_model
+from vosr_jax.restoration.loading import load_model
 from vosr_jax.weights import hub
+from vosr_jax.weights.resolve import locate
 
 constants = pytest.importorskip("huggingface_hub.constants")
 
@@ -58,6 +59,10 @@ def small(tmp_path, served):
     (folder / "one/model.safetensors").write_bytes(np.arange(500, dtype=np.float32).tobytes())
     (folder / "other.txt").write_text("not asked for")
     return served(folder, "me/nets")
+
+
+def locate_model(name: str) -> Path:
+    return locate(name, f"model {name}")
 
 
 def test_ids_and_names_are_told_from_paths():

@@ -71,9 +71,8 @@ def test_the_settings_are_those_of_the_release():
         ({"enc_type": None}, "enc_type is None; known are"),
         ({"enc_type": ["dinov2b"]}, r"enc_type is \['dinov2b'\]; known are"),
         ({"interp_type": "cubic"}, "interp_type is 'cubic'; known are lin, sph"),
-        ({"distill_type": "dmd"}, "distill_type is 'dmd'; known are shortcut, rcgm"),
+        ({"distill_type": 3}, "distill_type is 3; a word"),
         ({"time_dist": ["beta", 0, 1]}, "time_dist is .*lognorm"),
-        ({"vosr_kind": "two_step"}, "vosr_kind is 'two_step'; known are multi_step"),
         ({"dim": "wide"}, "dim is 'wide'; a positive whole number"),
         ({"dim": None}, "dim is None; a positive whole number"),
         ({"depth": True}, "depth is True; a positive whole number"),
@@ -121,18 +120,53 @@ def test_unknown_keys_and_layers_without_effect_are_noted():
         ({"auxiliary_time_cond": True, "infer_steps": 4}, True, "one_step"),
         ({"infer_steps": 1}, False, "one_step_2"),
         ({"distill_type": "rcgm", "auxiliary_time_cond": False}, False, "one_step_2"),
-        ({"vosr_kind": "one_step_2"}, False, "one_step_2"),
-        ({"vosr_kind": "multi_step", "infer_steps": 1}, False, "multi_step"),
+        ({"distill_type": "onestep", "auxiliary_time_cond": False}, None, "one_step_2"),
+        # Where the key is missing, the weights decide.
+        ({"distill_type": "onestep", "infer_steps": 1}, True, "one_step"),
     ],
 )
 def test_the_kind_follows_the_documented_rule(changes, r_embedding, kind):
     assert kind_of_args(ARGS | changes, FILE, r_embedding) == kind
 
 
-@pytest.mark.parametrize("changes", [{"auxiliary_time_cond": False}, {"vosr_kind": "multi_step"}])
-def test_a_kind_that_contradicts_the_weights_is_refused(changes):
-    with pytest.raises(UserError, match="weights take the interval's end"):
-        kind_of_args(ARGS | changes, FILE, True)
+@pytest.mark.parametrize(("stated", "said"), [(False, "take"), (True, "do not take")])
+def test_a_kind_that_contradicts_the_weights_is_refused(stated, said):
+    args = ARGS | {"auxiliary_time_cond": stated}
+    with pytest.raises(UserError, match=f"auxiliary_time_cond is {stated}.* weights {said} the"):
+        kind_of_args(args, FILE, not stated)
+
+
+VOSR2 = {k: v for k, v in ARGS.items() if "strength" not in k} | {
+    "auxiliary_time_cond": False,
+    "distill_type": "onestep",
+    "infer_steps": 1,
+}
+
+
+def test_vosr_2_as_shipped_lacks_what_only_training_reads():
+    config, notes = config_of_args(VOSR2, FILE, r_embedding=False)
+    assert notes == () and not config.model.r_embedding and config.guidance.kind == "none"
+    assert (config.sampling.steps, config.sampling.posterior) == (1, "mode")
+    assert config.sampling.colour_fix == "wavelet"
+    again = args_of_config(config)
+    assert again["distill_type"] == "onestep" and again["auxiliary_time_cond"] is False
+    back = config_of_args(again, FILE, r_embedding=False)[0]
+    # The scale of a guidance that is none is not kept.
+    assert dataclasses.replace(back, guidance=config.guidance) == config
+
+
+def test_a_multi_step_model_needs_the_weak_strength_it_samples_by():
+    args = {k: v for k, v in ARGS.items() if k != "weak_cond_strength_aelq_list"}
+    with pytest.raises(UserError, match="lacks the key weak_cond_strength_aelq_list"):
+        config_of_args(args, FILE, r_embedding=False)
+
+
+def test_an_unknown_distillation_is_a_warning_since_restoring_does_not_depend_on_it():
+    for r_embedding in (True, False):
+        config, notes = config_of_args(
+            ARGS | {"distill_type": "dmd", "infer_steps": 1}, FILE, r_embedding=r_embedding
+        )
+        assert "distill_type 'dmd' is unknown" in notes[0] and config.sampling.steps == 1
 
 
 def test_our_settings_become_an_args_json_that_says_the_same():

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.parity import goldens
 from vosr_jax.errors import UserError
 from vosr_jax.weights import release
 from vosr_jax.weights.official_args import config_of_args
+from vosr_jax.weights.tensors import read_tensors
 
 _ARGS = {"dim": 32}
 
@@ -27,6 +30,20 @@ def test_args_are_found_up_to_five_folders_above(tmp_path):
     (deep / "f").mkdir()
     with pytest.raises(UserError, match="args.json"):
         release.read_args(deep / "f")
+
+
+def test_wrappers_prefixes_and_counters_are_taken_off(tmp_path):
+    own = {"x_embedder.proj.bias": np.ones(3, np.float32), "blocks.0.attn.proj.bias": np.zeros(2)}
+    wrapped = {f"ema_model._orig_mod.module.{name}": value for name, value in own.items()}
+    counters = {"n_averaged": np.ones(1), "module.step_count": np.ones(1), "decay": np.ones(1)}
+    save_file(wrapped | counters, tmp_path / "a.safetensors")
+    read = release.plain_names(read_tensors(tmp_path / "a.safetensors"), "a")
+    assert read.keys() == own.keys()
+    assert all(np.array_equal(read[name], own[name]) for name in own)
+    two = tmp_path / "two.safetensors"
+    save_file(own | wrapped, two)
+    with pytest.raises(UserError, match=r"two\.safetensors holds .* twice, once as .*ema_model"):
+        release.plain_names(read_tensors(two), two)
 
 
 def test_averaged_weights_are_taken_before_raw_ones(tmp_path):

@@ -34,7 +34,7 @@ def _tensors():
 
 
 def test_assigned_tensors_come_back_bit_for_bit():
-    model = assign(_build, TABLE, _tensors(), "x")
+    model = assign(_build, TABLE, _tensors(), "x").network()
     assert np.array_equal(model.kernel[...], _tensors()["fc.weight"].T.reshape(3, 2, 2))
     back = to_official(model, TABLE)
     assert back.keys() == _tensors().keys()
@@ -43,7 +43,7 @@ def test_assigned_tensors_come_back_bit_for_bit():
 
 def test_half_precision_tensors_become_float32():
     tensors = {name: value.astype(ml_dtypes.bfloat16) for name, value in _tensors().items()}
-    assert assign(_build, TABLE, tensors, "x").kernel[...].dtype == np.float32
+    assert assign(_build, TABLE, tensors, "x").network().kernel[...].dtype == np.float32
 
 
 @pytest.mark.parametrize(

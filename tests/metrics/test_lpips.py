@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.lpips import _unit, load_lpips, lpips
+from vosr_jax.metrics.lpips import _unit, load_lpips, lpips
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,42 @@
+"""`vosr compile`: afterwards pictures of other sizes compile nothing; else a line says that."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vosr_jax import cli
+from vosr_jax.commands.compile import pictures
+
+_PICTURES = "assets/demo/coffee.png", "assets/demo/dragonfly.jpg"
+
+
+def _vosr(cache, *arguments: str) -> str:
+    environment = os.environ | {"VOSR_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "vosr_jax.cli", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_what_was_compiled_ahead_is_not_compiled_again(tmp_path):
+    small = "--tile-size", "128"
+    said = _vosr(tmp_path, "compile", *small)
+    assert "nano-onestep is compiled for" in said and str(tmp_path) in said
+    first = _vosr(tmp_path, "upscale", *_PICTURES, "-u", "1", "-o", str(tmp_path / "a"), *small)
+    assert "compiling" not in first
+    other = "--tile-size", "96"
+    second = _vosr(tmp_path, "upscale", *_PICTURES, "-u", "1", "-o", str(tmp_path / "b"), *other)
+    assert second.count("compiling for this model and device, once; kept in") == 1
+
+
+def test_each_picture_is_of_a_program_of_its_own():
+    assert [picture.size for picture in pictures(512)] == [(256, 256), (384, 384), (576, 576)]
+
+
+@pytest.mark.parametrize("flags", [["--device", "99"], ["--tile-size", "0"]])
+def test_what_cannot_be_is_refused(flags, capsys):
+    assert cli.main(["compile", *flags]) == 1
+    assert flags[0] in capsys.readouterr().err

@@ -1,0 +1,40 @@
+"""A service with a fake upscaler, and clients of it."""
+
+import contextlib
+import threading
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+pytest.importorskip("python_multipart")
+
+from fastapi.testclient import TestClient
+
+from tests.serving.fakes import FakeUpscaler, until
+from vosr_jax.serving.api import create_app
+from vosr_jax.serving.service import Service
+from vosr_jax.serving.settings import ServiceSettings
+
+
+@contextlib.contextmanager
+def serving(upscaler, **settings):
+    """(client, service) of a service whose model is loaded."""
+    service = Service(["fake"], lambda: {"fake": upscaler}, ServiceSettings(**settings))
+    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        yield client, service
+        getattr(upscaler, "gate", threading.Event()).set()
+
+
+@pytest.fixture
+def client():
+    with serving(FakeUpscaler(), max_megabytes=1, max_megapixels=4) as (client, _):
+        yield client
+
+
+@pytest.fixture
+def start():
+    """Start services that end with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda upscaler, **settings: stack.enter_context(serving(upscaler, **settings))

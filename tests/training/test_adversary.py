@@ -1,0 +1,114 @@
+"""The adversarial term: what it adds, what its discriminator learns, and that a run carries it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.training.tiny import tiny_batch, tiny_config
+from vosr_jax.errors import UserError
+from vosr_jax.models.discriminator import PatchDiscriminator
+from vosr_jax.training.build import abstract_state, mesh_of
+from vosr_jax.training.checkpoints import Checkpoints
+from vosr_jax.training.run import load_method
+from vosr_jax.training.step import Method
+
+WEIGHT = 0.5
+
+
+@functools.cache
+def method_of(weight: float = WEIGHT, microbatches: int = 1, width: int = 4):
+    config = tiny_config(
+        objective={"adversarial_weight": weight, "adversarial_width": width},
+        train={"microbatches": microbatches},
+    )
+    mesh = mesh_of(config)
+    return *load_method(config, mesh), mesh
+
+
+@functools.cache
+def initial(weight: float = WEIGHT):
+    """A state whose network already changes the picture: it starts as a change of nothing."""
+    state = method_of(weight)[0].new_state()
+    rng = np.random.default_rng(0)
+    for name, value in state.parameters.items():
+        noise = 0.02 * rng.normal(size=value.shape)
+        state.parameters[name] = value + jnp.asarray(noise, jnp.float32)
+    return state
+
+
+def gradients(method: Method, weights: dict, state):
+    rival = None if state.discriminator is None else state.discriminator["parameters"]
+    batch = tiny_batch(0)
+    run = jax.jit(lambda p: method.gradient(p, weights, batch, jnp.int32(0), rival))
+    return run(state.parameters)
+
+
+def far_apart(a: dict, b: dict) -> bool:
+    return any(np.abs(a[name] - b[name]).max() > 1e-7 for name in a)
+
+
+def test_a_score_sees_the_picture_and_its_input_and_nothing_far_away():
+    network = PatchDiscriminator(4, rngs=nnx.Rngs(0))
+    image, lq = jax.random.normal(jax.random.key(0), (2, 1, 64, 64, 3))
+    assert network(image, lq).shape == (1, 16, 16)
+    by_image, by_lq = jax.grad(lambda a, b: network(a, b)[0, 8, 8], (0, 1))(image, lq)
+    seen = np.abs(np.stack([by_image, by_lq])).max((0, 1, 4))
+    assert np.abs(by_lq).max() > 0 and np.abs(by_image).max() > 0
+    assert not seen[:, :16].any() and not seen[52:].any()
+
+
+def test_the_term_moves_the_network_and_the_discriminator_learns_the_other_way():
+    method, weights, _ = method_of()
+    state = initial()
+    with_it, loss, metrics = gradients(method, weights, state)
+    plain_method, plain_weights, _ = method_of(0.0)
+    plain, plain_loss, _ = gradients(plain_method, plain_weights, initial(0.0))
+    mean = float(jnp.mean(metrics["adversarial_rows"]))
+    assert float(loss - plain_loss) == pytest.approx(WEIGHT * mean, rel=1e-3)
+    assert far_apart(with_it, plain)
+    # softplus(a) - softplus(-a) = a: what one gains the other loses.
+    own = metrics["discriminator_gradient"]
+    moved = {k: v - 0.1 * own[k] for k, v in state.discriminator["parameters"].items()}
+    rival = state.discriminator | {"parameters": moved}
+    after = gradients(method, weights, state.__class__(**vars(state) | {"discriminator": rival}))[2]
+    assert after["discriminator_rows"].mean() < metrics["discriminator_rows"].mean()
+    assert after["adversarial_rows"].mean() > metrics["adversarial_rows"].mean()
+
+
+@pytest.mark.slow
+def test_microbatches_give_the_same_gradients():
+    state = initial()
+    whole, parts = (gradients(*method_of(WEIGHT, n)[:2], state) for n in (1, 2))
+    for name, value in whole[0].items():
+        np.testing.assert_allclose(parts[0][name], value, atol=1e-5, err_msg=name)
+    theirs = parts[2]["discriminator_gradient"]
+    for name, value in whole[2]["discriminator_gradient"].items():
+        np.testing.assert_allclose(theirs[name], value, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
+    method, weights, mesh = method_of()
+    step = jax.jit(method.step)
+    after = [initial()]
+    for number in range(2):
+        state, metrics = step(after[-1], weights, tiny_batch(number))
+        after.append(state)
+    assert {"adversarial", "discriminator"} <= metrics.keys()
+    before, first = (s.discriminator["parameters"] for s in after[:2])
+    assert far_apart(before, first)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(after[1], samples_seen=4)
+    checkpoints.close()
+    resumed = Checkpoints(tmp_path).restore(abstract_state(method, mesh))
+    again, _ = step(resumed, weights, tiny_batch(1))
+    assert jax.tree.structure(again) == jax.tree.structure(after[2])
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(after[2]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    other, _, _ = method_of(0.0)
+    with pytest.raises(UserError, match="another discriminator"):
+        Checkpoints(tmp_path).restore(abstract_state(other, mesh))
