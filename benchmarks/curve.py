@@ -1,4 +1,4 @@
-"""Draw a run's curve: loss, and the EMA's LPIPS on fixed pairs over the input's.
+"""Draw a run's curve: loss, and the EMA's LPIPS on fixed pairs over the input's where it was taken.
 
     python benchmarks/curve.py OUT.png WORKDIR [WORKDIR ...]
 
@@ -35,15 +35,18 @@ def main(out: Path, workdirs: list[Path]) -> None:
     losses = sorted({row["step"]: row["loss"] for row in rows if "loss" in row}.items())
     key = "eval_lpips_over_input"
     ratios = sorted({row["step"]: row[key] for row in rows if key in row}.items())
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    panels = 2 if ratios else 1
+    figure, drawn = plt.subplots(1, panels, figsize=(9, 3), layout="constrained", squeeze=False)
+    left, right = drawn[0, 0], drawn[0, -1]
     steps, values = np.array(losses).T
     smooth = np.convolve(np.pad(values, 4, mode="edge"), np.ones(9) / 9, mode="valid")
     left.plot(steps, values, color="0.8", linewidth=0.8)
     left.plot(steps, smooth, color="tab:blue")
     left.set(xlabel="step", ylabel="loss", ylim=(0, np.quantile(values, 0.98)))
-    right.plot(*np.array(ratios).T, marker="o", markersize=3, color="tab:blue")
-    right.set(xlabel="step", ylabel="LPIPS / input's LPIPS")
-    for axes in (left, right):
+    if ratios:
+        right.plot(*np.array(ratios).T, marker="o", markersize=3, color="tab:blue")
+        right.set(xlabel="step", ylabel="LPIPS / input's LPIPS")
+    for axes in drawn[0]:
         axes.spines[["top", "right"]].set_visible(False)
         for end in ends[:-1]:
             axes.axvline(end, color="0.6", linestyle=":", linewidth=1)

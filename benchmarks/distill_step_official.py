@@ -6,65 +6,26 @@ It reads one JSON line a command from standard input and answers with one: {"do"
 
 import argparse
 import copy
-import importlib.util
 import json
 import sys
 import time
 import types
 
+from official_modules import prepare
+
 
 def official_code(folder: str):
-    """(LightningDiT, VOSR) of the checkout; stand-ins for what they need and is missing here."""
+    """(LightningDiT, VOSR) of the checkout."""
     import torch
-    from torch import nn
 
-    # Decorators that ask for a C++ compiler, and a GPU's random state.
-    torch.compile = lambda function=None, **_: function if function else (lambda f: f)
+    # A GPU's random state.
     torch.cuda.get_rng_state = lambda *_: None
     torch.cuda.set_rng_state = lambda *_: None
-    if importlib.util.find_spec("fairscale") is None:
-        layers = ("ColumnParallelLinear", "ParallelEmbedding", "RowParallelLinear")
-        _stand_in("fairscale.nn.model_parallel.initialize")
-        _stand_in("fairscale.nn.model_parallel.layers", **dict.fromkeys(layers))
-    if importlib.util.find_spec("timm") is None:
-
-        class PatchEmbed(nn.Module):
-            def __init__(self, size, patch, inputs, width, bias=True, strict_img_size=True):
-                super().__init__()
-                self.num_patches = (size // patch) ** 2
-                self.proj = nn.Conv2d(inputs, width, patch, patch, bias=bias)
-
-            def forward(self, x):
-                return self.proj(x).flatten(2).transpose(1, 2)
-
-        class Mlp(nn.Module):
-            def __init__(
-                self, in_features, hidden_features, out_features=None, act_layer=None, **_
-            ):
-                super().__init__()
-                self.fc1 = nn.Linear(in_features, hidden_features)
-                self.act = act_layer()
-                self.fc2 = nn.Linear(hidden_features, out_features or in_features)
-
-            def forward(self, x):
-                return self.fc2(self.act(self.fc1(x)))
-
-        _stand_in("timm.models.vision_transformer", PatchEmbed=PatchEmbed, Mlp=Mlp)
-    sys.path.insert(0, folder)
+    prepare(folder)
     from models.lightningdit import LightningDiT
     from vosr import VOSR
 
     return LightningDiT, VOSR
-
-
-def _stand_in(name: str, **attributes) -> None:
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        whole = ".".join(parts[:end])
-        module = sys.modules.setdefault(whole, types.ModuleType(whole))
-        if end > 1:
-            setattr(sys.modules[".".join(parts[: end - 1])], parts[end - 1], module)
-    vars(module).update(attributes)
 
 
 class Side:

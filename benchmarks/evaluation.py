@@ -29,9 +29,9 @@ def pictures(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     import cv2
 
     from vosr_jax.evaluation.cases import held_out_pictures
-    from vosr_jax.restoration.picture import read_photograph
+    from vosr_jax.files.photo_reading import read_photo
 
-    photographs = [np.asarray(read_photograph(path).rgb) for path in held_out_pictures()]
+    photographs = [np.asarray(read_photo(path).rgb) for path in held_out_pictures()]
     rng = np.random.default_rng(0)
     truths = []
     for number in range(count):
@@ -109,7 +109,7 @@ def main() -> None:
     if options.theirs:
         theirs(options.theirs, options.basicsr)
         return
-    from vosr_jax.evaluation.lpips import load_lpips
+    from vosr_jax.metrics.lpips import load_lpips
 
     truths, restored = pictures(options.pictures, options.side)
     trunk = load_lpips("alex")["convolutions"]

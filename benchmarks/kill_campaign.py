@@ -1,6 +1,7 @@
 """Kills many short trainings at awkward moments and asks whether anything was lost.
 
     python benchmarks/kill_campaign.py [--kills 30] [--stops 5] [--truncated 5] [--devices 5]
+    python benchmarks/kill_campaign.py --bucket --kills 10 --stops 0 --truncated 0 --devices 0
 
 A nano made tiny trains for some steps once without interruption. Then, each in a workdir of its
 own: it is killed (SIGKILL) when a drawn step shows in its log, or when a checkpoint is being
@@ -8,10 +9,12 @@ written; told to stop (SIGTERM); its newest checkpoint is cut in half between tw
 on with fewer devices, 8, then 4, then 2. Every run is resumed until it is done. On the same
 devices parameters, EMA and optimizer must be the uninterrupted run's bit for bit; on others every
 step's loss must be the uninterrupted eight-device run's to 1e-5, and every row's pictures, noise
-and timestep, hashed as they lie on the devices, the same.
+and timestep, hashed as they lie on the devices, the same. With --bucket all workdirs lie in a
+bucket, on a server of Google's protocol on loopback that keeps it in memory.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -28,9 +31,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import numpy as np
 
-from tests.training.processes import finish, rows, start, wait_for_step
+from tests.bucket import bucket_environment
+from tests.training.processes import finish, rows, start, wait_for_line, wait_for_step
 from tests.training.test_errors import truncate
 from tests.training.test_resume import checkpoint_steps, saved_state
+from vosr_jax.files import is_remote, to_path
+from vosr_jax.weights.checkpoint_files import finished_steps, unfinished_folders
 
 STEPS, EVERY = 24, 4
 OPTIONS = (
@@ -38,7 +44,8 @@ OPTIONS = (
     f"--config.train.checkpoint_every={EVERY}",
     "--config.train.batch_size=8",
 )
-SECONDS = 120
+# For a save to begin, and for a run to end on a busy machine.
+SECONDS, PATIENCE = 120, 1800
 
 
 def on(devices: int) -> dict[str, str]:
@@ -60,7 +67,7 @@ def begin(workdir: Path, cache: Path, devices: int = 1, *, watched: bool = False
 
 def complete(workdir: Path, cache: Path, devices: int = 1, *, watched: bool = False) -> None:
     """Resume until done."""
-    code, said = finish(begin(workdir, cache, devices, watched=watched))
+    code, said = finish(begin(workdir, cache, devices, watched=watched), PATIENCE)
     if code:
         raise RuntimeError(said[-2000:])
 
@@ -69,9 +76,19 @@ def wait_for_a_save(process, workdir: Path) -> None:
     """Until a checkpoint is half written, or the run is over."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
+        if is_remote(workdir) and unfinished_folders(workdir):
+            return
+        if not is_remote(workdir) and any((workdir / "checkpoints").glob("*-checkpoint-tmp*")):
             return
         time.sleep(0.0005)
+
+
+def wait_until(process, workdir: Path, step: int) -> int:
+    """Until a step is done; which was seen last."""
+    if not is_remote(workdir):
+        return wait_for_step(process, workdir, step)
+    wait_for_line(process, f"step {step}/")
+    return step
 
 
 def differing(one: Path, other: Path) -> list[str]:
@@ -87,13 +104,13 @@ def differing(one: Path, other: Path) -> list[str]:
 def killed(workdir: Path, cache: Path, draw: random.Random, *, in_a_save: bool) -> str:
     """A run that is killed once; where."""
     process = begin(workdir, cache)
-    step = wait_for_step(process, workdir, draw.randrange(1, STEPS - EVERY))
+    step = wait_until(process, workdir, draw.randrange(1, STEPS - EVERY))
     if in_a_save:
         wait_for_a_save(process, workdir)
     process.send_signal(signal.SIGKILL)
     finish(process)
     seen = max((row["step"] for row in rows(workdir)), default=step)
-    left = checkpoint_steps(workdir) if (workdir / "checkpoints").is_dir() else []
+    left = finished_steps(to_path(workdir))
     complete(workdir, cache)
     return f"killed {'in a save ' if in_a_save else ''}at step {seen}, checkpoints {left}"
 
@@ -101,9 +118,9 @@ def killed(workdir: Path, cache: Path, draw: random.Random, *, in_a_save: bool) 
 def stopped(workdir: Path, cache: Path, draw: random.Random) -> str:
     """A run that is told to stop; it must leave with 0 and a checkpoint of its last step."""
     process = begin(workdir, cache)
-    wait_for_step(process, workdir, draw.randrange(1, STEPS - EVERY))
+    wait_until(process, workdir, draw.randrange(1, STEPS - EVERY))
     process.send_signal(signal.SIGTERM)
-    code, said = finish(process)
+    code, said = finish(process, PATIENCE)
     last = max(row["step"] for row in rows(workdir))
     if code or last != max(checkpoint_steps(workdir)):
         raise RuntimeError(f"exit code {code}: {said[-1000:]}")
@@ -163,6 +180,7 @@ def main() -> int:
     for kind, number in (("kills", 30), ("stops", 5), ("truncated", 5), ("devices", 5)):
         parser.add_argument(f"--{kind}", type=int, default=number)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bucket", action="store_true", help="workdirs in a bucket on loopback")
     o = parser.parse_args()
     draw = random.Random(o.seed)
     kinds = {
@@ -171,9 +189,13 @@ def main() -> int:
         "truncated": (o.truncated, lambda path, cache, i: cut(path, cache, draw)),
         "devices": (o.devices, lambda path, cache, i: fewer(path, cache, draw)),
     }
+    if o.bucket and (o.truncated or o.devices):
+        parser.error("--bucket goes with --truncated 0 --devices 0")
     failed = 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         root, cache = Path(folder), Path(folder) / "cache"
+        if o.bucket:
+            root = to_path(stack.enter_context(bucket_environment(Path(folder) / "bucket")))
         complete(root / "whole", cache)
         if o.devices:
             complete(root / "eight", cache, 8, watched=True)

@@ -33,10 +33,9 @@ import numpy as np
 from flax import nnx
 from jax.extend import core
 
-from vosr_jax.diffusion.branches import Plain, Remembered
+from vosr_jax.diffusion.branches import Remembered
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.sampling import SamplerSettings
-from vosr_jax.diffusion.walk import Whole, advance, prepare, start
+from vosr_jax.diffusion.sampling import SamplerSettings, build_context, run_steps
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.restoration.precision import Guarded, at_precision
 
@@ -74,33 +73,36 @@ class Ours:
         return tuple(jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
 
     def programs(self, networks: list[LightningDiT], sampler: SamplerSettings) -> tuple:
-        """(states, prepare, advance) with states as the first argument of both."""
+        """(states, prepare, run) with states as the first argument of both."""
         split = [nnx.split(network) for network in networks]
         graphs, states = [graph for graph, _ in split], [state for _, state in split]
 
         def branches(states):
             merged = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
             fast = Remembered(merged[0])
-            return fast if len(merged) == 1 else Guarded(fast, Plain(merged[1]))
+            if len(merged) == 1:
+                return fast
+            return Guarded(fast, Remembered(merged[1], keep_keys=False))
 
-        def prepared(states, lq, tokens):
-            return prepare(branches(states), Whole(), sampler, lq, tokens)
+        def prepared(states, tokens):
+            network = branches(states)
+            return build_context(network, sampler), network.remember(tokens)
 
-        def advanced(states, task, walk, steps):
-            return advance(branches(states), Whole(), _FORM, task, walk, 0, steps, guided=True)
+        def run(states, prepared, lq, z, steps):
+            given = branches(states), _FORM, *prepared, lq, z, 0, steps
+            return run_steps(*given, guided=True)
 
-        return states, prepared, advanced
+        return states, prepared, run
 
 
 def counted_products(depth: int, steps: int) -> int:
     """Floating-point operations of all matrix products of a run, loops counted in full."""
     ours, sampler = Ours(depth), SamplerSettings(steps, guidance_scale=0.5)
-    states, prepared, advanced = ours.programs([ours.abstract], sampler)
+    states, prepared, run = ours.programs([ours.abstract], sampler)
     lq, noise, tokens = jax.eval_shape(ours.arrays)
-    task = jax.eval_shape(prepared, states, lq, tokens)
-    walk = jax.eval_shape(start, noise)
-    whole = jax.make_jaxpr(lambda s, t, w: advanced(s, t, w, steps))(states, task, walk)
-    return _products(jax.make_jaxpr(prepared)(states, lq, tokens).jaxpr) + _products(whole.jaxpr)
+    made = jax.eval_shape(prepared, states, tokens)
+    whole = jax.make_jaxpr(lambda *given: run(*given, steps))(states, made, lq, noise)
+    return _products(jax.make_jaxpr(prepared)(states, tokens).jaxpr) + _products(whole.jaxpr)
 
 
 def _products(jaxpr: core.Jaxpr) -> int:
@@ -137,13 +139,13 @@ def xla_operations(depth: int, steps: int) -> float:
 
     def of(depth: int) -> np.ndarray:
         ours, sampler = Ours(depth), SamplerSettings(steps, guidance_scale=0.5)
-        states, prepared, advanced = ours.programs([ours.abstract], sampler)
+        states, prepared, run = ours.programs([ours.abstract], sampler)
         lq, noise, tokens = jax.eval_shape(ours.arrays)
-        task, walk = jax.eval_shape(prepared, states, lq, tokens), jax.eval_shape(start, noise)
+        made = jax.eval_shape(prepared, states, tokens)
         with _unrolled():
             programs = (
-                jax.jit(prepared).lower(states, lq, tokens),
-                jax.jit(lambda s, t, w: advanced(s, t, w, 1)).lower(states, task, walk),
+                jax.jit(prepared).lower(states, tokens),
+                jax.jit(lambda *given: run(*given, 1)).lower(states, made, lq, noise),
             )
             once, step = (program.compile().cost_analysis()["flops"] for program in programs)
         return np.array([once, steps * step])
@@ -208,10 +210,10 @@ def our_calls(depth: int, steps: int, *, gpu: bool) -> dict[str, Callable]:
     """What is timed of ours: "once", "sample" (steps of it) and "block", warmed up."""
     ours = Ours(depth, gpu=gpu)
     sampler = SamplerSettings(25, guidance_scale=0.5)
-    states, prepared, advanced = ours.programs(ours.networks, sampler)
+    states, prepared, run = ours.programs(ours.networks, sampler)
     lq, noise, tokens = ours.arrays()
-    prepare_fn, advance_fn = jax.jit(prepared), jax.jit(advanced)
-    task, walk = prepare_fn(states, lq, tokens), start(noise)
+    prepare_fn, run_fn = jax.jit(prepared), jax.jit(run)
+    made = prepare_fn(states, tokens)
     network = ours.networks[0]
     graph, stacked = nnx.split(network.blocks)
     first = jax.tree.map(lambda x: x[0], stacked)
@@ -230,8 +232,8 @@ def our_calls(depth: int, steps: int, *, gpu: bool) -> dict[str, Callable]:
         return block(x, modulation, cross, table, kind)
 
     calls = {
-        "once": lambda: prepare_fn(states, lq, tokens),
-        "sample": lambda: advance_fn(states, task, walk, steps),
+        "once": lambda: prepare_fn(states, tokens),
+        "sample": lambda: run_fn(states, made, lq, noise, steps),
         "block": lambda: block(first, x, modulation, context),
     }
     for call in calls.values():

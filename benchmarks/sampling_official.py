@@ -5,64 +5,19 @@ It reads one JSON line a command from standard input and answers with one: {"do"
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
-import types
+
+from official_modules import prepare
 
 
 def _official(folder: str, *, compiled: bool):
-    """The official LightningDiT; stand-ins for what it needs of packages that are missing."""
-    import torch
-    from torch import nn
-
-    if not compiled:
-        # Its decorators ask for a C++ compiler.
-        torch.compile = lambda function=None, **_: function if function else (lambda f: f)
-    if importlib.util.find_spec("fairscale") is None:
-        # Imported beside the norm and never used by it.
-        layers = ("ColumnParallelLinear", "ParallelEmbedding", "RowParallelLinear")
-        _stand_in("fairscale.nn.model_parallel.initialize")
-        _stand_in("fairscale.nn.model_parallel.layers", **dict.fromkeys(layers))
-    if importlib.util.find_spec("timm") is None:
-
-        class PatchEmbed(nn.Module):
-            def __init__(self, size, patch, inputs, width, bias=True, strict_img_size=True):
-                super().__init__()
-                self.num_patches = (size // patch) ** 2
-                self.proj = nn.Conv2d(inputs, width, patch, patch, bias=bias)
-
-            def forward(self, x):
-                return self.proj(x).flatten(2).transpose(1, 2)
-
-        class Mlp(nn.Module):
-            def __init__(
-                self, in_features, hidden_features, out_features=None, act_layer=None, **_
-            ):
-                super().__init__()
-                self.fc1 = nn.Linear(in_features, hidden_features)
-                self.act = act_layer()
-                self.fc2 = nn.Linear(hidden_features, out_features or in_features)
-
-            def forward(self, x):
-                return self.fc2(self.act(self.fc1(x)))
-
-        _stand_in("timm.models.vision_transformer", PatchEmbed=PatchEmbed, Mlp=Mlp)
-    sys.path.insert(0, folder)
+    """The official LightningDiT."""
+    prepare(folder, compiled=compiled)
     from models.lightningdit import LightningDiT
 
     return LightningDiT
-
-
-def _stand_in(name: str, **attributes) -> None:
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        whole = ".".join(parts[:end])
-        module = sys.modules.setdefault(whole, types.ModuleType(whole))
-        if end > 1:
-            setattr(sys.modules[".".join(parts[: end - 1])], parts[end - 1], module)
-    vars(module).update(attributes)
 
 
 class Side:
@@ -81,9 +36,9 @@ class Side:
         self.network = self._build(options["depth"]).to(self.device, self.dtype)
         if options["compiled"]:
             self.network = torch.compile(self.network)
-        side = options["side"]
-        self.lq, self.noise = self._normal(1, 4, side, side), self._normal(1, 4, side, side)
-        self.tokens = self._normal(1, options["tokens"], options["token_width"])
+        side, rows = options["side"], options.get("rows", 1)
+        self.lq, self.noise = (self._normal(rows, 4, side, side) for _ in range(2))
+        self.tokens = self._normal(rows, options["tokens"], options["token_width"])
         self.x = self._normal(2, (side // 2) ** 2, options["width"])
         self.modulation = self._normal(2, 6 * options["width"])
         self.context = self._normal(2, options["tokens"], options["width"])
@@ -116,16 +71,22 @@ class Side:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def sample(self, network, steps: int, device: str):
-        """The official multi-step sampler's work: both branches in every step."""
+    def sample(self, network, steps: int, device: str, *, guided: bool = True):
+        """The official sampler's work: both branches in every step, one where not guided."""
         import torch
 
         z, lq, tokens = self.noise.to(device), self.lq.to(device), self.tokens.to(device)
         times = torch.linspace(1.0, 0.0, steps + 1, device=device, dtype=self.dtype)
+        rows = len(z)
+        if not guided:
+            for i in range(steps):
+                velocity = network(torch.cat([lq, z], 1), times[i].repeat(rows), z=[tokens])
+                z = z - (times[i] - times[i + 1]) * velocity
+            return z
         tokens = torch.cat([tokens, torch.zeros_like(tokens)])
         for i in range(steps):
             pairs = torch.cat([torch.cat([lq, z], 1), torch.cat([0.15 * lq, z], 1)])
-            full, weak = network(pairs, times[i].repeat(2), z=[tokens]).chunk(2)
+            full, weak = network(pairs, times[i].repeat(2 * rows), z=[tokens]).chunk(2)
             z = z - (times[i] - times[i + 1]) * (weak + 0.5 * (full - weak))
         return z
 
@@ -152,7 +113,8 @@ class Side:
             self._wait()
             start, used = time.perf_counter(), time.process_time()
             if command["do"] == "sample":
-                self.sample(self.network, command["steps"], self.device)
+                guided = command.get("guided", True)
+                self.sample(self.network, command["steps"], self.device, guided=guided)
             else:
                 block, rotary = self.network.blocks[0], self.network.feat_rope
                 block(self.x, self.modulation, self.context, rotary)

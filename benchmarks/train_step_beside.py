@@ -16,8 +16,8 @@ from vosr_jax.compiler_memory import return_compiler_memory
 from vosr_jax.config import Config
 from vosr_jax.diffusion.objectives import loss_of
 from vosr_jax.diffusion.velocity_field import NetworkField
-from vosr_jax.planning.abstract import abstract_run
-from vosr_jax.planning.work import product_flops
+from vosr_jax.training.abstract import abstract_run
+from vosr_jax.training.flops import product_flops
 from vosr_jax.training.sharding import make_mesh
 from vosr_jax.training.state import new_state
 from vosr_jax.training.step import compile_step

@@ -8,7 +8,8 @@
 #
 # run copies this checkout's last commit to every worker, installs it and starts train.py on all,
 # which outlives the connection. After a preemption: create, then the same run, which goes on from
-# the newest checkpoint. WORKDIR is a folder that all workers see: NFS, or a bucket under gcsfuse.
+# the newest checkpoint. WORKDIR is one that all workers see: gs://BUCKET/FOLDER, or a folder on NFS.
+# The slice's service account must be allowed to read and write the bucket.
 set -euo pipefail
 
 usage() {
@@ -30,10 +31,6 @@ create() {
 run() {
   [[ $# -ge 2 ]] || usage
   local here archive arguments
-  if [[ $2 == *://* ]]; then
-    echo "error: WORKDIR $2 is an address; mount it on every worker and name the folder" >&2
-    exit 1
-  fi
   here=$(cd "$(dirname "$0")/.." && pwd)
   archive=$(mktemp --suffix=.tar.gz)
   # shellcheck disable=SC2064
@@ -44,7 +41,7 @@ run() {
   on_all "set -e; mkdir -p vosr_jax; tar -xzf vosr_jax.tar.gz -C vosr_jax; cd vosr_jax
     PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q --user uv
     python3 -m uv venv -q --allow-existing --python 3.11 .venv
-    python3 -m uv pip install -q --python .venv/bin/python '.[train,tpu]'"
+    python3 -m uv pip install -q --python .venv/bin/python '.[train,tpu,gcs]'"
   # Quoted once for the shell over there.
   printf -v arguments ' %q' --distributed --config "$1" --workdir "${@:2}"
   on_all "cd vosr_jax || exit 1
