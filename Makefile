@@ -3,11 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
-TRAIN := $(BIN)/python train.py --config configs/nano.py --workdir demo/run \
-	--config.train.log_every=4 --config.train.eval_every=0 --config.train.sample_every=0
+# Shown are the steps; the rest lies in demo/train.log.
+TRAIN := $(BIN)/python train.py --config configs/nano_direct.py --workdir demo/run \
+	--config.train.log_every=4 --config.train.eval_every=0 --config.train.sample_every=0 \
+	--config.optimizer.decay_steps=24 --config.optimizer.warmup_steps=4
+STEPS := 2>&1 | tee -a demo/train.log | grep --line-buffered -E '^(step|error)'
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo test test-slow test-all lint docs clean
 
 setup: $(STAMP)
 
@@ -18,25 +23,33 @@ $(STAMP): setup.py
 	touch $(STAMP)
 
 demo: setup
-	rm -rf demo
-	@echo "== train the nano model for a moment on real photographs"
-	$(TRAIN) --config.train.total_steps=16
+	@rm -rf demo && mkdir demo
+	@echo "== train the nano model for a moment on real photographs (a minute)"
+	@$(TRAIN) --config.train.total_steps=16 $(STEPS)
 	@echo "== and resume it"
-	$(TRAIN) --config.train.total_steps=24
-	@echo "== upscale a photograph with the shipped nano weights"
-	$(BIN)/vosr upscale assets/demo/coffee.png -o demo --compare
-	@echo "== look at demo/coffee-compare.png: input, bicubic, ours"
+	@$(TRAIN) --config.train.total_steps=24 $(STEPS)
+	@echo "== upscale two photographs, a clean and a damaged one, with the shipped nano weights"
+	@$(BIN)/vosr upscale assets/demo/coffee.png assets/demo/dragonfly.jpg -o demo --compare
+	@echo "== look at demo/*-compare.png: input, bicubic, ours"
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: setup
-	$(BIN)/python -m pytest
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --durations=25
+
+test-all: test test-slow
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: setup
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	$(BIN)/python docs/architecture.py
+	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf demo site .pytest_cache .ruff_cache .mypy_cache

