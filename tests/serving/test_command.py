@@ -32,7 +32,7 @@ def test_a_taken_port_is_told(capsys):
 
 
 def test_the_extra_is_named_where_it_is_missing(capsys, monkeypatch):
-    present = importlib.util.find_spec("json")  # whichever of the extra's packages are installed here
+    present = importlib.util.find_spec("json")  # gradio may be absent here
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "uvicorn" else present)
     assert cli.main(["serve"]) == 1
     assert "(uvicorn): pip install 'vosr_jax[serve]'" in capsys.readouterr().err
