@@ -29,9 +29,9 @@ from jax.interpreters import partial_eval
 from official_process import Official, timed
 
 from vosr_jax.config import OptimizerConfig
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.denoiser import CachedDenoiser
+from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.objectives import rcgm
-from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.models.rotary import rotary_table
@@ -85,8 +85,8 @@ class Ours:
         form = _SETTINGS.parameterization
 
         def loss(parameters: dict):
-            student = NetworkField(self._student.merge(parameters), form)
-            taught = NetworkField(self._teacher.merge(teacher), form)
+            student = CachedDenoiser(self._student.merge(parameters), form)
+            taught = CachedDenoiser(self._teacher.merge(teacher), form, keep_kv=False)
             key = jax.random.fold_in(jax.random.key(0), state.step)
             return rcgm.loss(student, batch, key, _SETTINGS, teacher_fn=taught)[0]
 

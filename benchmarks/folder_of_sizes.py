@@ -25,7 +25,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 RELEASES = ROOT / "tests" / "goldens" / "pipeline" / "preset" / "ckpts"
 # By the names of compiled functions; those of earlier commits are here too, to compare with them.
-DENOISER = ("_velocity", "_context", "_memory", "_advance", "_prepare")
+DENOISER = ("_velocity", "_shared", "_precompute")
 AUTOENCODER = ("_encode", "_decode", "_compute", "_absorb")
 
 

@@ -86,7 +86,7 @@ def _measure(size: int, tile: int, parts: list[str], narrow: int, depth: int) ->
     import jax
     import numpy as np
 
-    from vosr_jax.diffusion.sampling import SamplerSettings
+    from vosr_jax.diffusion.sampler import SamplerSettings
     from vosr_jax.restoration.tiling import plan_tiles
 
     model = _model(narrow, depth)

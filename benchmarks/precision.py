@@ -25,8 +25,8 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax import Upscaler
-from vosr_jax.diffusion.branches import Remembered
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.denoiser import CachedDenoiser
+from vosr_jax.diffusion.sampler import SamplerSettings, sample
 from vosr_jax.models.autoencoders import decode, encode
 from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
@@ -88,15 +88,15 @@ def full_width(depth: int, side: int, stream: float) -> Iterator[tuple[str, floa
         scale_stream(network, stream, (lq, noise, tokens))
     sampler = SamplerSettings(5, guidance_scale=0.5)
     networks = {name: at_precision(network, name) for name in NAMES}
-    networks |= {name: network.computing_in(*kinds) for name, kinds in _PARTS.items()}
+    networks |= {name: network.with_dtype(*kinds) for name, kinds in _PARTS.items()}
     exact = None
     for name, one in networks.items():
         graph, state = nnx.split(one)
 
         @jax.jit
         def run(state, lq, noise, tokens, graph=graph):
-            branches = Remembered(nnx.merge(graph, state))
-            return sample(branches, lq, noise, sampler, visual_tokens=tokens)
+            denoiser = CachedDenoiser(nnx.merge(graph, state))
+            return sample(denoiser, lq, noise, sampler, visual_tokens=tokens)
 
         picture = np.asarray(run(state, lq, noise, tokens))
         begin = time.perf_counter()

@@ -33,11 +33,16 @@ import numpy as np
 from flax import nnx
 from jax.extend import core
 
-from vosr_jax.diffusion.branches import Remembered
+from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.sampling import SamplerSettings, build_context, run_steps
+from vosr_jax.diffusion.sampler import (
+    SamplerSettings,
+    build_context,
+    euler_step,
+    step_velocity,
+)
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
-from vosr_jax.restoration.precision import Guarded, at_precision
+from vosr_jax.restoration.precision import at_precision, first_finite
 
 _SIDE, _TOKENS, _TOKEN_WIDTH = 64, 1024, 768
 _FULL_DEPTH = 28
@@ -73,26 +78,33 @@ class Ours:
         return tuple(jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
 
     def programs(self, networks: list[LightningDiT], sampler: SamplerSettings) -> tuple:
-        """(states, prepare, run) with states as the first argument of both."""
+        """(states, precompute, run) with states as the first argument of both."""
         split = [nnx.split(network) for network in networks]
         graphs, states = [graph for graph, _ in split], [state for _, state in split]
 
-        def branches(states):
+        def denoisers(states):
             merged = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
-            fast = Remembered(merged[0])
-            if len(merged) == 1:
-                return fast
-            return Guarded(fast, Remembered(merged[1], keep_keys=False))
+            return [CachedDenoiser(one, _FORM, keep_kv=i == 0) for i, one in enumerate(merged)]
 
-        def prepared(states, tokens):
-            network = branches(states)
-            return build_context(network, sampler), network.remember(tokens)
+        def precomputed(states, tokens):
+            called = denoisers(states)
+            shared = [build_context(one, sampler) for one in called]
+            return shared, [one.precompute(tokens) for one in called]
 
-        def run(states, prepared, lq, z, steps):
-            given = branches(states), _FORM, *prepared, lq, z, 0, steps
-            return run_steps(*given, guided=True)
+        def run(states, precomputed, lq, z, steps):
+            shared, contexts = precomputed
 
-        return states, prepared, run
+            def body(index, z):
+                step = [one.at(index) for one in shared]
+                fast, *exact = (
+                    functools.partial(step_velocity, *one, lq, z, guided=True)
+                    for one in zip(denoisers(states), step, contexts, strict=True)
+                )
+                return euler_step(z, first_finite(fast(), exact[0] if exact else None)[0], step[0])
+
+            return jax.lax.fori_loop(0, steps, body, z)
+
+        return states, precomputed, run
 
 
 def counted_products(depth: int, steps: int) -> int:

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.objectives.mean_flow import MeanFlowSettings

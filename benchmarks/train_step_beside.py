@@ -14,8 +14,8 @@ from process_memory import peak_memory
 
 from vosr_jax.compiler_memory import return_compiler_memory
 from vosr_jax.config import Config
+from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.objectives import loss_of
-from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.training.abstract import abstract_run
 from vosr_jax.training.flops import product_flops
 from vosr_jax.training.sharding import make_mesh
@@ -92,11 +92,11 @@ class Ours:
             return frozen.tokens(weights, lq, lq)
 
         def denoise(parameters, inputs):
-            field = NetworkField(
+            denoiser = CachedDenoiser(
                 method.network.merge(parameters), method.objective.parameterization
             )
             loss = loss_of(method.objective)
-            return loss(field, inputs | {"step": 0}, self.key, method.objective)[0]
+            return loss(denoiser, inputs | {"step": 0}, self.key, method.objective)[0]
 
         gradients = jax.tree.map(jnp.ones_like, self.state.parameters)
         return {

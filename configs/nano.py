@@ -19,7 +19,7 @@ configs/nano.py:VARIANT picks one of
 import dataclasses
 
 from vosr_jax import config as c
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
 
 
 def nano() -> c.Config:

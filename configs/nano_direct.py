@@ -18,7 +18,7 @@ import dataclasses
 
 from vosr_jax import config as c
 from vosr_jax.data.degradation.settings import DegradationSettings
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
 
 
 def direct() -> c.Config:

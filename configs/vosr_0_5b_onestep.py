@@ -9,7 +9,7 @@ configs/vosr_0_5b.py.
 import dataclasses
 
 from vosr_jax import config as c
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
 
 
 def one_step(variant: str) -> c.Config:

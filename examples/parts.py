@@ -12,7 +12,7 @@ from flax import nnx
 from PIL import Image
 
 from vosr_jax.diffusion.objectives import loss_of
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.sampler import SamplerSettings, sample
 from vosr_jax.models import autoencoders
 from vosr_jax.restoration.colour import fix_colour
 from vosr_jax.weights.of_config import config_autoencoder

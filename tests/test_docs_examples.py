@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.restoration.models import tiny_model
 from vosr_jax import cli
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.restoration.upscaler import Upscaler
 
 _ROOT = Path(__file__).parents[1]

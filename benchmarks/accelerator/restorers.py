@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings

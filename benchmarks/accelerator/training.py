@@ -25,7 +25,7 @@ from vosr_jax.compilation_cache import use_compilation_cache
 from vosr_jax.config import Config
 from vosr_jax.config.from_file import config_from_file
 from vosr_jax.data.pipeline import batches
-from vosr_jax.diffusion.randomness import index_words
+from vosr_jax.diffusion.noise import index_words
 from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.training.run import pipeline_settings
 from vosr_jax.training.sharding import make_mesh

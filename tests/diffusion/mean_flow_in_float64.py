@@ -16,13 +16,13 @@ jnp.float32 = jnp.float64  # type: ignore[misc]
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 
-from vosr_jax.diffusion.conditions import GuidanceSettings  # noqa: E402
+from vosr_jax.diffusion.denoiser import CachedDenoiser  # noqa: E402
+from vosr_jax.diffusion.guidance import GuidanceSettings  # noqa: E402
 from vosr_jax.diffusion.intervals import IntervalSettings  # noqa: E402
+from vosr_jax.diffusion.noise import index_words  # noqa: E402
 from vosr_jax.diffusion.objectives import mean_flow  # noqa: E402
 from vosr_jax.diffusion.objectives.distillation import draw, prepare  # noqa: E402
 from vosr_jax.diffusion.parameterization import Parameterization  # noqa: E402
-from vosr_jax.diffusion.randomness import index_words  # noqa: E402
-from vosr_jax.diffusion.velocity_field import NetworkField  # noqa: E402
 from vosr_jax.models.attention import plain_attention  # noqa: E402
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings  # noqa: E402
 
@@ -43,7 +43,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     graph, state = nnx.split(model)
     state = jax.tree.map(lambda x: jnp.asarray(x + rng.normal(0, 0.2, x.shape), jnp.float64), state)
-    field = NetworkField(nnx.merge(graph, state), Parameterization())
+    denoiser = CachedDenoiser(nnx.merge(graph, state), Parameterization())
     batch = {
         "hr_latent": jnp.asarray(rng.normal(size=(4, 4, 4, 2))),
         "lq_latent": jnp.asarray(rng.normal(size=(4, 4, 4, 2))),
@@ -56,12 +56,12 @@ def main() -> None:
     key = jax.random.key(0)
     sample = prepare(batch, key, draw(key, batch, own), own)
     velocity = jnp.asarray(rng.normal(size=sample.z_t.shape))
-    memory = field.remember(sample.tokens)
-    average, change = mean_flow.average_and_change(field, velocity, memory, sample)
+    context = denoiser.precompute(sample.tokens)
+    average, change = mean_flow.average_and_change(denoiser, velocity, context, sample)
 
     def at(h: float) -> jax.Array:
         z, t = sample.z_t + h * velocity, sample.t + h
-        return field(sample.condition, z, t, sample.tokens, sample.r)
+        return denoiser(sample.condition, z, t, sample.tokens, sample.r)
 
     difference = (at(STEP) - at(-STEP)) / (2 * STEP)
     json.dump(

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.denoiser import DirectDenoiser
+from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.intervals import IntervalSettings
+from vosr_jax.diffusion.noise import index_words
 from vosr_jax.diffusion.objectives import loss_of, rcgm, shortcut
 from vosr_jax.diffusion.objectives.distillation import DistillationSettings, prepare, wide
 from vosr_jax.diffusion.objectives.guided_target import guided_target
 from vosr_jax.diffusion.objectives.mean_flow import MeanFlowSettings
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.randomness import index_words
-from vosr_jax.diffusion.velocity_field import PlainField
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_the_guided_target_leans_by_the_scale_inside_the_interval_alone():
         guidance=GuidanceSettings(scale=0.5, interval=(0.3, 0.8)), weak_strength=0.2
     )
     sample = prepare(BATCH, KEY, None, settings)
-    target = guided_target(PlainField(student), PlainField(teacher), sample, settings)
+    target = guided_target(DirectDenoiser(student), DirectDenoiser(teacher), sample, settings)
     full = teacher(sample.full, sample.z_t, sample.t, BATCH["visual_tokens"])
     nothing = jnp.zeros_like(BATCH["visual_tokens"])
     weak = teacher(0.2 * BATCH["lq_latent"], sample.z_t, sample.t, nothing)
@@ -79,7 +79,7 @@ def test_the_guided_target_leans_by_the_scale_inside_the_interval_alone():
 def test_without_a_teacher_the_weak_branch_is_the_students():
     settings = DistillationSettings(guidance=GuidanceSettings(scale=0.5))
     sample = prepare(BATCH, KEY, None, settings)
-    target = guided_target(PlainField(student), None, sample, settings)
+    target = guided_target(DirectDenoiser(student), None, sample, settings)
     nothing = jnp.zeros_like(BATCH["visual_tokens"])
     weak = student(sample.weak, sample.z_t, sample.t, nothing, sample.t)
     np.testing.assert_allclose(target, weak + 0.5 * (sample.velocity - weak), atol=1e-6)
@@ -95,7 +95,7 @@ def test_guidance_that_does_nothing_asks_for_no_weak_branch(kind: str):
         assert len(z_t) == 6
         return teacher(condition, z_t, t, tokens)
 
-    target = guided_target(PlainField(student), PlainField(spy), sample, settings)
+    target = guided_target(DirectDenoiser(student), DirectDenoiser(spy), sample, settings)
     expected = teacher(sample.full, sample.z_t, sample.t, BATCH["visual_tokens"])
     np.testing.assert_array_equal(target, expected)
 
@@ -127,11 +127,11 @@ def test_targets_carry_no_gradient():
 
         return rcgm.loss(field, BATCH, KEY, settings, teacher_fn=teacher)[0]
 
-    target = guided_target(PlainField(student), PlainField(teacher), sample, settings)
+    target = guided_target(DirectDenoiser(student), DirectDenoiser(teacher), sample, settings)
     shift = 0.3
     zeros = jnp.zeros_like(sample.z_t)
     goal = rcgm.consistent_average(
-        PlainField(lambda c, z, t, v, r: shifted(shift, z)),
+        DirectDenoiser(lambda c, z, t, v, r: shifted(shift, z)),
         zeros + shift,
         sample.tokens,
         target,

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
+from vosr_jax.diffusion.noise import index_words
 from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings, draw, loss, weave
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.randomness import index_words
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.diffusion.intervals import IntervalSettings
-from vosr_jax.diffusion.randomness import index_words, row_keys
+from vosr_jax.diffusion.noise import index_words, row_keys
 from vosr_jax.diffusion.timesteps import TimeSettings
 
 ROWS = row_keys(jax.random.key(0), jnp.asarray(index_words(np.arange(20_000))))

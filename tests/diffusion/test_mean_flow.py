@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.diffusion.test_distillation import BATCH, KEY
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives.distillation import prepare, wide
 from vosr_jax.diffusion.objectives.mean_flow import MeanFlowSettings, loss

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.sampler import SamplerSettings, sample
 
 RNG = np.random.default_rng(0)
 HR, LQ, NOISE = (jnp.asarray(RNG.normal(size=(3, 4, 4, 2)), jnp.float32) for _ in range(3))

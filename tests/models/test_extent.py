@@ -54,7 +54,7 @@ def test_rows_of_a_batch_have_extents_of_their_own():
     time = net.time_features(given["t"], given["r"])
     memory = net.token_context(given["visual_tokens"])
     latents = given["condition"], 0.3 * given["condition"], given["noisy"]
-    constant = net.constant_memory()
+    constant = net.null_cross_attention()
     sizes = [(6, 12), (10, 4)]
     ours = net.denoise_both(*latents, time, memory, constant, jnp.array(sizes))
     for row, (rows, columns) in enumerate(sizes):

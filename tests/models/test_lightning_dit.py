@@ -172,7 +172,7 @@ def test_what_is_remembered_equals_the_plain_formula(settings):
     times = given["t"], given.get("r")
     latents = given["condition"], given["noisy"]
     context = model.token_context(given.get("visual_tokens"))
-    memory = model.token_memory(context)
+    memory = model.cross_kv(context)
     time = model.time_features(*times)
     plain = model(**given)
     assert np.abs(plain).max() > 0.1
@@ -184,7 +184,7 @@ def test_what_is_remembered_equals_the_plain_formula(settings):
     conditions = given["condition"], weak["condition"]
     for reading in (memory, context):
         both = model.denoise_both(
-            *conditions, given["noisy"], time, reading, model.constant_memory()
+            *conditions, given["noisy"], time, reading, model.null_cross_attention()
         )
         np.testing.assert_allclose(both[0], plain, atol=1e-5)
         np.testing.assert_allclose(both[1], model(**weak), atol=1e-5)
@@ -194,7 +194,7 @@ def test_one_time_serves_all_rows():
     model, given = network(), inputs()
     same = given | {"t": jnp.full(2, 0.3), "r": jnp.full(2, 0.1)}
     time = model.time_features(jnp.array([0.3]), jnp.array([0.1]))
-    memory = model.token_memory(model.token_context(given["visual_tokens"]))
+    memory = model.cross_kv(model.token_context(given["visual_tokens"]))
     ours = model.denoise(given["condition"], given["noisy"], time, memory)
     np.testing.assert_allclose(ours, model(**same), atol=1e-5)
 
@@ -204,7 +204,7 @@ def test_the_weak_branch_computes_neither_tokens_nor_attention_to_them():
     model, given = network(), inputs()
     tokens = given["visual_tokens"]
     memory, constant = jax.jit(
-        lambda z: (model.token_memory(model.token_context(z)), model.constant_memory())
+        lambda z: (model.cross_kv(model.token_context(z)), model.null_cross_attention())
     )(tokens)
     time = model.time_features(given["t"], given["r"])
 
@@ -277,7 +277,7 @@ def test_missing_inputs_are_named():
     with pytest.raises(ValueError, match="interval's end r"):
         network()(**{k: v for k, v in given.items() if k != "r"})
     time = network().time_features(given["t"], given["r"])
-    with pytest.raises(ValueError, match="memory"):
+    with pytest.raises(ValueError, match="context"):
         network().denoise(given["condition"], given["noisy"], time)
     with pytest.raises(ValueError, match="both or neither"):
         context = network().token_context(given["visual_tokens"])

@@ -7,11 +7,11 @@ from flax import nnx
 
 from tests.parity import goldens
 from tests.parity.test_lightning_dit import settings_of
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.denoiser import CachedDenoiser
+from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.objectives import flow_matching, loss_of, rcgm, shortcut
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.timesteps import TimeSettings
-from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.weights.lightning_dit import entries, from_official
 from vosr_jax.weights.tensors import to_official
@@ -109,13 +109,13 @@ def test_loss_and_gradients_are_the_official_ones(case: str):
     model = network(name, r_embedding=r_embedding)
     teacher = None
     if has_teacher:
-        teacher = NetworkField(network("multistep_model", r_embedding=False), Parameterization())
+        teacher = CachedDenoiser(network("multistep_model", r_embedding=False), Parameterization())
     graph, state = nnx.split(model)
 
     @jax.jit
     @jax.value_and_grad
     def loss(state):
-        student = NetworkField(nnx.merge(graph, state), Parameterization())
+        student = CachedDenoiser(nnx.merge(graph, state), Parameterization())
         return loss_of(settings)(student, batch, None, settings, teacher_fn=teacher, draws=draws)[0]
 
     value, gradients = loss(state)

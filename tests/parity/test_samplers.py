@@ -6,8 +6,8 @@ import pytest
 
 from tests.parity import goldens
 from tests.parity.test_objectives import network
-from vosr_jax.diffusion.branches import Remembered
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.denoiser import CachedDenoiser
+from vosr_jax.diffusion.sampler import SamplerSettings, sample
 
 
 def sampler_cases() -> list[str]:
@@ -28,7 +28,7 @@ def test_sampled_latent_is_the_official_one(case: str):
         jnp.asarray(goldens.nhwc(arrays[key])) for key in ("lq_latent", f"{case}/noise")
     )
     tokens = jnp.asarray(arrays["visual_tokens"])
-    for network_form in (model, Remembered(model)):
+    for network_form in (model, CachedDenoiser(model)):
         latent = jax.jit(
             lambda lq, noise, tokens, form=network_form: sample(
                 form, lq, noise, settings, visual_tokens=tokens

@@ -16,9 +16,9 @@ from tests.parity.test_objectives import (
     shortcut_settings,
 )
 from vosr_jax.config import OptimizerConfig
+from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.objectives import loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.parameters import Blueprint, flatten
 from vosr_jax.training.optimizer import make_optimizer
@@ -88,14 +88,14 @@ def test_four_optimizer_steps_are_the_official_ones(kind: str):
     model = network(Path(initial).stem, r_embedding=r_embedding)
     form, teacher = Parameterization(), None
     if named:
-        teacher = NetworkField(network(Path(named.rstrip(")")).stem, r_embedding=False), form)
+        teacher = CachedDenoiser(network(Path(named.rstrip(")")).stem, r_embedding=False), form)
     method = method_of(hyper, model, settings_of_case(hyper), len(steps_of(arrays)))
     objective = loss_of(method.objective)
 
     @jax.jit
     def update(state: TrainState, batch: dict, draws: dict):
         def loss(parameters):
-            velocity_fn = NetworkField(method.network.merge(parameters), form)
+            velocity_fn = CachedDenoiser(method.network.merge(parameters), form)
             return objective(
                 velocity_fn, batch, None, method.objective, teacher_fn=teacher, draws=draws
             )[0]

@@ -12,15 +12,20 @@ from flax import nnx
 from tests.models.test_lightning_dit import SMALL, network
 from tests.restoration.autoencoders import qwen, stable_diffusion
 from tests.restoration.models import tiny_model
-from vosr_jax.diffusion.branches import Plain, Remembered
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.denoiser import CachedDenoiser, DirectDenoiser
+from vosr_jax.diffusion.sampler import (
+    SamplerSettings,
+    build_context,
+    euler_step,
+    step_velocity,
+)
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders import decode, encode
 from vosr_jax.models.layers import products_in
 from vosr_jax.models.parameters import flatten
-from vosr_jax.restoration.denoising import _context, _velocity
+from vosr_jax.restoration.denoising import _shared, _velocity
 from vosr_jax.restoration.model import RestorationModel
-from vosr_jax.restoration.precision import Guarded, at_precision
+from vosr_jax.restoration.precision import at_precision, first_finite
 from vosr_jax.restoration.precisions import settle
 from vosr_jax.restoration.tiling import plan_tiles
 
@@ -107,40 +112,48 @@ def test_short_precisions_are_near_float32_and_mixed_is_nearer():
     assert error["mixed"] < error["bfloat16"] < 0.1
 
 
-class _Overflowing(Remembered):
+class _Overflowing(CachedDenoiser):
     """Gives what is not finite in rows whose latent begins above a limit."""
 
-    def __init__(self, denoiser, limit: float):
-        super().__init__(denoiser)
-        self._limit = limit
-
-    def evaluate(self, condition, *rest):
-        made = super().evaluate(condition, *rest)
-        bad = condition[:, 0, 0, 0] > self._limit
-        weak = made.weak
-        if weak is not None:
-            weak = jnp.where(bad[:, None, None, None], jnp.inf, weak)
-        return made._replace(weak=weak)
+    def guided(self, condition, *rest):
+        bad = condition[:, 0, 0, 0] > 4.0
+        return jnp.where(bad[:, None, None, None], jnp.inf, super().guided(condition, *rest))
 
 
 def test_rows_that_overflow_are_repeated_in_float32_and_the_others_stay():
-    exact, fast = network(_PLAIN), at_precision(network(_PLAIN), "mixed")
+    exact, short = network(_PLAIN), at_precision(network(_PLAIN), "mixed")
     lq, noise, tokens = (jnp.concatenate([x, 0.5 * x]) for x in _inputs())
     lq = lq.at[0, 0, 0, 0].set(5.0)
 
-    def run(branches):
-        return np.asarray(sample(branches, lq, noise, _SAMPLER, visual_tokens=tokens))
+    def run(fast, in_float32=None):
+        denoisers = [fast] if in_float32 is None else [fast, in_float32]
+        shared = [build_context(one, _SAMPLER) for one in denoisers]
+        contexts = [one.precompute(tokens) for one in denoisers]
+        z, replaced = noise, []
+        for guided, first, last in _SAMPLER.runs():
+            for index in range(first, last):
+                step = [one.at(index) for one in shared]
+                calls = [
+                    functools.partial(step_velocity, *one, lq, z, guided=guided)
+                    for one in zip(denoisers, step, contexts, strict=True)
+                ]
+                velocity, rows = first_finite(calls[0](), calls[1] if len(calls) > 1 else None)
+                z = euler_step(z, velocity, step[0])
+                replaced.append(np.asarray(rows).tolist())
+        return np.asarray(z), replaced
 
-    guarded = run(Guarded(_Overflowing(fast, 4.0), Plain(exact)))
-    np.testing.assert_allclose(guarded[0], run(exact)[0], atol=1e-5)
-    np.testing.assert_allclose(guarded[1], run(Remembered(fast))[1], atol=1e-6)
-    assert np.abs(guarded[1] - run(exact)[1]).max() > 1e-5
-    assert not np.isfinite(run(_Overflowing(fast, 4.0))[0]).all()
+    direct, fast = DirectDenoiser(exact), CachedDenoiser(short)
+    mended, replaced = run(_Overflowing(short), direct)
+    np.testing.assert_allclose(mended[0], run(direct)[0][0], atol=1e-5)
+    np.testing.assert_allclose(mended[1], run(fast)[0][1], atol=1e-6)
+    assert np.abs(mended[1] - run(direct)[0][1]).max() > 1e-5
+    assert replaced == [[True, False]] * _SAMPLER.steps
+    assert not np.isfinite(run(_Overflowing(short))[0][0]).all()
 
 
 def _huge(denoiser, factor: float):
     """The same function; the values of the cross-attention are larger by a factor inside."""
-    other = denoiser.computing_in(jnp.float32)
+    other = denoiser.with_dtype(jnp.float32)
     value, proj = other.blocks.cross_attn.value, other.blocks.cross_attn.proj
     for parameter in (value.kernel, value.bias):
         parameter[...] = parameter[...] * factor
@@ -208,7 +221,7 @@ def test_keys_that_are_not_kept_give_the_same(monkeypatch):
 def test_another_guidance_scale_compiles_nothing_anew():
     lq, noise, tokens = _inputs()
     _model("float32").sample(lq, noise, tokens, _SAMPLER)
-    before = _velocity._cache_size(), _context._cache_size()
+    before = _velocity._cache_size(), _shared._cache_size()
     changed = dataclasses.replace(_SAMPLER, guidance_scale=-0.5, weak_strength=0.2)
     _model("float32").sample(lq, noise, tokens, changed)
-    assert (_velocity._cache_size(), _context._cache_size()) == before
+    assert (_velocity._cache_size(), _shared._cache_size()) == before

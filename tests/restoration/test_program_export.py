@@ -11,7 +11,7 @@ import pytest
 from tests.restoration import autoencoders
 from tests.restoration.models import tiny_model
 from vosr_jax import cli
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.program_export import export_programs, programs_of
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from tests.restoration import autoencoders
 from tests.restoration.models import tiny_model
 from tests.restoration.profiles import display_p3_profile
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_writing import write_photo
 from vosr_jax.restoration import denoising, restore, streamed_attention, streaming

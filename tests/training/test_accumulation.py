@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.training.tiny import tiny_batch, tiny_config
+from vosr_jax.diffusion.noise import columns_index
 from vosr_jax.diffusion.objectives import ends_at_a_picture
-from vosr_jax.diffusion.randomness import columns_index
 from vosr_jax.training.build import denoiser_blueprint, mesh_of
 from vosr_jax.training.run import load_method
 from vosr_jax.training.state import new_state

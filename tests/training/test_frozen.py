@@ -10,8 +10,8 @@ import pytest
 
 from tests.parity import goldens
 from tests.training.tiny import tiny_batch, tiny_config
-from vosr_jax.diffusion.randomness import normal_rows, row_keys
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.noise import normal_rows, row_keys
+from vosr_jax.diffusion.sampler import SamplerSettings, sample
 from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2 import visual_tokens

@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.chips import peak_flops
-from vosr_jax.diffusion.randomness import index_columns, index_words
+from vosr_jax.diffusion.noise import index_columns, index_words
 from vosr_jax.errors import UserError
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.goodput import KINDS, Goodput

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from vosr_jax.diffusion.randomness import index_words
+from vosr_jax.diffusion.noise import index_words
 from vosr_jax.training.loss_by_time import LossByTime, loss_by_time
 from vosr_jax.training.state import new_state
 from vosr_jax.training.step import Method

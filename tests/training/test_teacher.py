@@ -13,7 +13,7 @@ from flax import nnx
 
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.config import Config
-from vosr_jax.diffusion.velocity_field import NetworkField
+from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 from vosr_jax.models.parameters import Blueprint, flatten
@@ -143,8 +143,8 @@ def test_the_student_begins_as_its_teacher(teacher: Path, tmp_path: Path):
             assert value.std() == pytest.approx(0.02, rel=0.1)
             assert abs(value.mean()) < 0.002
     form = config.parameterization()
-    ours = NetworkField(run.method.network.merge(run.state.parameters), form)
-    theirs = NetworkField(model, form)
+    ours = CachedDenoiser(run.method.network.merge(run.state.parameters), form)
+    theirs = CachedDenoiser(model, form)
     z, t = jax.random.normal(jax.random.key(0), (3, 16, 16, 12)), jnp.array([0.2, 0.6, 1.0])
     np.testing.assert_allclose(ours(z, z, t, None, t), theirs(z, z, t), atol=1e-6)
     assert np.abs(ours(z, z, t, None, 0 * t) - theirs(z, z, t)).max() > 1e-5

@@ -11,7 +11,7 @@ import pytest
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.data.bad_records import BadRecordLog, Report
 from vosr_jax.data.samples import BadRecord
-from vosr_jax.diffusion.randomness import index_columns
+from vosr_jax.diffusion.noise import index_columns
 from vosr_jax.errors import UserError
 from vosr_jax.training import trouble
 from vosr_jax.training.build import mesh_of

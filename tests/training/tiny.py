@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from vosr_jax import config as c
-from vosr_jax.diffusion.randomness import index_words
+from vosr_jax.diffusion.noise import index_words
 
 
 def tiny_config(**sections: dict) -> c.Config:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from vosr_jax.data.degradation.settings import DegradationSettings
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives import Settings
 from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vosr_jax.diffusion.randomness import draw_rows
+from vosr_jax.diffusion.noise import draw_rows
 from vosr_jax.diffusion.timesteps import TimeSettings
 
 # Purposes of a row's draws; those below are flow matching's and the frozen nets'.

@@ -16,13 +16,13 @@ from jax.typing import DTypeLike
 from vosr_jax.models.attention import Attention, attention, keep_attention
 from vosr_jax.models.detailer import Detailer
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
-from vosr_jax.models.lightning_dit_block import Block, CrossAttention, Mlp, TokenMemory, token_norm
+from vosr_jax.models.lightning_dit_block import Block, CrossAttention, CrossKV, Mlp, token_norm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
 from vosr_jax.models.parameters import Prepare, prepared
 from vosr_jax.models.patches import patchify, unpatchify
 from vosr_jax.models.rotary import RotaryTable, rotary_table, rotary_table_within
 
-__all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "TokenMemory"]
+__all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "CrossKV"]
 
 Remat = Literal["none", "full", "attention", "dots", "offload"]
 
@@ -59,7 +59,7 @@ class LightningDiT(nnx.Module):
     """The denoiser.
 
     Calling it is the plain formula. A sampler, which asks many times about one picture, takes
-    apart what a call computes: `token_memory` and `constant_memory` once a picture,
+    apart what a call computes: `cross_kv` and `null_cross_attention` once a picture,
     `time_features` once for all steps, `denoise` or `denoise_both` every step.
 
     Args:
@@ -73,7 +73,7 @@ class LightningDiT(nnx.Module):
       prepare: what becomes of each block's parameters inside the scan, say bringing the parts
         that other devices hold; None leaves them.
 
-    Softmax and norms' statistics are float32 whatever `computing_in` says of the rest.
+    Softmax and norms' statistics are float32 whatever `with_dtype` says of the rest.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class LightningDiT(nnx.Module):
         features = self.time_features(t, r)
         return self.denoise(condition, noisy, features, self.token_context(visual_tokens))
 
-    def computing_in(
+    def with_dtype(
         self,
         dtype: DTypeLike,
         stream_dtype: DTypeLike = jnp.float32,
@@ -185,13 +185,13 @@ class LightningDiT(nnx.Module):
             return None
         return self.token_mlp(self.token_norm(visual_tokens), self.dtype)
 
-    def token_memory(self, context: Array | None) -> TokenMemory | None:
+    def cross_kv(self, context: Array | None) -> CrossKV | None:
         """Every block's keys and values, [depth, B, N, heads, head_width], of `token_context`."""
         if context is None:
             return None
-        return self._of_cross_attentions(lambda cross: cross.remember(context, self.dtype))
+        return self._of_cross_attentions(lambda cross: cross.kv(context, self.dtype))
 
-    def constant_memory(self) -> Array | None:
+    def null_cross_attention(self) -> Array | None:
         """[depth, width]: every block's cross-attention where all visual tokens are zero.
 
         All keys are then equal, so every query weights N equal values evenly.
@@ -207,7 +207,7 @@ class LightningDiT(nnx.Module):
         condition: Array,
         noisy: Array,
         time: TimeFeatures,
-        memory: TokenMemory | Array | None = None,
+        context: CrossKV | Array | None = None,
         extent: Array | None = None,
     ) -> Array:
         """The same as a call, from what can be computed beforehand.
@@ -215,7 +215,7 @@ class LightningDiT(nnx.Module):
         Args:
           condition, noisy: [B, h, w, C].
           time: of B times, or of one for all rows.
-          memory: `token_memory`, or `token_context`, from which each block then makes its keys
+          context: `cross_kv`, or `token_context`, from which each block then computes its keys
             and values anew; None for a network without tokens.
           extent: [B, 2] int32, rows and columns, multiples of the patch, that hold a latent; the
             rest is filling and its output means nothing. The latent's output is what it alone
@@ -227,7 +227,7 @@ class LightningDiT(nnx.Module):
         Raises:
           ValueError: a side is no multiple of the patch, or shapes disagree.
         """
-        return self._denoise(condition, noisy, time, memory, None, extent)
+        return self._denoise(condition, noisy, time, context, None, extent)
 
     def denoise_both(
         self,
@@ -235,31 +235,31 @@ class LightningDiT(nnx.Module):
         weak_condition: Array,
         noisy: Array,
         time: TimeFeatures,
-        memory: TokenMemory | Array | None = None,
-        constant: Array | None = None,
+        context: CrossKV | Array | None = None,
+        null: Array | None = None,
         extent: Array | None = None,
     ) -> tuple[Array, Array]:
         """Full and weak branch in one batch: the weak one's visual tokens are zero.
 
         Args:
           condition, weak_condition, noisy: [B, h, w, C].
-          time, memory, extent: as in `denoise`, of B rows.
-          constant: `constant_memory`; needed where memory is.
+          time, context, extent: as in `denoise`, of B rows.
+          null: `null_cross_attention`; needed where context is.
 
         Returns:
           The two outputs, [B, h, w, C] float32 each.
 
         Raises:
-          ValueError: as in `denoise`, or one of memory and constant is missing.
+          ValueError: as in `denoise`, or one of context and null is missing.
         """
-        if (memory is None) != (constant is None):
-            raise ValueError("memory and constant belong together; give both or neither")
+        if (context is None) != (null is None):
+            raise ValueError("context and null belong together; give both or neither")
         # A sample's two rows lie side by side, so that a batch sharded over devices stays put.
         pairs = jnp.stack([condition, weak_condition], 1).reshape(-1, *condition.shape[1:])
         if time.blocks.shape[0] > 1:
             time = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), time)
         extent = None if extent is None else jnp.repeat(extent, 2, axis=0)
-        both = self._denoise(pairs, jnp.repeat(noisy, 2, axis=0), time, memory, constant, extent)
+        both = self._denoise(pairs, jnp.repeat(noisy, 2, axis=0), time, context, null, extent)
         both = both.reshape(-1, 2, *noisy.shape[1:])
         return both[:, 0], both[:, 1]
 
@@ -268,35 +268,35 @@ class LightningDiT(nnx.Module):
         condition: Array,
         noisy: Array,
         time: TimeFeatures,
-        memory: TokenMemory | Array | None = None,
+        context: CrossKV | Array | None = None,
     ) -> Array:
         """What every block gives, [depth, B, h / patch * w / patch, width]; arguments as `denoise`.
 
         Raises:
           ValueError: as in `denoise`.
         """
-        _, x, grid = self._embedded(condition, noisy, time, memory, None)
-        return cast(Array, self._run_blocks(x, time.blocks, grid, memory, keep=True)[1])
+        _, x, grid = self._embedded(condition, noisy, time, context, None)
+        return cast(Array, self._run_blocks(x, time.blocks, grid, context, keep=True)[1])
 
-    def _denoise(self, condition, noisy, time: TimeFeatures, memory, constant, extent) -> Array:
+    def _denoise(self, condition, noisy, time: TimeFeatures, context, null, extent) -> Array:
         s = self.settings
-        live = None if extent is None else _live(noisy.shape[1:3], extent)[..., None]
-        features, x, grid = self._embedded(condition, noisy, time, memory, live)
-        x = self._run_blocks(x, time.blocks, grid, memory, constant, extent)[0]
+        unpadded = None if extent is None else _unpadded(noisy.shape[1:3], extent)[..., None]
+        features, x, grid = self._embedded(condition, noisy, time, context, unpadded)
+        x = self._run_blocks(x, time.blocks, grid, context, null, extent)[0]
         y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
         if self.detailer is not None:
-            y = self.detailer.head(features, y, time.detail, self.dtype, live)
+            y = self.detailer.head(features, y, time.detail, self.dtype, unpadded)
         return y.astype(jnp.float32)
 
-    def _embedded(self, condition, noisy, time: TimeFeatures, memory, live):
+    def _embedded(self, condition, noisy, time: TimeFeatures, context, unpadded):
         """(features on the latent's pixels, tokens, the tokens' grid)."""
         s = self.settings
         _check_latents(s, condition, noisy)
-        if (memory is None) != (s.token_width is None):
-            raise ValueError(f"memory must be given exactly if token_width={s.token_width}")
+        if (context is None) != (s.token_width is None):
+            raise ValueError(f"context must be given exactly if token_width={s.token_width}")
         features = jnp.concatenate([condition, noisy], -1)
         if self.detailer is not None:
-            features = self.detailer.stem(features, time.detail, self.dtype, live)
+            features = self.detailer.stem(features, time.detail, self.dtype, unpadded)
         grid = (noisy.shape[1] // s.patch_size, noisy.shape[2] // s.patch_size)
         x = self.patch_embed(patchify(features, s.patch_size), self.dtype)
         return features, x.astype(self.stream_dtype), grid
@@ -306,41 +306,41 @@ class LightningDiT(nnx.Module):
         x: Array,
         modulation: Array,
         grid,
-        memory,
-        constant=None,
+        context,
+        null=None,
         extent=None,
         *,
         keep: bool = False,
     ) -> tuple[Array, Array | None]:
         """All blocks in one scan, and what each gives where that is kept.
 
-        Where constant is given, every second row gets it.
+        Where null is given, every second row gets it.
         """
         s = self.settings
         table: RotaryTable | None = None
-        live = None
+        unpadded = None
         side, rescale = s.latent_size // s.patch_size, s.rescale_positions
         if extent is not None:
             extent = extent // s.patch_size
-            live = _live(grid, extent).reshape(len(extent), -1)
+            unpadded = _unpadded(grid, extent).reshape(len(extent), -1)
         if s.rotary and extent is None:
             table = rotary_table(grid, side, s.head_width, rescale=rescale)
         elif s.rotary:
             table = rotary_table_within(grid, extent, side, s.head_width, rescale=rescale)
         graph, stacked = nnx.split(self.blocks)
-        kept = memory if isinstance(memory, TokenMemory) else None
+        kept = context if isinstance(context, CrossKV) else None
 
         def body(x: Array, scanned) -> tuple[Array, Array | None]:
-            parameters, kept, constant = scanned
+            parameters, kept, null = scanned
             block = nnx.merge(graph, prepared(parameters, self.prepare, "blocks"))
             cross = None
-            if block.cross_attn is not None and memory is not None:
-                read = block.cross_attn.remember(memory, self.dtype) if kept is None else kept
-                cross = partial(_attend, block.cross_attn, read, constant, self.dtype)
-            y = block(x, modulation, cross, table, self.dtype, live)
+            if block.cross_attn is not None and context is not None:
+                read = block.cross_attn.kv(context, self.dtype) if kept is None else kept
+                cross = partial(_attend, block.cross_attn, read, null, self.dtype)
+            y = block(x, modulation, cross, table, self.dtype, unpadded)
             return y, y if keep else None
 
-        scanned = (stacked, kept, constant)
+        scanned = (stacked, kept, null)
         return jax.lax.scan(_rematerialized(body, self.remat), x, scanned)
 
     def _of_cross_attentions(self, function):
@@ -354,18 +354,18 @@ class LightningDiT(nnx.Module):
         return jax.lax.map(of_one, stacked)
 
 
-def _live(sides: tuple[int, int], extent: Array) -> Array:
+def _unpadded(sides: tuple[int, int], extent: Array) -> Array:
     """[B, rows, columns] bool, true within each row's extent [B, 2]."""
     rows, columns = (jnp.arange(side) < extent[:, i, None] for i, side in enumerate(sides))
     return rows[:, :, None] & columns[:, None]
 
 
-def _attend(cross_attn: CrossAttention, memory, constant: Array | None, dtype, x: Array) -> Array:
-    """Every row's cross-attention, or every first one's of two where the second gets constant."""
-    if constant is None:
-        return cross_attn.attend(x, memory, dtype)
-    full = cross_attn.attend(x.reshape(-1, 2, *x.shape[1:])[:, 0], memory, dtype)
-    return jnp.stack([full, jnp.broadcast_to(constant, full.shape)], 1).reshape(x.shape)
+def _attend(cross_attn: CrossAttention, context, null: Array | None, dtype, x: Array) -> Array:
+    """Every row's cross-attention, or every first one's of two where the second gets null."""
+    if null is None:
+        return cross_attn.attend(x, context, dtype)
+    full = cross_attn.attend(x.reshape(-1, 2, *x.shape[1:])[:, 0], context, dtype)
+    return jnp.stack([full, jnp.broadcast_to(null, full.shape)], 1).reshape(x.shape)
 
 
 def _detailer(s: LightningDiTSettings, rngs: nnx.Rngs) -> Detailer:

@@ -45,11 +45,11 @@ class SelfAttention(nnx.Module):
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
 
-class TokenMemory(NamedTuple):
-    """What cross-attention reads of the visual tokens, whatever the time and the latent.
+class CrossKV(NamedTuple):
+    """Keys and values that cross-attention reads of the visual tokens, at every time.
 
     Attributes:
-      keys, values: [..., B, N, heads, head_width]; a network's memory leads with its depth.
+      keys, values: [..., B, N, heads, head_width]; a network's lead with its depth.
     """
 
     keys: Array
@@ -73,23 +73,23 @@ class CrossAttention(nnx.Module):
 
     def __call__(self, x: Array, context: Array, dtype: DTypeLike) -> Array:
         """The plain formula: x [B, n, width] attends to context [B, N, width]."""
-        return self.attend(x, self.remember(context, dtype), dtype)
+        return self.attend(x, self.kv(context, dtype), dtype)
 
-    def remember(self, context: Array, dtype: DTypeLike) -> TokenMemory:
+    def kv(self, context: Array, dtype: DTypeLike) -> CrossKV:
         """Keys, normed, and values of context [B, N, width]."""
         key, value = self.key(context, dtype), self.value(context, dtype)
-        return TokenMemory(key if self.k_norm is None else self.k_norm(key).astype(dtype), value)
+        return CrossKV(key if self.k_norm is None else self.k_norm(key).astype(dtype), value)
 
-    def attend(self, x: Array, memory: TokenMemory, dtype: DTypeLike) -> Array:
-        """x [k B, n, width] attends to what is remembered of B pictures.
+    def attend(self, x: Array, kv: CrossKV, dtype: DTypeLike) -> Array:
+        """x [k B, n, width] attends to keys and values of B pictures.
 
         The k rows of a picture lie side by side; its keys and values serve them all.
         """
         query = self.query(x, dtype)
         if self.q_norm is not None:
             query = self.q_norm(query).astype(dtype)
-        query = query.reshape(memory.keys.shape[0], -1, *query.shape[2:])
-        y = self.attention(query, memory.keys, memory.values)
+        query = query.reshape(kv.keys.shape[0], -1, *query.shape[2:])
+        y = self.attention(query, kv.keys, kv.values)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
     def constant(self, context: Array, dtype: DTypeLike) -> Array:

@@ -19,18 +19,18 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from vosr_jax.diffusion.branches import Branches, Remembered
+from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.sampling import (
+from vosr_jax.diffusion.sampler import (
     SamplerContext,
     SamplerSettings,
     StepContext,
     build_context,
-    guided_velocity,
+    step_velocity,
 )
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.restoration.precision import Guarded
+from vosr_jax.restoration.precision import first_finite
 from vosr_jax.restoration.tiled_latent import ProgramTile, TiledLatent, program_tile
 from vosr_jax.restoration.tiling import TileGrid
 
@@ -102,16 +102,18 @@ class Latents:
 class _Program:
     """What fixes the network's program, beside its parameters and the shapes of arrays."""
 
-    keep_keys: bool
+    keep_kv: bool
     parameterization: Parameterization
     guided: bool = False
 
-    def branches(self, graphs, states) -> Branches:
-        networks = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
-        fast = Remembered(networks[0], keep_keys=self.keep_keys)
-        if len(networks) == 1:
-            return fast
-        return Guarded(fast, Remembered(networks[1], keep_keys=False))
+    def denoisers(self, graphs, states) -> list[CachedDenoiser]:
+        """The denoiser, and the one in float32 after it, which is seldom called."""
+        return [
+            CachedDenoiser(
+                nnx.merge(graph, state), self.parameterization, keep_kv=self.keep_kv and i == 0
+            )
+            for i, (graph, state) in enumerate(zip(graphs, states, strict=True))
+        ]
 
 
 def denoise(
@@ -141,21 +143,22 @@ def denoise(
     """
     split = [nnx.split(network) for network in model.networks]
     networks = tuple(graph for graph, _ in split), [state for _, state in split]
-    keep_keys = sampler.steps > 1 and pictures[0].visual_tokens is not None
-    program = _Program(keep_keys, model.parameterization)
+    keep_kv = sampler.steps > 1 and pictures[0].visual_tokens is not None
+    program = _Program(keep_kv, model.parameterization)
     # The scale is an argument of the programs; only whether there is one is part of them.
     guided = sampler.guidance_scale != 1
     settled = dataclasses.replace(sampler, guidance_scale=0.0 if guided else 1.0, weak_strength=0.0)
-    context = _context(*networks, program, settled)._replace(
-        guidance_scale=jnp.float32(sampler.guidance_scale),
-        weak_strength=jnp.float32(sampler.weak_strength),
-    )
+    scale, strength = jnp.float32(sampler.guidance_scale), jnp.float32(sampler.weak_strength)
+    shared = [
+        context._replace(guidance_scale=scale, weak_strength=strength)
+        for context in _shared(*networks, program, settled)
+    ]
     repeated = 0
     restored: dict[int, np.ndarray] = {}
     for group in _alike(pictures):
         told = disagreements is not None
         batches = _Batches(model, networks, program, [pictures[i] for i in group], told)
-        repeated += batches.run(context, sampler, tile_batch, on_evaluation)
+        repeated += batches.run(shared, sampler, tile_batch, on_evaluation)
         restored.update(zip(group, batches.results(), strict=True))
         if disagreements is not None:
             disagreements += batches.disagreements()
@@ -189,32 +192,35 @@ class _Batches:
             tiled.disagreements = [] if told else None
         self._tiles = [(i, tile) for i, one in enumerate(pictures) for tile in range(one.count)]
 
-    def run(self, context: SamplerContext, sampler, tile_batch: int, tell) -> int:
+    def run(self, shared: list[SamplerContext], sampler, tile_batch: int, tell) -> int:
         """Take the pictures from noise to t = 0; the number of repeated tiles."""
         rows = _rows(len(self._tiles), tile_batch)
         batches = [self._tiles[i : i + rows] for i in range(0, len(self._tiles), rows)]
         tokens = [self._tokens_of(batch, rows) for batch in batches]
         program = self._program
-        if tokens[0] is not None and program.keep_keys:
+        if tokens[0] is not None and program.keep_kv:
             size = kept_bytes(self._model.networks[0], (len(batches), *tokens[0].shape))
-            program = dataclasses.replace(program, keep_keys=size <= KEPT_BYTES)
-        memories = [None if t is None else _memory(*self._networks, t, program) for t in tokens]
+            program = dataclasses.replace(program, keep_kv=size <= KEPT_BYTES)
+        graphs, states = self._networks
+        contexts = [_contexts(graphs, states, t, program) for t in tokens]
         repeated, times = 0, sampler.times()
         # Cut on the host, which takes no program.
-        context = context._replace(times=times, features=jax.tree.map(np.asarray, context.features))
+        shared = [
+            one._replace(ends=times, times=jax.tree.map(np.asarray, one.times)) for one in shared
+        ]
         for guided, first, last in sampler.runs():
             program = dataclasses.replace(program, guided=guided)
             for number in range(first, last):
-                step = context.at(number)
-                for batch, memory in zip(batches, memories, strict=True):
-                    repeated += self._call(step, batch, rows, memory, program)
+                steps = [one.at(number) for one in shared]
+                for batch, context in zip(batches, contexts, strict=True):
+                    repeated += self._call(steps, batch, rows, context, program)
                     if tell is not None:
                         tell()
                 for latent in self._tiled:
                     latent.step(times[number], times[number + 1])
         return repeated
 
-    def _call(self, step: StepContext, batch, rows: int, memory, program: _Program) -> int:
+    def _call(self, steps: list[StepContext], batch, rows: int, contexts, program) -> int:
         """One network call; how many tiles of it were computed twice."""
         filled = _filled(batch, rows)
         tiles = [self._tiled[i].tile(tile) for i, tile in filled]
@@ -223,7 +229,7 @@ class _Batches:
         if self._tiled[0].extent is not None:
             extents = np.array([self._tiled[i].extent for i, _ in filled], np.int32)
             extent = np.repeat(extents, per_tile, axis=0)
-        given = step, memory, condition, noisy, extent
+        given = steps, contexts, condition, noisy, extent
         made, repeated = (np.asarray(x) for x in _velocity(*self._networks, *given, program))
         for place, (i, tile) in enumerate(batch):
             self._tiled[i].add(tile, made[place * per_tile : (place + 1) * per_tile])
@@ -282,19 +288,27 @@ def _alike(pictures: Sequence[Latents]) -> list[list[int]]:
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3))
-def _context(graphs, states, program: _Program, sampler: SamplerSettings) -> SamplerContext:
-    return build_context(program.branches(graphs, states), sampler)
+def _shared(graphs, states, program: _Program, sampler: SamplerSettings) -> list[SamplerContext]:
+    return [build_context(denoiser, sampler) for denoiser in program.denoisers(graphs, states)]
+
+
+def _contexts(graphs, states, tokens: Array | None, program: _Program) -> list:
+    if tokens is None:
+        return [None] * len(graphs)
+    return _precompute(graphs, states, tokens, program)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _memory(graphs, states, tokens: Array, program: _Program):
-    return program.branches(graphs, states).remember(tokens)
+def _precompute(graphs, states, tokens: Array, program: _Program) -> list:
+    return [denoiser.precompute(tokens) for denoiser in program.denoisers(graphs, states)]
 
 
 @partial(jax.jit, static_argnums=(0, 7))
 def _velocity(
-    graphs, states, step: StepContext, memory, condition, noisy, extent, program: _Program
+    graphs, states, steps: list[StepContext], contexts, condition, noisy, extent, program: _Program
 ) -> tuple[Array, Array]:
-    """(velocity [tiles * B, rows, columns, C], repeated [tiles * B])."""
-    given = program.branches(graphs, states), program.parameterization, step, memory
-    return guided_velocity(*given, condition, noisy, guided=program.guided, extent=extent)
+    """(velocity [tiles * B, rows, columns, C], rows computed twice [tiles * B] bool)."""
+    called = zip(program.denoisers(graphs, states), steps, contexts, strict=True)
+    guided = {"guided": program.guided, "extent": extent}
+    fast, *exact = (partial(step_velocity, *one, condition, noisy, **guided) for one in called)
+    return first_finite(fast(), exact[0] if exact else None)

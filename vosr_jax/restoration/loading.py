@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from vosr_jax.config import Config
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.precisions import settle

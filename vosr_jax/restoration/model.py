@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.models.autoencoders import Autoencoder, decode, encode
 from vosr_jax.models.dinov2 import DINOv2, preprocess
 from vosr_jax.models.layers import products_in

@@ -6,12 +6,13 @@ float32. "bfloat16": everything in bfloat16, parameters and time too, as many do
 docs/sampling.md has what each costs in grey levels.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vosr_jax.diffusion.branches import Branches, Evaluation
 from vosr_jax.models.lightning_dit import LightningDiT
 
 _PRODUCTS = {"float16": jnp.float16, "mixed": jnp.bfloat16, "bfloat16": jnp.bfloat16}
@@ -25,10 +26,10 @@ def at_precision(denoiser: LightningDiT, precision: str) -> LightningDiT:
       precision: one of `precisions.PRECISIONS` but "auto".
     """
     if precision == "float32":
-        return denoiser.computing_in(jnp.float32)
+        return denoiser.with_dtype(jnp.float32)
     short = _PRODUCTS[precision]
     everything = precision == "bfloat16"
-    other = denoiser.computing_in(short, *((short, short) if everything else ()))
+    other = denoiser.with_dtype(short, *((short, short) if everything else ()))
     # The blocks' matrices are nearly all of the parameters and read at every step.
     for part in (other,) if everything else _matrices(other):
         nnx.update(part, jax.tree.map(lambda x: x.astype(short), nnx.state(part)))
@@ -44,46 +45,18 @@ def _matrices(denoiser: LightningDiT) -> list[nnx.Module]:
     return [*layers, blocks.mlp]
 
 
-class Guarded:
-    """Branches in short numbers, whose rows that are not finite are computed again in float32.
+def first_finite(velocity: Array, in_float32: Callable[[], Array] | None) -> tuple[Array, Array]:
+    """Replace rows that are not finite by those of a second call, made only where there are any.
 
     Args:
-      fast: the branches in short numbers.
-      exact: the same in float32; asked only where needed, so let it remember little.
+      velocity: [B, h, w, C], of a denoiser in short numbers.
+      in_float32: the same call of the denoiser in float32; None where there is none.
+
+    Returns:
+      (velocity [B, h, w, C], rows that were replaced [B] bool).
     """
-
-    def __init__(self, fast: Branches, exact: Branches):
-        self._fast, self._exact = fast, exact
-
-    def remember(self, visual_tokens: Array | None) -> tuple:
-        """What either remembers."""
-        return self._fast.remember(visual_tokens), self._exact.remember(visual_tokens)
-
-    def constants(self) -> tuple:
-        """Those of either."""
-        return self._fast.constants(), self._exact.constants()
-
-    def times(self, t: Array, r: Array | None) -> tuple:
-        """What either makes of the times."""
-        return self._fast.times(t, r), self._exact.times(t, r)
-
-    def evaluate(
-        self, condition, weak_condition, noisy, time, memory, constants, extent=None
-    ) -> Evaluation:
-        """The fast answer, with the exact one in rows where the fast one is not finite."""
-        latents = condition, weak_condition, noisy
-        memory, constants = memory or (None, None), constants or (None, None)
-        made = self._fast.evaluate(*latents, time[0], memory[0], constants[0], extent)
-        answers = made.full, made.weak
-        # A missing weak answer is no leaf.
-        finite = [jnp.isfinite(x).all((1, 2, 3)) for x in jax.tree.leaves(answers)]
-        bad = ~jnp.stack(finite).all(0)
-
-        def mended() -> tuple[Array, Array | None]:
-            again = self._exact.evaluate(*latents, time[1], memory[1], constants[1], extent)
-            rows = bad[:, None, None, None]
-            exact = again.full, again.weak
-            return jax.tree.map(lambda x, y: jnp.where(rows, x, y), exact, answers)
-
-        full, weak = jax.lax.cond(jnp.any(bad), mended, lambda: answers)
-        return Evaluation(full, weak, bad)
+    if in_float32 is None:
+        return velocity, jnp.zeros(len(velocity), bool)
+    bad = ~jnp.isfinite(velocity).all((1, 2, 3))
+    again = jax.lax.cond(jnp.any(bad), in_float32, lambda: velocity)
+    return jnp.where(bad[:, None, None, None], again, velocity), bad

@@ -19,7 +19,8 @@ from jax import Array
 from jax import export as jax_export
 from safetensors.numpy import save_file
 
-from vosr_jax.diffusion.conditions import weak_condition
+from vosr_jax.diffusion.denoiser import DirectDenoiser
+from vosr_jax.diffusion.guidance import weak_condition
 from vosr_jax.errors import UserError
 from vosr_jax.files.folders import whole_folder
 from vosr_jax.models.autoencoders import decode, encode
@@ -101,17 +102,13 @@ def programs_of(model: RestorationModel, tile_size: int, batch: int = 1) -> dict
 
     def velocity(weights: dict[str, Array], *arrays: Array) -> Array:
         given = dict(zip(conditions, arrays, strict=True))
-        network = with_denoiser(weights)
-        r = given["r"] if sampler.r_input else None
-        condition, noisy, t = given["condition"], given["noisy"], given["t"]
-        tokens = given.get("tokens")
-        full = form.velocity(network(condition, noisy, t, tokens, r), noisy, t)
+        direct = DirectDenoiser(with_denoiser(weights), form)
+        times = direct.times(given["t"], given["r"] if sampler.r_input else None)
+        condition, noisy, tokens = given["condition"], given["noisy"], given.get("tokens")
         if not guided:
-            return full
+            return direct.velocity(condition, noisy, times, tokens)
         weak = weak_condition(condition, None, given["weak_strength"])[0]
-        nothing = None if tokens is None else jnp.zeros_like(tokens)
-        v_weak = form.velocity(network(weak, noisy, t, nothing, r), noisy, t)
-        return v_weak + given["guidance_scale"] * (full - v_weak)
+        return direct.guided(condition, weak, noisy, times, tokens, None, given["guidance_scale"])
 
     programs["velocity"] = Program(denoiser, velocity, conditions)
 

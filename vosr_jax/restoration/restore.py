@@ -15,7 +15,7 @@ from vosr_jax.restoration.tiled_latent import program_sides
 from vosr_jax.restoration.tiling import TileGrid, plan_tiles
 
 if TYPE_CHECKING:
-    from vosr_jax.diffusion.sampling import SamplerSettings
+    from vosr_jax.diffusion.sampler import SamplerSettings
     from vosr_jax.restoration.model import RestorationModel
 
 

@@ -8,7 +8,7 @@ from vosr_jax.restoration.colour import FIXES
 from vosr_jax.restoration.shapes import SHAPES
 
 if TYPE_CHECKING:
-    from vosr_jax.diffusion.sampling import SamplerSettings
+    from vosr_jax.diffusion.sampler import SamplerSettings
     from vosr_jax.restoration.model import RestorationModel
 
 _LARGEST_SCALE = 8

@@ -29,7 +29,7 @@ from vosr_jax.restoration.shapes import enlarged, enlarged_size
 if TYPE_CHECKING:
     import jax
 
-    from vosr_jax.diffusion.sampling import SamplerSettings
+    from vosr_jax.diffusion.sampler import SamplerSettings
     from vosr_jax.restoration.model import RestorationModel
     from vosr_jax.restoration.shapes import Shapes
     from vosr_jax.weights.resolve import Found

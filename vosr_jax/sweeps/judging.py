@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vosr_jax.config import Config
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.evaluation.cases import degraded_entries, enlarge, held_out_pictures, pictures_in
 from vosr_jax.files import to_path, write_text
 from vosr_jax.files.cached import local_folder

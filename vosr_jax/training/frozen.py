@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vosr_jax.config import Config
-from vosr_jax.diffusion.randomness import normal_rows, row_keys
+from vosr_jax.diffusion.noise import normal_rows, row_keys
 from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.parameters import Blueprint, Prepare

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from vosr_jax.console import say
-from vosr_jax.diffusion.randomness import columns_index
+from vosr_jax.diffusion.noise import columns_index
 from vosr_jax.training.processes import SharedError
 
 # A spike is this many typical deviations above the median of as many latest losses.

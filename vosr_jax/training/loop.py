@@ -9,7 +9,7 @@ import numpy as np
 from vosr_jax.config import Config
 from vosr_jax.console import keep_log, say
 from vosr_jax.data.pipeline import batches
-from vosr_jax.diffusion.randomness import index_words
+from vosr_jax.diffusion.noise import index_words
 from vosr_jax.errors import UserError
 from vosr_jax.files.mirror import Mirror
 from vosr_jax.training.checkpoints import Checkpoints

@@ -14,7 +14,7 @@ from vosr_jax.config import Config
 from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.validation import Pair, readable_pictures, validation_pairs
-from vosr_jax.diffusion.sampling import SamplerSettings
+from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
 from vosr_jax.files.cached import local_folder

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 from jax import Array
 
-from vosr_jax.diffusion.branches import Remembered
-from vosr_jax.diffusion.sampling import SamplerSettings, build_context, run_steps
+from vosr_jax.diffusion.denoiser import CachedDenoiser
+from vosr_jax.diffusion.sampler import SamplerSettings, build_context, run_steps
 from vosr_jax.models import autoencoders
 from vosr_jax.training.step import Method
 
@@ -31,13 +31,12 @@ def make_restore(method: Method, sampler: SamplerSettings) -> Restore:
         autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
         lq_latent = autoencoders.encode(autoencoder, lq)
         z = jax.random.normal(key, lq_latent.shape)
-        branches = Remembered(method.network.merge(ema))
+        denoiser = CachedDenoiser(method.network.merge(ema), form)
         tokens = frozen.tokens(weights, lq, hr)
-        memory = None if tokens is None else branches.remember(tokens)
-        context = build_context(branches, sampler)._replace(guidance_scale=scale)
+        context = None if tokens is None else denoiser.precompute(tokens)
+        shared = build_context(denoiser, sampler)._replace(guidance_scale=scale)
         for guided, first, last in sampler.runs():
-            given = branches, form, context, memory, lq_latent, z, first, last
-            z = run_steps(*given, guided=guided)
+            z = run_steps(denoiser, shared, context, lq_latent, z, first, last, guided=guided)
         return autoencoders.decode(autoencoder, form.to_latent(z, lq_latent))
 
     return restore

@@ -13,10 +13,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vosr_jax.config import Config
+from vosr_jax.diffusion.denoiser import CachedDenoiser
+from vosr_jax.diffusion.noise import index_columns
 from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.randomness import index_columns
-from vosr_jax.diffusion.velocity_field import NetworkField
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.compiler_options import compiler_options
@@ -136,11 +136,11 @@ class Method:
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
         form = self.objective.parameterization
-        velocity_fn = NetworkField(self.network.merge(self._gathered(parameters)), form)
+        velocity_fn = CachedDenoiser(self.network.merge(self._gathered(parameters)), form)
         teacher_fn = None
         if self.teacher is not None:
             teacher = self.teacher.merge(self._gathered(weights["teacher"]))
-            teacher_fn = NetworkField(teacher, self.teacher_form)
+            teacher_fn = CachedDenoiser(teacher, self.teacher_form, keep_kv=False)
         distance = None
         if self.perceptual is not None:
             inputs["perceptual_share"] = batch["perceptual_share"]

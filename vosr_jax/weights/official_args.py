@@ -20,7 +20,7 @@ from vosr_jax.config.schema import (
     SamplingConfig,
 )
 from vosr_jax.config.validation import validate
-from vosr_jax.diffusion.conditions import GuidanceSettings
+from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.errors import UserError
 
 AUTOENCODERS = {

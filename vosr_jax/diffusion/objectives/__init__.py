@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
+from vosr_jax.diffusion.noise import row_keys
 from vosr_jax.diffusion.objectives import flow_matching, mean_flow, rcgm, shortcut
 from vosr_jax.diffusion.objectives.distillation import DistillationSettings
-from vosr_jax.diffusion.randomness import row_keys
 
 Settings = (
     flow_matching.FlowMatchingSettings

@@ -6,21 +6,23 @@ at r = t it is the instantaneous velocity, that of the guided teacher.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vosr_jax.diffusion.conditions import (
+from vosr_jax.diffusion.denoiser import Denoiser, split_rows, stack_rows
+from vosr_jax.diffusion.guidance import (
     GuidanceSettings,
     full_condition,
     training_condition,
     weak_condition,
 )
 from vosr_jax.diffusion.intervals import IntervalSettings
+from vosr_jax.diffusion.noise import row_keys
 from vosr_jax.diffusion.objectives import flow_matching
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.randomness import row_keys
 
 EndpointDistance = Callable[[Array, dict[str, Array], Array], Array]
 
@@ -142,6 +144,19 @@ def wide(times: Array) -> Array:
 def mean_square(error: Array) -> Array:
     """Mean of the squares of every row, [B]."""
     return jnp.mean(error**2, axis=(1, 2, 3))
+
+
+def instant_and_average(student: Denoiser, context: Any, sample: Sample) -> tuple[Array, Array]:
+    """(velocity at t, average velocity over [r, t]), in one call of twice the rows.
+
+    Args:
+      student: with gradient.
+      context: `precompute` of the visual tokens that it sees.
+      sample: the batch.
+    """
+    condition, z_t = (stack_rows(x, x) for x in (sample.condition, sample.z_t))
+    times = student.times(stack_rows(sample.t, sample.t), stack_rows(sample.t, sample.r))
+    return split_rows(student.velocity(condition, z_t, times, context))
 
 
 def with_perceptual(

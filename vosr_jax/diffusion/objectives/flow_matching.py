@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vosr_jax.diffusion.conditions import GuidanceSettings, training_condition
+from vosr_jax.diffusion.guidance import GuidanceSettings, training_condition
+from vosr_jax.diffusion.noise import batch_key, draw_rows, normal_rows, row_keys
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
-from vosr_jax.diffusion.randomness import batch_key, draw_rows, normal_rows, row_keys
 from vosr_jax.diffusion.timesteps import TimeSettings
 
 # Purposes of a row's draws; 0 and 1 are the posteriors' (training/frozen.py).

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vosr_jax.diffusion.denoiser import Denoiser
+from vosr_jax.diffusion.guidance import mix
 from vosr_jax.diffusion.objectives.distillation import DistillationSettings, Sample, wide
-from vosr_jax.diffusion.velocity_field import VelocityField
 
 
 def guided_target(
-    student: VelocityField,
-    teacher: VelocityField | None,
+    student: Denoiser,
+    teacher: Denoiser | None,
     sample: Sample,
     settings: DistillationSettings,
 ) -> Array:
@@ -35,11 +36,12 @@ def guided_target(
         if teacher is None:
             return s.velocity
         return jax.lax.stop_gradient(teacher(s.full, s.z_t, s.t, s.full_tokens, None))
-    if teacher is not None:
-        full, weak = teacher.branches(s.full, s.weak, s.z_t, s.t, s.full_tokens)
-    else:
-        nothing = None if s.full_tokens is None else jnp.zeros_like(s.full_tokens)
-        full, weak = s.velocity, student(s.weak, s.z_t, s.t, nothing, s.t)
     start, end = guidance.interval
     omega = wide(jnp.where((s.t >= start) & (s.t <= end), guidance.scale, 1.0))
-    return jax.lax.stop_gradient(weak + omega * (full - weak))
+    if teacher is not None:
+        context = None if s.full_tokens is None else teacher.precompute(s.full_tokens)
+        inputs = s.full, s.weak, s.z_t, teacher.times(s.t), context, teacher.null_context()
+        return jax.lax.stop_gradient(teacher.guided(*inputs, omega))
+    nothing = None if s.full_tokens is None else jnp.zeros_like(s.full_tokens)
+    weak = student(s.weak, s.z_t, s.t, nothing, s.t)
+    return jax.lax.stop_gradient(mix(s.velocity, weak, omega))

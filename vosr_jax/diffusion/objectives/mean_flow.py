@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vosr_jax.diffusion.denoiser import Denoiser, as_denoiser
 from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives.distillation import (
     DistillationSettings,
@@ -29,7 +30,6 @@ from vosr_jax.diffusion.objectives.distillation import (
 from vosr_jax.diffusion.objectives.guided_target import guided_target
 from vosr_jax.diffusion.parameterization import VelocityFn
 from vosr_jax.diffusion.timesteps import TimeSettings
-from vosr_jax.diffusion.velocity_field import VelocityField, as_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,11 @@ def loss(
     derivative. Arguments and results as of `rcgm.loss`.
     """
     sample = prepare(batch, key, draws, settings)
-    student = as_field(velocity_fn)
-    teacher = None if teacher_fn is None else as_field(teacher_fn).frozen()
+    student = as_denoiser(velocity_fn)
+    teacher = None if teacher_fn is None else as_denoiser(teacher_fn).frozen()
     target = guided_target(student.frozen(), teacher, sample, settings)
-    memory = student.remember(sample.tokens)
-    average, change = average_and_change(student, target, memory, sample)
+    context = student.precompute(sample.tokens)
+    average, change = average_and_change(student, target, context, sample)
     goal = jax.lax.stop_gradient(target - wide(sample.t - sample.r) * change)
     squares = jnp.sum((average - goal) ** 2, axis=(1, 2, 3))
     weight = jax.lax.stop_gradient((squares + settings.offset) ** -settings.power)
@@ -77,19 +77,19 @@ def loss(
 
 
 def average_and_change(
-    student: VelocityField, velocity: Array, memory: Any, sample: Sample
+    student: Denoiser, velocity: Array, context: Any, sample: Sample
 ) -> tuple[Array, Array]:
     """u(z_t, t, r), and du/dt along the flow, from one evaluation and its derivative.
 
     Args:
       student: its attention must have forward-mode derivatives.
       velocity: dz/dt at (z_t, t).
-      memory: of the visual tokens that the student sees.
+      context: `precompute` of the visual tokens that the student sees.
       sample: the batch.
     """
 
     def average_at(z: Array, t: Array, r: Array) -> Array:
-        return student.at(sample.condition, z, t, memory, r)
+        return student.velocity(sample.condition, z, student.times(t, r), context)
 
     t, r = sample.t, sample.r
     tangents = (velocity, jnp.ones_like(t), jnp.zeros_like(r))

@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vosr_jax.diffusion.denoiser import Denoiser, as_denoiser
 from vosr_jax.diffusion.objectives.distillation import (
     DistillationSettings,
     EndpointDistance,
     Sample,
+    instant_and_average,
     mean_square,
     prepare,
     wide,
@@ -26,7 +28,6 @@ from vosr_jax.diffusion.objectives.distillation import (
 )
 from vosr_jax.diffusion.objectives.guided_target import guided_target
 from vosr_jax.diffusion.parameterization import VelocityFn
-from vosr_jax.diffusion.velocity_field import VelocityField, as_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +71,13 @@ def loss(
       (loss [], metrics): "loss_rows" and "t" [B]; "perceptual_rows" where weighted.
     """
     sample = prepare(batch, key, draws, settings)
-    student = as_field(velocity_fn)
+    student = as_denoiser(velocity_fn)
     frozen = student.frozen()
-    teacher = None if teacher_fn is None else as_field(teacher_fn).frozen()
+    teacher = None if teacher_fn is None else as_denoiser(teacher_fn).frozen()
     target = guided_target(frozen, teacher, sample, settings)
-    memory = student.remember(sample.tokens)
-    instant, average = student.pair(sample.condition, sample.z_t, sample.t, memory, sample.r)
-    still = jax.lax.stop_gradient((average, memory))
+    context = student.precompute(sample.tokens)
+    instant, average = instant_and_average(student, context, sample)
+    still = jax.lax.stop_gradient((average, context))
     goal = consistent_average(frozen, *still, target, sample, settings)
     rows = mean_square(instant - target)
     rows += settings.average_weight * mean_square(average - goal)
@@ -84,9 +85,9 @@ def loss(
 
 
 def consistent_average(
-    student: VelocityField,
+    student: Denoiser,
     average: Array,
-    memory: Any,
+    context: Any,
     target: Array,
     sample: Sample,
     settings: RCGMSettings,
@@ -96,7 +97,7 @@ def consistent_average(
     Args:
       student: without gradient.
       average: u(z_t, t, r), without gradient.
-      memory: of the visual tokens that the student sees.
+      context: `precompute` of the visual tokens that the student sees.
       target: the guided velocity at (z_t, t).
       sample: the batch.
       settings: delta_t and n_steps.
@@ -108,7 +109,8 @@ def consistent_average(
     def step(carry: tuple[Array, Array], share: Array) -> tuple[tuple[Array, Array], None]:
         z, moved = carry
         here, there = (start * (1 - s) + r * s for s in share)
-        move = wide(here - there) * student.at(sample.condition, z, here, memory, there)
+        times = student.times(here, there)
+        move = wide(here - there) * student.velocity(sample.condition, z, times, context)
         return (z - move, moved + move), None
 
     shares = jnp.arange(n + 1, dtype=jnp.float32) / n

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 from jax import Array
 
+from vosr_jax.diffusion.denoiser import Denoiser, as_denoiser
 from vosr_jax.diffusion.objectives.distillation import (
     DistillationSettings,
     EndpointDistance,
     Sample,
+    instant_and_average,
     mean_square,
     prepare,
     wide,
@@ -21,7 +23,6 @@ from vosr_jax.diffusion.objectives.distillation import (
 )
 from vosr_jax.diffusion.objectives.guided_target import guided_target
 from vosr_jax.diffusion.parameterization import VelocityFn
-from vosr_jax.diffusion.velocity_field import VelocityField, as_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,28 +46,29 @@ def loss(
     call with gradient, then the two halves without. Arguments and results as of `rcgm.loss`.
     """
     sample = prepare(batch, key, draws, settings)
-    student = as_field(velocity_fn)
+    student = as_denoiser(velocity_fn)
     frozen = student.frozen()
-    teacher = None if teacher_fn is None else as_field(teacher_fn).frozen()
+    teacher = None if teacher_fn is None else as_denoiser(teacher_fn).frozen()
     target = guided_target(frozen, teacher, sample, settings)
-    memory = student.remember(sample.tokens)
-    instant, average = student.pair(sample.condition, sample.z_t, sample.t, memory, sample.r)
-    goal = two_halves(frozen, jax.lax.stop_gradient(memory), sample)
+    context = student.precompute(sample.tokens)
+    instant, average = instant_and_average(student, context, sample)
+    goal = two_halves(frozen, jax.lax.stop_gradient(context), sample)
     rows = mean_square(instant - target)
     rows += settings.average_weight * mean_square(average - goal)
     return with_perceptual(rows, average, sample, batch, settings, endpoint_distance)
 
 
-def two_halves(student: VelocityField, memory: Any, sample: Sample) -> Array:
+def two_halves(student: Denoiser, context: Any, sample: Sample) -> Array:
     """The mean of the average velocities over [s, t] and [r, s], s the middle.
 
     Args:
       student: without gradient.
-      memory: of the visual tokens that the student sees.
+      context: `precompute` of the visual tokens that the student sees.
       sample: the batch.
     """
     t, r = sample.t, sample.r
     middle = (t + r) / 2
-    first = student.at(sample.condition, sample.z_t, t, memory, middle)
+    first = student.velocity(sample.condition, sample.z_t, student.times(t, middle), context)
     z = sample.z_t - wide((t - r) / 2) * first
-    return (first + student.at(sample.condition, z, middle, memory, r)) / 2
+    second = student.velocity(sample.condition, z, student.times(middle, r), context)
+    return (first + second) / 2

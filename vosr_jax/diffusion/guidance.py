@@ -57,6 +57,16 @@ def full_condition(lq_latent: Array, strength_normal: Array, noise: Array, setti
     return a * lq_latent + jnp.sqrt(1 - a**2) * noise
 
 
+def mix(full: Array, weak: Array, scale: Array | float) -> Array:
+    """The guided velocity: weak + scale (full - weak).
+
+    Args:
+      full, weak: velocities [B, h, w, C] of the branches.
+      scale: 1 is the full branch alone, 0 the weak one.
+    """
+    return weak + scale * (full - weak)
+
+
 def weak_condition(
     lq_latent: Array, visual_tokens: Array | None, weak_strength: Array | float
 ) -> tuple[Array, Array | None]:

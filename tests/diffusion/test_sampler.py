@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vosr_jax.diffusion.conditions import GuidanceSettings
-from vosr_jax.diffusion.sampling import SamplerSettings, sample
+from vosr_jax.diffusion.guidance import GuidanceSettings
+from vosr_jax.diffusion.sampler import SamplerSettings, sample
 
 RNG = np.random.default_rng(0)
 LQ, NOISE, HR = (jnp.asarray(RNG.normal(size=(2, 4, 4, 3)), jnp.float32) for _ in range(3))

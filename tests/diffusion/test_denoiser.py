@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.velocity_field import (
-    NetworkField,
-    PlainField,
-    VelocityField,
-    as_field,
+from vosr_jax.diffusion.denoiser import (
+    CachedDenoiser,
+    Denoiser,
+    DirectDenoiser,
+    as_denoiser,
     split_rows,
     stack_rows,
 )
+from vosr_jax.diffusion.objectives.distillation import Sample, instant_and_average
+from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.models.attention import plain_attention
 from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
 
@@ -59,6 +60,13 @@ def given(settings: LightningDiTSettings, batch: int = 3) -> dict:
     }
 
 
+def batch_of(g: dict) -> Sample:
+    """The same as a batch of a distillation; what is not read is None."""
+    names = {"condition", "z_t", "t", "r", "tokens"}
+    rest = {field.name: None for field in dataclasses.fields(Sample) if field.name not in names}
+    return Sample(**{name: g[name] for name in names}, **rest)
+
+
 CASES = [
     (TOKENS, Parameterization()),
     (DETAILED, ENDPOINT),
@@ -71,16 +79,18 @@ NAMES = ["tokens", "endpoint", "pixels", "preconditioned"]
 @pytest.mark.parametrize(
     ("settings", "form"), CASES, ids=["tokens", "endpoint", "pixels", "preconditioned"]
 )
-def test_two_times_of_a_picture_share_its_memory_and_equal_the_plain_formula(settings, form):
+def test_two_times_of_a_picture_share_its_context_and_equal_the_plain_formula(settings, form):
     model, g = network(settings), given(settings)
-    fast, plain = NetworkField(model, form), PlainField(form.velocity_fn(model))
+    fast, plain = CachedDenoiser(model, form), DirectDenoiser(model, form)
     inputs = g["condition"], g["z_t"], g["t"]
-    ours = fast.pair(*inputs, fast.remember(g["tokens"]), g["r"])
-    theirs = plain.pair(*inputs, plain.remember(g["tokens"]), g["r"])
+    sample = batch_of(g)
+    ours = instant_and_average(fast, fast.precompute(g["tokens"]), sample)
+    theirs = instant_and_average(plain, plain.precompute(g["tokens"]), sample)
     for mine, yours, r in zip(ours, theirs, (g["t"], g["r"]), strict=True):
         np.testing.assert_allclose(mine, yours, atol=3e-5)
         np.testing.assert_allclose(mine, plain(*inputs, g["tokens"], r), atol=3e-5)
-    again = fast.at(*inputs, fast.remember(g["tokens"]), g["r"])
+    times = fast.times(g["t"], g["r"])
+    again = fast.velocity(*inputs[:2], times, fast.precompute(g["tokens"]))
     np.testing.assert_allclose(again, ours[1], atol=3e-5)
 
 
@@ -90,32 +100,43 @@ def test_two_times_of_a_picture_share_its_memory_and_equal_the_plain_formula(set
 def test_the_weak_branch_with_constants_equals_the_plain_formula(settings, form):
     settings = dataclasses.replace(settings, r_embedding=False)
     model, g = network(settings), given(settings)
-    inputs = g["condition"], g["weak"], g["z_t"], g["t"], g["tokens"]
-    ours = NetworkField(model, form).branches(*inputs)
-    theirs = PlainField(form.velocity_fn(model)).branches(*inputs)
-    for mine, yours in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine, yours, atol=3e-5)
-    assert np.abs(ours[0] - ours[1]).max() > 0.1
+    latents = g["condition"], g["weak"], g["z_t"]
+
+    def guided(denoiser, scale):
+        tokens = denoiser.precompute(g["tokens"])
+        shared = denoiser.times(g["t"]), tokens, denoiser.null_context()
+        return np.asarray(denoiser.guided(*latents, *shared, scale))
+
+    direct = DirectDenoiser(model, form)
+    makers = [CachedDenoiser(model, form, keep_kv=kept) for kept in (True, False)]
+    for scale in (0.0, 1.0, -0.5, np.float32([0.5, 2.0, 1.0])[:, None, None, None]):
+        for fast in makers:
+            np.testing.assert_allclose(guided(fast, scale), guided(direct, scale), atol=6e-5)
+    nothing = None if g["tokens"] is None else jnp.zeros_like(g["tokens"])
+    weak = direct(g["weak"], g["z_t"], g["t"], nothing)
+    np.testing.assert_allclose(guided(direct, 0.0), weak, atol=3e-5)
+    full = direct(g["condition"], g["z_t"], g["t"], g["tokens"])
+    np.testing.assert_allclose(guided(direct, 1.0), full, atol=3e-5)
+    assert np.abs(full - weak).max() > 0.1
 
 
-def test_shared_memory_has_the_plain_formulas_gradients():
+def test_a_shared_context_has_the_plain_formulas_gradients():
     model, g = network(TOKENS), given(TOKENS)
     graph, state = nnx.split(model)
 
     def loss(state, make) -> jax.Array:
-        field = make(nnx.merge(graph, state))
-        memory = field.remember(g["tokens"])
-        a, b = field.pair(g["condition"], g["z_t"], g["t"], memory, g["r"])
+        denoiser = make(nnx.merge(graph, state))
+        a, b = instant_and_average(denoiser, denoiser.precompute(g["tokens"]), batch_of(g))
         return jnp.sum(jnp.sin(a) + jnp.cos(2 * b))
 
-    ours = jax.grad(loss)(state, lambda m: NetworkField(m, Parameterization()))
-    theirs = jax.grad(loss)(state, PlainField)
+    ours = jax.grad(loss)(state, lambda m: CachedDenoiser(m, Parameterization()))
+    theirs = jax.grad(loss)(state, DirectDenoiser)
     for mine, yours in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(mine, yours, atol=1e-4 * (1 + np.abs(yours).max()))
 
 
-@pytest.mark.parametrize("make", [lambda m: NetworkField(m, Parameterization()), PlainField])
-def test_a_frozen_field_is_the_same_without_gradient(make):
+@pytest.mark.parametrize("make", [lambda m: CachedDenoiser(m, Parameterization()), DirectDenoiser])
+def test_a_frozen_denoiser_is_the_same_without_gradient(make):
     model, g = network(DETAILED), given(DETAILED)
     graph, state = nnx.split(model)
     inputs = g["condition"], g["z_t"], g["t"], None, g["r"]
@@ -136,11 +157,11 @@ def test_rows_are_stacked_beside_their_twins():
         np.testing.assert_array_equal(part, whole)
 
 
-def test_a_function_becomes_a_plain_field_and_a_field_stays_itself():
-    field = as_field(lambda condition, z_t, t, tokens, r: z_t)
-    assert isinstance(field, PlainField) and as_field(field) is field
-    fast = NetworkField(network(DETAILED), Parameterization())
-    assert isinstance(fast, VelocityField) and as_field(fast) is fast
+def test_a_function_becomes_a_direct_denoiser_and_a_denoiser_stays_itself():
+    direct = as_denoiser(lambda condition, z_t, t, tokens, r: z_t)
+    assert isinstance(direct, DirectDenoiser) and as_denoiser(direct) is direct
+    fast = CachedDenoiser(network(DETAILED), Parameterization())
+    assert isinstance(fast, Denoiser) and as_denoiser(fast) is fast
 
 
 def test_plain_attention_is_the_same_function():

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings, draw
-from vosr_jax.diffusion.randomness import (
+from vosr_jax.diffusion.noise import (
     batch_key,
     columns_index,
     index_columns,
@@ -14,6 +13,7 @@ from vosr_jax.diffusion.randomness import (
     row_keys,
     words_index,
 )
+from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings, draw
 
 KEY = jax.random.key(7)
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vosr_jax.diffusion.conditions import GuidanceSettings, full_condition, training_condition
+from vosr_jax.diffusion.guidance import GuidanceSettings, full_condition, training_condition
 
 RNG = np.random.default_rng(0)
 LQ = jnp.asarray(RNG.normal(size=(4, 2, 2, 3)), jnp.float32)

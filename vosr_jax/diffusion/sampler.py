@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vosr_jax.diffusion.branches import Branches, Plain
-from vosr_jax.diffusion.conditions import GuidanceSettings, weak_condition
+from vosr_jax.diffusion.denoiser import Denoiser, Times, as_denoiser
+from vosr_jax.diffusion.guidance import GuidanceSettings, weak_condition
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
 
 
@@ -80,22 +80,22 @@ class SamplerContext(NamedTuple):
     """What all steps share, whatever the latent.
 
     Attributes:
-      times: [steps + 1] from 1 to 0.
-      features: what the network makes of the times, leading axis steps.
-      constants: what it needs for the weak branch, or None.
+      ends: [steps + 1] times from 1 to 0.
+      times: `Denoiser.times` of every step's begin, leading axis steps.
+      null_context: `Denoiser.null_context`, or None where no step is guided.
       guidance_scale, weak_strength: [].
     """
 
-    times: Array
-    features: Any
-    constants: Any
+    ends: Array
+    times: Times
+    null_context: Any
     guidance_scale: Array
     weak_strength: Array
 
     def at(self, step: int | Array) -> "StepContext":
-        """What one step needs of it, of arrays of NumPy or of JAX."""
-        features = jax.tree.map(lambda x: x[step][None], self.features)
-        return StepContext(self.times[step], self.times[step + 1], features, *self[2:])
+        """Take what one step needs, of arrays of NumPy or of JAX."""
+        times = jax.tree.map(lambda x: x[step][None], self.times)
+        return StepContext(self.ends[step], self.ends[step + 1], times, *self[2:])
 
 
 class StepContext(NamedTuple):
@@ -103,65 +103,61 @@ class StepContext(NamedTuple):
 
     Attributes:
       t, t_next: [], the step's begin and end.
-      features: what the network makes of the times, leading axis 1.
-      constants, guidance_scale, weak_strength: as in SamplerContext.
+      times: `Denoiser.times` of t, leading axis 1.
+      null_context, guidance_scale, weak_strength: as in SamplerContext.
     """
 
     t: Array
     t_next: Array
-    features: Any
-    constants: Any
+    times: Times
+    null_context: Any
     guidance_scale: Array
     weak_strength: Array
 
 
-def build_context(branches: Branches, settings: SamplerSettings) -> SamplerContext:
+def build_context(denoiser: Denoiser, settings: SamplerSettings) -> SamplerContext:
     """Compute what all steps share."""
-    times = jnp.asarray(settings.times())
-    ends = times[1:] if settings.r_input else None
+    ends = jnp.asarray(settings.times())
     guided = any(guided for guided, _, _ in settings.runs())
     return SamplerContext(
-        times,
-        branches.times(times[:-1], ends),
-        branches.constants() if guided else None,
+        ends,
+        denoiser.times(ends[:-1], ends[1:] if settings.r_input else None),
+        denoiser.null_context() if guided else None,
         jnp.float32(settings.guidance_scale),
         jnp.float32(settings.weak_strength),
     )
 
 
-def guided_velocity(
-    branches: Branches,
-    form: Parameterization,
+def step_velocity(
+    denoiser: Denoiser,
     step: StepContext,
-    memory: Any,
+    context: Any,
     condition: Array,
-    noisy: Array,
+    z: Array,
     *,
     guided: bool,
     extent: Array | None = None,
-) -> tuple[Array, Array]:
-    """Call the network once and mix its branches.
+) -> Array:
+    """Call the network once.
 
     Args:
-      branches: the network.
-      form: what it predicts.
+      denoiser: the network.
       step: from `SamplerContext.at`.
-      memory: from `branches.remember`, of these rows' visual tokens; None without.
-      condition, noisy: [B, h, w, C] latents.
+      context: `Denoiser.precompute` of these rows' visual tokens; None without.
+      condition, z: [B, h, w, C] latents.
       guided: whether there is a weak branch.
       extent: [B, 2], how much of each row is latent; see `LightningDiT.denoise`.
 
     Returns:
-      (velocity [B, h, w, C], rows that were computed twice [B] bool).
+      The velocity [B, h, w, C].
     """
-    t = jnp.full(len(noisy), step.t)
-    weak = weak_condition(condition, None, step.weak_strength)[0] if guided else None
-    made = branches.evaluate(condition, weak, noisy, step.features, memory, step.constants, extent)
-    velocity = form.velocity(made.full, noisy, t)
-    if made.weak is not None:
-        v_weak = form.velocity(made.weak, noisy, t)
-        velocity = v_weak + step.guidance_scale * (velocity - v_weak)
-    return velocity, made.repeated
+    if not guided:
+        return denoiser.velocity(condition, z, step.times, context, extent)
+    weak = weak_condition(condition, None, step.weak_strength)[0]
+    scale = step.guidance_scale
+    return denoiser.guided(
+        condition, weak, z, step.times, context, step.null_context, scale, extent
+    )
 
 
 def euler_step(z: Array, velocity: Array, step: StepContext) -> Array:
@@ -170,10 +166,9 @@ def euler_step(z: Array, velocity: Array, step: StepContext) -> Array:
 
 
 def run_steps(
-    branches: Branches,
-    form: Parameterization,
-    context: SamplerContext,
-    memory: Any,
+    denoiser: Denoiser,
+    sampler: SamplerContext,
+    context: Any,
     lq_latent: Array,
     z: Array,
     first: int | Array,
@@ -181,18 +176,25 @@ def run_steps(
     *,
     guided: bool,
 ) -> Array:
-    """Do steps first to last - 1, all guided or none, in one loop; arguments as above."""
+    """Do steps first to last - 1, all guided or none, in one loop.
 
-    def body(number: Array, z: Array) -> Array:
-        step = context.at(number)
-        given = branches, form, step, memory, lq_latent, z
-        return euler_step(z, guided_velocity(*given, guided=guided)[0], step)
+    Args:
+      denoiser, context, guided: as of `step_velocity`.
+      sampler: from `build_context`.
+      lq_latent, z: [B, h, w, C] latents.
+      first, last: indices of steps.
+    """
+
+    def body(index: Array, z: Array) -> Array:
+        step = sampler.at(index)
+        velocity = step_velocity(denoiser, step, context, lq_latent, z, guided=guided)
+        return euler_step(z, velocity, step)
 
     return jax.lax.fori_loop(first, last, body, z)
 
 
 def sample(
-    network: VelocityFn | Branches,
+    network: VelocityFn | Denoiser,
     lq_latent: Array,
     noise: Array,
     settings: SamplerSettings,
@@ -203,23 +205,22 @@ def sample(
     """Integrate from noise at t = 1 to a latent at t = 0.
 
     Args:
-      network: (condition, noisy, t, visual_tokens, r) -> output, the denoiser itself; or its
-        branches, such as `branches.Remembered`, which do less work for the same result.
+      network: (condition, noisy, t, visual_tokens, r) -> output; or a denoiser, such as
+        `CachedDenoiser`, which does less work for the same result.
       lq_latent: [B, h, w, C], the clean condition.
       noise: [B, h, w, C] standard normal draws.
       settings: steps and guidance.
       visual_tokens: [B, N, D] where the network has them.
-      parameterization: what the network predicts; VOSR's own by default.
+      parameterization: what a function's output stands for, VOSR's own by default; a denoiser
+        has one already.
 
     Returns:
       The restored latent [B, h, w, C].
     """
-    form = parameterization or Parameterization()
-    branches = network if isinstance(network, Branches) else Plain(network)
-    context = build_context(branches, settings)
-    memory = None if visual_tokens is None else branches.remember(visual_tokens)
+    denoiser = as_denoiser(network, parameterization)
+    sampler = build_context(denoiser, settings)
+    context = None if visual_tokens is None else denoiser.precompute(visual_tokens)
     z = noise
     for guided, first, last in settings.runs():
-        given = branches, form, context, memory, lq_latent, z, first, last
-        z = run_steps(*given, guided=guided)
-    return form.to_latent(z, lq_latent)
+        z = run_steps(denoiser, sampler, context, lq_latent, z, first, last, guided=guided)
+    return denoiser.parameterization.to_latent(z, lq_latent)
