@@ -1,6 +1,8 @@
 """Fixtures of all tests."""
 
+import ctypes
 import gc
+import os
 import signal
 from pathlib import Path
 
@@ -16,16 +18,25 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Linux lets a process have 65530 mapped regions. Every compiled program takes some, and XLA aborts
 # where one more is refused.
 _MOST_REGIONS = 30_000
+# Compiled programs and the compiler's freed memory otherwise grow to 8 GB a process.
+_MOST_BYTES = 1_200_000_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_mapped_regions():
-    """Programs of earlier files are given up before the system would refuse memory for new ones."""
+def few_compiled_programs():
+    """Give up the programs of earlier files before they take too much memory."""
     yield
-    regions = Path("/proc/self/maps")
-    if regions.exists() and regions.read_bytes().count(b"\n") > _MOST_REGIONS:
+    process = Path("/proc/self")
+    if not process.exists():
+        return
+    regions = (process / "maps").read_bytes().count(b"\n")
+    resident = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if regions > _MOST_REGIONS or resident > _MOST_BYTES:
         jax.clear_caches()
         gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -41,12 +41,24 @@ def assert_same_function(fast, inputs):
         np.testing.assert_allclose(a, b, atol=5e-5)
 
 
-@pytest.mark.parametrize("queries, keys", [(256, 256), (128, 384)])
+@pytest.mark.parametrize("queries, keys", [(256, 256), (128, 384), (129, 250), (128, 130)])
 def test_the_splash_kernel_is_the_plain_formula_and_so_are_its_gradients(queries, keys):
     def splash(*inputs):
         return splash_attention(*inputs, interpret=True)
 
     assert_same_function(splash, given(queries, keys))
+
+
+def test_what_pads_the_splash_kernels_inputs_changes_no_bit(monkeypatch):
+    inputs = given(130, 250)
+    clean = splash_attention(*inputs, interpret=True)
+
+    def other(x):
+        rows = -x.shape[1] % 128
+        return jnp.pad(x, ((0, 0), (0, rows), (0, 0), (0, 0)), constant_values=3.0)
+
+    monkeypatch.setattr("vosr_jax.models.splash_attention._pad", other)
+    np.testing.assert_array_equal(splash_attention(*inputs, interpret=True), clean)
 
 
 @pytest.mark.parametrize("queries, keys, rows", [(40, 40, 2), (33, 50, 1)])
@@ -77,9 +89,11 @@ def test_rematerialization_keeps_what_head_by_head_gives():
     assert products(keep) < products(jax.checkpoint_policies.nothing_saveable)
 
 
-def test_lengths_that_are_no_multiples_of_the_lanes_fall_back():
+def test_lengths_that_would_be_padding_above_all_fall_back():
     q, k, v = given(100, 129)
     assert not splash_fits(q, k)
+    tokens = jnp.zeros((1, 1025, 1, 1))
+    assert splash_fits(tokens, tokens)
     on_tpu = attention_on("tpu")
     np.testing.assert_array_equal(on_tpu(q, k, v), plain_attention(q, k, v))
 

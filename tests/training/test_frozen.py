@@ -181,3 +181,18 @@ def test_every_precision_of_the_autoencoder_compiles(precision):
     found = jax.jit(cheaper.inputs)(weights, batch, jax.random.key(0))["hr_latent"]
     exact = compiled_inputs()(weights, batch, jax.random.key(0))["hr_latent"]
     np.testing.assert_allclose(found, exact, atol=0.05 * float(jnp.abs(exact).max()))
+
+
+def test_short_activations_move_latents_a_little_and_are_no_latents_themselves():
+    _, _, frozen, weights = official_nets()
+    batch, key = tiny_batch(0, size=1), jax.random.key(0)
+    short = dataclasses.replace(frozen, autoencoder_activations="bfloat16")
+    found = jax.jit(short.inputs)(weights, batch, key)["hr_latent"]
+    exact = compiled_inputs()(weights, batch, key)["hr_latent"]
+    distance, size = float(jnp.abs(found - exact).max()), float(jnp.abs(exact).max())
+    assert 1e-5 * size < distance < 0.05 * size
+    assert found.dtype == jnp.float32
+    assert (found != found.astype(jnp.bfloat16).astype(jnp.float32)).any()
+    program = str(jax.make_jaxpr(short.inputs)(weights, batch, key))
+    kept = program.count("conv_general_dilated")
+    assert kept and "bf16[" in program

@@ -22,7 +22,12 @@ TOKEN_WIDTHS = {"dinov2s": 384, "dinov2b": 768, "dinov2l": 1024, "dinov2g": 1536
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The denoiser; see `LightningDiTSettings` for what each key means."""
+    """The denoiser; see `LightningDiTSettings` for what each key means.
+
+    remat: what the backward pass recomputes. dtype: of the matrix products in training; auto is
+    bfloat16 where the hardware has it. stream_dtype: of the residual stream between the blocks;
+    sums are float32 in any case.
+    """
 
     patch_size: int = 2
     width: int = 1024
@@ -43,6 +48,7 @@ class ModelConfig:
     pixel_width: int = 0
     remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    stream_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +57,8 @@ class AutoencoderConfig:
 
     precision of its products in training, where the hardware has several: a TPU takes six passes
     for float32, three for bfloat16_3x (about the TF32 of GPUs) and one for bfloat16; what lies
-    between the products is float32 in any case.
+    between the products is float32 in any case, unless activations says bfloat16: products and
+    the maps between layers are then bfloat16, sums and norms' statistics float32.
     Attributes: kind; path of its weights (sd2, qwen); decoder, the light decoder in
     the place of sd2's own; sample_posterior in training; downscale and scaling_factor of the
     space_to_depth kind.
@@ -62,6 +69,7 @@ class AutoencoderConfig:
     decoder: str | None = None
     sample_posterior: bool = True
     precision: Literal["float32", "bfloat16_3x", "bfloat16"] = "float32"
+    activations: Literal["float32", "bfloat16"] = "float32"
     downscale: int = 8
     scaling_factor: float = 1.0
 
@@ -201,6 +209,7 @@ class MeshConfig:
     slices: groups of devices with a fast network inside and a slow one between them; `data` is
     laid across them and must be a multiple of their number. 0 asks the devices.
     shard_encoder: the visual encoder's weights lie over fsdp, not whole on every device.
+    gradient_dtype: in which gradients of kernels travel over fsdp; bfloat16 halves their bytes.
     """
 
     data: int = 1
@@ -208,6 +217,7 @@ class MeshConfig:
     tensor: int = 1
     slices: int = 0
     shard_encoder: bool = False
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,9 +345,8 @@ class Config:
 
     def model_settings(self) -> LightningDiTSettings:
         """The denoiser's settings, with what follows from autoencoder, encoder and crop."""
-        own = dataclasses.asdict(self.model)
-        for key in ("remat", "dtype"):
-            own.pop(key)
+        names = {field.name for field in dataclasses.fields(LightningDiTSettings)}
+        own = {k: v for k, v in dataclasses.asdict(self.model).items() if k in names}
         token_width = self.encoder.token_width or TOKEN_WIDTHS.get(self.encoder.kind)
         if self.encoder.kind == "vgg16":
             token_width = VGG_CHANNELS[self.encoder.block]

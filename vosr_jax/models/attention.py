@@ -96,7 +96,7 @@ def attention(query: Array, key: Array, value: Array) -> Array:
 def attention_on(platform: str, gpu: Gpu | None = None) -> Attention:
     """The best implementation for a platform; it sees one device's share.
 
-    On TPU lengths that are multiples of 128 go to the splash kernel, on NVIDIA's GPUs half
+    On TPU lengths near multiples of 128 go to the splash kernel, on NVIDIA's GPUs half
     precision to cuDNN's fused one where `cudnn_fits`; on CPU long ones are taken head by head.
     Everywhere else XLA compiles the formula. Forward-mode derivatives need `plain_attention`.
 

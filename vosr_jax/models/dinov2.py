@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import attention
+from vosr_jax.models.attention import Attention, attention
 from vosr_jax.models.bicubic import bicubic_matrix
 from vosr_jax.models.initial import normal
 from vosr_jax.models.layers import LayerNorm, Linear
@@ -102,7 +102,9 @@ class Block(nnx.Module):
             self.scale1 = nnx.Param(jnp.ones(width))
             self.scale2 = nnx.Param(jnp.ones(width))
 
-    def __call__(self, x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, dtype: DTypeLike, attention: Attention = attention
+    ) -> jax.Array:
         qkv = self.qkv(self.norm1(x), dtype)  # [B, N, 3, heads, head]
         attended = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         branch = self.proj(attended.reshape(x.shape), dtype).astype(jnp.float32)
@@ -121,8 +123,9 @@ class DINOv2(nnx.Module):
 
     def __init__(self, settings: DINOv2Settings, *, rngs: nnx.Rngs):
         self.settings = settings
-        # Set by whoever lays its blocks over several devices.
+        # Set by whoever lays its blocks or its rows over several devices.
         self.prepare: Prepare | None = None
+        self.attention: Attention = attention
         width, patch = settings.width, settings.patch_size
         self.patch = Linear(patch * patch * 3, width, rngs=rngs, init="normal")
         grid = (settings.grid, settings.grid, width)
@@ -185,7 +188,7 @@ class DINOv2(nnx.Module):
 
         def step(x: jax.Array, parameters: nnx.State) -> tuple[jax.Array, None]:
             parameters = prepared(parameters, self.prepare, "blocks")
-            return nnx.merge(graphdef, parameters)(x, dtype), None
+            return nnx.merge(graphdef, parameters)(x, dtype, self.attention), None
 
         x, _ = jax.lax.scan(step, self._embed(image), needed)
         return self.norm(x) if final_norm else x

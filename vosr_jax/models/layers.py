@@ -116,10 +116,12 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(jnp.pad(kernel, padding))
         self.bias = nnx.Param(jnp.zeros(shape))
         self.product_dtype: jnp.dtype | None = None
+        self.kept_dtype: jnp.dtype | None = None
 
     def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
         if self.product_dtype is not None:
-            return _summed_in(dtype, x, self.kernel[...]) + self.bias[...].astype(dtype)
+            y = _summed_in(dtype, x, self.kernel[...]) + self.bias[...].astype(dtype)
+            return y if self.kept_dtype is None else y.astype(self.kept_dtype)
         product = linear_product(x.astype(dtype), self.kernel[...])
         return product + self.bias[...].astype(dtype)
 
@@ -136,6 +138,7 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.product_dtype: jnp.dtype | None = None
+        self.kept_dtype: jnp.dtype | None = None
 
     def __call__(
         self,
@@ -156,7 +159,21 @@ class Conv(nnx.Module):
             precision=matmul_precision(product),
             preferred_element_type=jnp.dtype(dtype),
         )
-        return y + self.bias[...].astype(dtype)
+        y = y + self.bias[...].astype(dtype)
+        return y if self.kept_dtype is None else y.astype(self.kept_dtype)
+
+
+def activations_in(network: Network, dtype: DTypeLike) -> Network:
+    """`products_in`, with what each layer gives kept in that type too.
+
+    Products are summed, biases added and norms computed in float32; what lies in memory between
+    the layers has half the bytes.
+    """
+    other = products_in(network, dtype)
+    for _, module in nnx.iter_modules(cast(nnx.Module, other)):
+        if isinstance(module, Conv | Linear):
+            module.kept_dtype = jnp.dtype(dtype)
+    return other
 
 
 def products_in(network: Network, dtype: DTypeLike) -> Network:

@@ -10,11 +10,14 @@ from jax import Array
 _LANES = 128
 # Rows and columns of the scores that the kernel has on the chip at once.
 _LARGEST_BLOCK = 1024
+# Padded scores over needed ones; beyond it the formula is as good.
+_MOST_PADDING = 1.5
 
 
 def splash_fits(query: Array, key: Array) -> bool:
-    """Whether the kernel takes these lengths: both multiples of 128."""
-    return query.shape[1] % _LANES == 0 and key.shape[1] % _LANES == 0
+    """Whether padding both lengths to the kernel's multiples of 128 adds little work."""
+    queries, keys = query.shape[1], key.shape[1]
+    return _padded(queries) * _padded(keys) <= _MOST_PADDING * queries * keys
 
 
 def splash_attention(
@@ -23,8 +26,9 @@ def splash_attention(
     """The same as `plain_attention`; scores and softmax in float32, on one device's rows and heads.
 
     Args:
-      query: [B, N, heads, d], N a multiple of 128.
-      key, value: [B, M, heads, d], M a multiple of 128.
+      query: [B, N, heads, d].
+      key, value: [B, M, heads, d]. Lengths that are no multiples of 128 are padded; a segment
+        of its own keeps the padding's keys out of every softmax.
       saved_as: name under which rematerialization policies find the result and its logsumexp,
         from which the backward pass needs no second forward pass.
       interpret: run without a TPU, slowly.
@@ -32,10 +36,31 @@ def splash_attention(
     Returns:
       [B, N, heads, d] in the query's dtype.
     """
-    kernel = _kernel(query.shape[2], query.shape[1], key.shape[1], saved_as, interpret)
+    queries, keys = query.shape[1], key.shape[1]
+    kernel = _kernel(query.shape[2], _padded(queries), _padded(keys), saved_as, interpret)
     scaled = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
-    rows = (x.swapaxes(1, 2) for x in (scaled, key, value))
-    return jax.vmap(kernel)(*rows).swapaxes(1, 2)
+    rows = [_pad(x).swapaxes(1, 2) for x in (scaled, key, value)]
+    if (_padded(queries), _padded(keys)) == (queries, keys):
+        return jax.vmap(kernel)(*rows).swapaxes(1, 2)
+    from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
+
+    segments = SegmentIds(_segments(queries), _segments(keys))
+    out = jax.vmap(kernel, in_axes=(0, 0, 0, None))(*rows, segments)
+    return out.swapaxes(1, 2)[:, :queries]
+
+
+def _padded(length: int) -> int:
+    return -(-length // _LANES) * _LANES
+
+
+def _pad(x: Array) -> Array:
+    """[B, N, heads, d] with zeros after its rows."""
+    return jnp.pad(x, ((0, 0), (0, _padded(x.shape[1]) - x.shape[1]), (0, 0), (0, 0)))
+
+
+def _segments(length: int) -> Array:
+    """0 where there is something, 1 on the padding."""
+    return (jnp.arange(_padded(length)) >= length).astype(jnp.int32)
 
 
 @lru_cache

@@ -20,6 +20,7 @@ from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
 from vosr_jax.models.vgg import VGG16, VGG16Settings
 from vosr_jax.training.build import (
     abstract_state,
+    attention_over,
     build_method,
     compute_dtype,
     denoiser_blueprint,
@@ -76,9 +77,9 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
       UserError: the frozen nets' sizes do not follow from the config.
     """
     dtype = compute_dtype(config, platform_of(mesh))
-    frozen = frozen_nets(
-        config, _autoencoder(config), _encoder(config), dtype, encoder_gather_on(config, mesh)
-    )
+    gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
+    nets = _autoencoder(config), _encoder(config)
+    frozen = frozen_nets(config, *nets, dtype, gather, attention)
     teacher_form = None
     if config.teacher is not None:
         teacher_form = Parameterization(*_form(config))

@@ -79,7 +79,8 @@ def gather_on(config: Config, mesh: Mesh) -> Gather | None:
     """What brings sharded parameters; None where every device has them whole."""
     if mesh.shape["fsdp"] == 1:
         return None
-    return Gather(mesh, compute_dtype(config, platform_of(mesh)))
+    short = config.mesh.gradient_dtype == "bfloat16"
+    return Gather(mesh, compute_dtype(config, platform_of(mesh)), short_gradients=short)
 
 
 def encoder_gather_on(config: Config, mesh: Mesh) -> Gather | None:
@@ -133,9 +134,10 @@ def denoiser_blueprint(
     elif attention is None:
         attention = attention_on(platform) if mesh is None else attention_over(mesh)
     prepare = None if mesh is None else gather_on(config, mesh)
-    remat, seed = config.model.remat, config.seed
-    return Blueprint(
-        lambda: LightningDiT(
+    remat, seed, stream = config.model.remat, config.seed, config.model.stream_dtype
+
+    def build() -> LightningDiT:
+        network = LightningDiT(
             settings,
             rngs=nnx.Rngs(params=seed),
             dtype=dtype,
@@ -143,7 +145,10 @@ def denoiser_blueprint(
             attention=attention,
             prepare=prepare,
         )
-    )
+        network.stream_dtype = jnp.dtype(stream)
+        return network
+
+    return Blueprint(build)
 
 
 def build_method(

@@ -10,6 +10,7 @@ from jax import Array
 from vosr_jax.config import Config
 from vosr_jax.diffusion.noise import normal_rows, row_keys
 from vosr_jax.models import autoencoders
+from vosr_jax.models.attention import Attention
 from vosr_jax.models.dinov2 import DINOv2, visual_tokens
 from vosr_jax.models.parameters import Blueprint, Prepare
 from vosr_jax.models.vgg import VGG16
@@ -33,6 +34,7 @@ class FrozenNets:
       encoder_dtype: of the encoder's matrix products.
       autoencoder_precision: of the autoencoder's float32 products: "float32", "bfloat16_3x" or
         "bfloat16"; see `AutoencoderConfig`.
+      autoencoder_activations: of the maps between its layers.
       sample_posterior: draw from the posterior, or take its mode.
       chunks: the batch goes through the nets in so many parts, one after another, so that the
         activations of one part alone lie in memory.
@@ -46,6 +48,7 @@ class FrozenNets:
     encoder_dtype: jnp.dtype
     sample_posterior: bool
     autoencoder_precision: str = "float32"
+    autoencoder_activations: str = "float32"
     chunks: int = 1
     tokens_of: str = "lq"
 
@@ -81,6 +84,8 @@ class FrozenNets:
     def _inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
         hr, lq = (batch[name].astype(jnp.float32) / 127.5 - 1 for name in ("hr", "lq"))
         autoencoder = self.autoencoder.merge(weights["autoencoder"])
+        if self.autoencoder_activations != "float32":
+            autoencoder = autoencoders.with_activations(autoencoder, self.autoencoder_activations)
         shape = (
             hr.shape[1] // autoencoder.downscale,
             hr.shape[2] // autoencoder.downscale,
@@ -133,6 +138,7 @@ def frozen_nets(
     encoder: DINOv2 | VGG16 | None,
     encoder_dtype: jnp.dtype,
     prepare: Prepare | None = None,
+    attention: Attention | None = None,
 ) -> FrozenNets:
     """The structure around an autoencoder and a visual encoder, whose arrays may be shapes.
 
@@ -141,9 +147,12 @@ def frozen_nets(
       autoencoder, encoder: the networks.
       encoder_dtype: of the encoder's matrix products.
       prepare: what becomes of the encoder's parameters where it reads them.
+      attention: the encoder's; None is the default platform's on one device.
     """
     if encoder is not None:
         encoder.prepare = prepare
+    if isinstance(encoder, DINOv2) and attention is not None:
+        encoder.attention = attention
     return FrozenNets(
         autoencoder=Blueprint(lambda: autoencoder),
         encoder=Blueprint(lambda: encoder) if encoder is not None else None,
@@ -152,18 +161,22 @@ def frozen_nets(
         encoder_dtype=jnp.dtype(encoder_dtype),
         sample_posterior=config.autoencoder.sample_posterior,
         autoencoder_precision=config.autoencoder.precision,
+        autoencoder_activations=config.autoencoder.activations,
         chunks=config.train.frozen_chunks,
         tokens_of=config.encoder.tokens_of,
     )
 
 
 def open_frozen(
-    config: Config, encoder_dtype: jnp.dtype, prepare: Prepare | None = None
+    config: Config,
+    encoder_dtype: jnp.dtype,
+    prepare: Prepare | None = None,
+    attention: Attention | None = None,
 ) -> tuple[FrozenNets, dict]:
     """The frozen nets that a config names, and their weights where they lie.
 
     Args:
-      config, encoder_dtype, prepare: as in `frozen_nets`.
+      config, encoder_dtype, prepare, attention: as in `frozen_nets`.
 
     Returns:
       (structure, {"autoencoder": host arrays by dotted path, "encoder": the same, or {}}).
@@ -176,5 +189,6 @@ def open_frozen(
     net: DINOv2 | VGG16 | None = None
     if encoder is not None:
         net, weights["encoder"] = encoder.blueprint.abstract(), encoder.parameters
-    nets = frozen_nets(config, autoencoder.blueprint.abstract(), net, encoder_dtype, prepare)
+    coder = autoencoder.blueprint.abstract()
+    nets = frozen_nets(config, coder, net, encoder_dtype, prepare, attention)
     return nets, weights

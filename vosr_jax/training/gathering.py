@@ -1,7 +1,8 @@
 """Sharded parameters come to the devices that compute with them, and their gradients go back.
 
 A block's slice is cast to the matrix products' dtype, gathered over `fsdp` where the block reads
-it, and forgotten; no program holds a gathered stack. Its gradient is scattered in float32.
+it, and forgotten; no program holds a gathered stack. Its gradient is scattered in float32, or in
+the products' dtype where that is asked for.
 """
 
 import dataclasses
@@ -42,11 +43,14 @@ class Gather:
       mesh: where they lie.
       dtype: of the matrix products; what travels for them is in it.
       rules: where they lie.
+      short_gradients: gradients of what travels in `dtype` come back in it: each device's sum
+        over its rows is made in float32 and rounded, then summed over the devices.
     """
 
     mesh: Mesh
     dtype: jnp.dtype
     rules: Rules = PARAMETER_RULES
+    short_gradients: bool = False
 
     def __call__(self, name: str, value: Array) -> Array:
         """One block's slice of a stacked parameter, without the depth axis."""
@@ -70,22 +74,26 @@ class Gather:
         without = (tuple(axis for axis in axes_of(entry) if axis != "fsdp") for entry in spec)
         whole = NamedSharding(self.mesh, P(*without))
         dtype = self.dtype if in_products(name) else value.dtype
-        return _gather(value, jnp.dtype(dtype), parts, whole)
+        return _gather(value, jnp.dtype(dtype), self.short_gradients, parts, whole)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _gather(value: Array, dtype: jnp.dtype, parts: NamedSharding, whole: NamedSharding) -> Array:
-    short = jax.lax.with_sharding_constraint(value.astype(dtype), parts)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _gather(
+    value: Array, dtype: jnp.dtype, short: bool, parts: NamedSharding, whole: NamedSharding
+) -> Array:
+    cast = jax.lax.with_sharding_constraint(value.astype(dtype), parts)
+    gathered = jax.lax.with_sharding_constraint(cast, whole)
     # Back in its own dtype, which costs nothing, so that the gradient arrives in it.
-    return jax.lax.with_sharding_constraint(short, whole).astype(value.dtype)
+    return gathered if short else gathered.astype(value.dtype)
 
 
-def _forward(value, dtype, parts, whole):
-    return _gather(value, dtype, parts, whole), None
+def _forward(value, dtype, short, parts, whole):
+    # An empty array keeps the parameter's dtype.
+    return _gather(value, dtype, short, parts, whole), jnp.zeros(0, value.dtype)
 
 
-def _backward(dtype, parts, whole, _, cotangent):
-    return (jax.lax.with_sharding_constraint(cotangent, parts),)
+def _backward(dtype, short, parts, whole, like, cotangent):
+    return (jax.lax.with_sharding_constraint(cotangent, parts).astype(like.dtype),)
 
 
 _gather.defvjp(_forward, _backward)

@@ -11,6 +11,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.training.beginning import begin, weights_of
 from vosr_jax.training.build import (
     abstract_state,
+    attention_over,
     build_method,
     compute_dtype,
     encoder_gather_on,
@@ -89,7 +90,8 @@ def load_method(config: Config, mesh: Mesh, teacher: Teacher | None = None) -> t
       UserError: a file is missing or damaged, or does not fit the config.
     """
     dtype = compute_dtype(config, platform_of(mesh))
-    frozen, weights = open_frozen(config, dtype, encoder_gather_on(config, mesh))
+    gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
+    frozen, weights = open_frozen(config, dtype, gather, attention)
     weights["encoder"] = stored(weights["encoder"], dtype)
     weights |= perceptual_weights(config)
     form = None

@@ -19,6 +19,13 @@ def test_group_norm_is_exact_far_from_zero():
     np.testing.assert_allclose(GroupNorm(12, 3)(x), expected, atol=2e-4)
 
 
+def test_a_short_types_statistics_in_one_pass_are_those_of_two():
+    x = jnp.asarray(3 + np.random.default_rng(0).normal(size=(2, 9, 7, 8)), jnp.bfloat16)
+    norm = GroupNorm(8, 2)
+    np.testing.assert_allclose(norm(x), norm(x.astype(jnp.float32)), atol=2e-5)
+    assert norm(x).dtype == jnp.float32
+
+
 def test_attention_in_chunks_equals_attention_at_once():
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, v = (3 * jax.random.normal(key, (2, 5, 7, 8)) for key in keys)

@@ -4,9 +4,13 @@ Each is an nnx.Module with `latent_channels`, `downscale` and `scaling_factor`, 
 `moments(image) -> (mean, std or None)` and `decode(latent) -> image`, both without the factor.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
+import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
+
+from vosr_jax.models.layers import Conv, Linear, activations_in
 
 
 class Autoencoder(Protocol):
@@ -43,3 +47,20 @@ def encode(autoencoder: Autoencoder, image: Array, noise: Array | None = None) -
 def decode(autoencoder: Autoencoder, latent: Array) -> Array:
     """The picture of a latent, [B, h, w, C] to [B, H, W, 3], nominally in [-1, 1]."""
     return autoencoder.decode(latent / autoencoder.scaling_factor)
+
+
+def with_activations(autoencoder: Any, dtype: DTypeLike) -> Any:
+    """The same autoencoder with its products and the maps between its layers in a short type.
+
+    Norms' statistics, sums of products, the latent and the picture stay float32. docs/scaling.md
+    has what it changes.
+    """
+    other = activations_in(autoencoder, dtype)
+    for coder in (getattr(other, "encoder", None), getattr(other, "decoder", None)):
+        ends: tuple[Conv | Linear | None, ...] = ()
+        if coder is not None:
+            ends = (coder.conv_out, coder.quant)
+        for layer in ends:
+            if layer is not None:
+                layer.kept_dtype = jnp.dtype(jnp.float32)
+    return other
