@@ -53,8 +53,8 @@ SERVE = [
     "prometheus-client>=0.26",
 ]
 PAGE = ["gradio>=6.31"]
-# The TPU compiler, which needs no TPU.
-PLAN = ["libtpu>=0.0.52; platform_machine == 'x86_64' and sys_platform == 'linux'"]
+# The TPU compiler, which needs no TPU, in the version that this jax can read programs of.
+PLAN = ["jax[tpu]>=0.10.2; platform_machine == 'x86_64' and sys_platform == 'linux'"]
 DEV = [
     "pytest>=9.0",
     "pytest-xdist>=3.8",

@@ -72,7 +72,7 @@ def plan(row: dict) -> dict:
     config = config_from_file(
         _MODELS[row["size"], row["objective"]],
         [
-            f"--config.train.batch_size={row['pairs'] * topology.chips}",
+            f"--config.train.batch_size={row['pairs'] * topology.devices}",
             f"--config.model.remat={row['remat']}",
             f"--config.autoencoder.precision={row['precision']}",
         ],

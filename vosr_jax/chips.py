@@ -1,6 +1,7 @@
 """What is known of accelerator chips: published peaks, memories, networks and hosts.
 
-Figures of Google's TPU pages and of NVIDIA's data sheets as of 2025; nothing here was measured.
+Figures of Google's TPU pages (tpu7x: docs.cloud.google.com/tpu/docs/tpu7x, November 2026) and of
+NVIDIA's data sheets as of 2025; nothing here was measured.
 """
 
 import dataclasses
@@ -8,7 +9,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip with its share of the host.
+    """One device with its share of the host: a chip, or half of one whose cores JAX drives apart.
 
     Attributes:
       name: as topologies name it.
@@ -17,9 +18,10 @@ class Chip:
       memory_bandwidth: bytes a second.
       link: bytes a second of one link in one direction.
       torus: dimensions of the network; a chip has two links in each.
-      host_chips: chips of a virtual machine.
+      host_devices: devices of a virtual machine.
       host_cores: virtual CPUs of that machine.
-      slow_network: bytes a second a chip between slices, in one direction.
+      slow_network: bytes a second a device between slices, in one direction.
+      devices: of a chip; they share its links, so `link` is a part of one.
     """
 
     name: str
@@ -28,14 +30,15 @@ class Chip:
     memory_bandwidth: float
     link: float
     torus: int
-    host_chips: int
+    host_devices: int
     host_cores: int
     slow_network: float
+    devices: int = 1
 
     @property
     def cores(self) -> float:
-        """Virtual CPUs a chip."""
-        return self.host_cores / self.host_chips
+        """Virtual CPUs a device."""
+        return self.host_cores / self.host_devices
 
 
 _GIB = 1 << 30
@@ -46,6 +49,8 @@ CHIPS = {
         Chip("v5e", 197e12, 16 * _GIB, 819e9, 50e9, 2, 4, 112, 3.1e9),
         Chip("v5p", 459e12, 95 * _GIB, 2765e9, 100e9, 3, 4, 208, 6.25e9),
         Chip("v6e", 918e12, 32 * _GIB, 1640e9, 100e9, 2, 4, 180, 12.5e9),
+        # 2307 TFLOP/s, 192 GiB, 7380 GB/s and six links of 100 GB/s each way a chip of two.
+        Chip("tpu7x", 1153.5e12, 96 * _GIB, 3690e9, 50e9, 3, 8, 224, 6.25e9, devices=2),
     )
 }
 
@@ -58,6 +63,7 @@ _PEAKS = {
     "TPU v5": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
+    "TPU7x": 1153.5e12,
     "NVIDIA A10": 125e12,
     "NVIDIA A10G": 70e12,
     "NVIDIA A30": 165e12,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import math
 
@@ -52,7 +53,7 @@ def small_plan() -> Plan:
 # Two blocks of eight kernels, gathered forward and backward, and six outside them less those of
 # one part; the compiler scatters a block's gradients together, and sums all small ones together.
 # Two sums are for the log alone: the norms of parameters and update, and the loss by tenths of t.
-EXPECTED = {"all-gather": 22, "reduce-scatter": 3, "all-reduce": 12}
+EXPECTED = {"all-gather": 22, "reduce-scatter": 3, "all-reduce": 8}
 
 
 def test_the_number_and_kind_of_collectives_is_what_fsdp_needs():
@@ -128,6 +129,26 @@ def test_what_does_not_fit_is_said_so():
 def test_slices_have_names_and_shapes(name, chips, slices):
     topology = parse_topology(name)
     assert (topology.chips, topology.slices) == (chips, slices)
+
+
+def test_a_chip_of_two_devices_is_planned_by_its_devices():
+    topology = parse_topology("tpu7x:2x2x1")
+    assert (topology.chips, topology.devices, len(devices_of(topology))) == (4, 8, 8)
+    plan = make_plan(small_config(), topology)
+    assert plan.fits and plan.rows == ROWS // 8
+    assert plan.chip_hours == pytest.approx(plan.days * 24 * 4)
+    assert "4 chips of 2 devices" in describe(plan, topology)
+
+
+def test_another_version_of_the_compiler_is_named(monkeypatch):
+    import vosr_jax.planning.topology as module
+
+    monkeypatch.setattr(module.importlib.metadata, "version", lambda name: "0.0.7")
+    assert "libtpu is 0.0.7" in module.other_compiler()
+    asked = [r for r in importlib.metadata.requires("jax") or () if r.startswith("libtpu==")]
+    right = asked[0].partition("==")[2].partition(";")[0].replace("*", "1").strip()
+    monkeypatch.setattr(module.importlib.metadata, "version", lambda name: right)
+    assert module.other_compiler() == ""
 
 
 @pytest.mark.parametrize("name", ["v9:4x4", "v5e", "v5p:4x4", "x*v5e:4x4", ""])

@@ -26,12 +26,12 @@ class Compiler:
 
     def __call__(self, config, topology) -> Plan:
         remat, fsdp = config.model.remat, config.mesh.fsdp or 4
-        rows = config.train.batch_size // topology.chips
+        rows = config.train.batch_size // topology.devices
         self.asked.append((fsdp, remat, rows))
         if remat in self.broken:
             raise UserError("the TPU compiler fails on this step")
         memory, seconds = COSTS[remat]
-        mesh = {"data": topology.chips // fsdp, "fsdp": fsdp, "tensor": 1}
+        mesh = {"data": topology.devices // fsdp, "fsdp": fsdp, "tensor": 1}
         plan = Plan(topology.name, mesh, config.train.batch_size, rows, remat, fits=False)
         if rows * memory > 16:
             return dataclasses.replace(plan, why_not="out of memory")

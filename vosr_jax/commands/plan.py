@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         import optax  # noqa: F401
     except ImportError as error:
-        raise UserError(f"planning needs pip install '.[train]' libtpu ({error})") from error
+        raise UserError(f"planning needs pip install 'vosr_jax[plan]' ({error})") from error
     with silenced():
         # Where the compiler is loaded it complains of the TPU that is not there.
         devices_of(topology)

@@ -16,7 +16,7 @@ from vosr_jax.planning.hlo import Shape, parse
 from vosr_jax.planning.host import cores_a_pair
 from vosr_jax.planning.roofline import Work, least_seconds, work_of
 from vosr_jax.planning.starting import start_memory
-from vosr_jax.planning.topology import Topology, devices_of
+from vosr_jax.planning.topology import Topology, devices_of, other_compiler
 from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.gathering import in_products
@@ -122,20 +122,20 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0, start: bo
     try:
         with no_compilation_cache():
             compiled = run.lower().compile()
+        seconds = time.monotonic() - began
+        program = parse(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
         if "memory" not in str(error).lower():
+            advice = other_compiler() or "try another model.remat, train.batch_size or mesh"
             raise UserError(
                 f"the TPU compiler fails on this step for {topology.name} "
-                f"({str(error).splitlines()[0][:200]}); try another model.remat, "
-                "train.batch_size or mesh"
+                f"({str(error).splitlines()[0][:200]}); {advice}"
             ) from error
         reason = next(line for line in str(error).splitlines() if "memory" in line.lower())
         return dataclasses.replace(
             known, why_not=reason.strip(), compile_seconds=time.monotonic() - began
         )
-    seconds = time.monotonic() - began
-    program = parse(compiled.as_text())
-    sent = collectives(program, topology.chips // slices if slices > 1 else 0)
+    sent = collectives(program, topology.devices // slices if slices > 1 else 0)
     work = work_of(program, kernel_flops)
     plan = _reckoned(known, config, topology, run, compiled, sent, work, seconds)
     needed = start_memory(run) if start else {}
@@ -150,14 +150,14 @@ def _reckoned(known: Plan, config, topology, run, compiled, sent, work, seconds)
     step = busy + exposed
     waiting = sum(one.seconds(chip) for one in work if not one.ahead and one.bound_by_memory(chip))
     pairs = config.train.batch_size / step
-    cores = cores_a_pair(config.data.crop_size) * pairs / topology.chips * chip.host_chips
+    cores = cores_a_pair(config.data.crop_size) * pairs / topology.devices * chip.host_devices
     days = step * config.train.total_steps / 86_400
     return dataclasses.replace(
         known,
         fits=memory["total"] <= chip.memory,
         memory=memory,
         collectives=_by_kind(sent),
-        compiled_flops=sum(one.times * one.flops for one in work) * topology.chips,
+        compiled_flops=sum(one.times * one.flops for one in work) * topology.devices,
         step_seconds=step,
         exposed_seconds=exposed,
         bound={
@@ -165,7 +165,7 @@ def _reckoned(known: Plan, config, topology, run, compiled, sent, work, seconds)
             "arithmetic": (busy - waiting) / step,
             "network": exposed / step,
         },
-        mfu=known.analytic_flops / (chip.flops * topology.chips * step),
+        mfu=known.analytic_flops / (chip.flops * topology.devices * step),
         pairs_per_second=pairs,
         host_cores=(cores, float(chip.host_cores)),
         days=days,

@@ -10,8 +10,11 @@ def describe(plan: Plan, topology: Topology) -> str:
     """A page: what was compiled, what was counted, what is modelled."""
     chip = topology.chip
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    chips = f"{topology.chips} chips"
+    if chip.devices > 1:
+        chips += f" of {chip.devices} devices (below, a chip is a device)"
     lines = [
-        f"{plan.topology}: {topology.chips} chips, {chip.memory / _GIB:.0f} GiB each; mesh {mesh}",
+        f"{plan.topology}: {chips}, {chip.memory / _GIB:.0f} GiB each; mesh {mesh}",
         f"{plan.batch_size} pairs an update, {plan.rows} on a chip at a time; remat {plan.remat}",
         "",
     ]

@@ -74,7 +74,7 @@ def sweep(
 
 def _other_meshes(automatic: int, topology: Topology) -> list[int]:
     """fsdp: half and twice of what is chosen automatically, inside a slice."""
-    inside = topology.chips // topology.slices
+    inside = topology.devices // topology.slices
     sizes = (automatic // 2, automatic * 2)
     return [size for size in sizes if 1 < size <= inside and inside % size == 0]
 
@@ -85,6 +85,6 @@ def _candidate(config: Config, topology: Topology, fsdp: int, remat, rows: int) 
         model=dataclasses.replace(config.model, remat=remat),
         mesh=dataclasses.replace(config.mesh, data=-1, fsdp=fsdp, tensor=1),
         train=dataclasses.replace(
-            config.train, batch_size=rows * topology.chips, microbatches=1, frozen_chunks=1
+            config.train, batch_size=rows * topology.devices, microbatches=1, frozen_chunks=1
         ),
     )

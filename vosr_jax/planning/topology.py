@@ -1,10 +1,14 @@
 """Slices by name, and their devices as the TPU compiler describes them."""
 
 import dataclasses
+import fnmatch
+import importlib.metadata
 import math
 import os
 import re
 from collections.abc import Sequence
+
+import jax
 
 from vosr_jax.chips import CHIPS, Chip
 from vosr_jax.errors import UserError
@@ -41,6 +45,11 @@ _NAMED = {
     "v6e-64": "v6e:8x8",
     "v6e-128": "v6e:8x16",
     "v6e-256": "v6e:16x16",
+    "tpu7x-8": "tpu7x:2x2x1",
+    "tpu7x-16": "tpu7x:2x2x2",
+    "tpu7x-32": "tpu7x:2x2x4",
+    "tpu7x-64": "tpu7x:2x4x4",
+    "tpu7x-128": "tpu7x:4x4x4",
 }
 
 
@@ -64,6 +73,11 @@ class Topology:
     def chips(self) -> int:
         """Of all slices."""
         return math.prod(self.shape) * self.slices
+
+    @property
+    def devices(self) -> int:
+        """Of all slices, as JAX counts them."""
+        return self.chips * self.chip.devices
 
     def bandwidth(self, coordinates: Sequence[Sequence[int]]) -> float:
         """Bytes a second that a ring collective among these chips moves into one of them.
@@ -100,6 +114,28 @@ def parse_topology(text: str) -> Topology:
     return Topology(text, chip, sizes, int(number) if star else 1)
 
 
+def other_compiler() -> str:
+    """A sentence where libtpu is not the version that this jax is made for; "" where it is.
+
+    A newer one describes programs in ways that jax cannot read, and then seems to fail.
+    """
+    asked = [
+        found[1]
+        for line in importlib.metadata.requires("jax") or ()
+        if (found := re.match(r"libtpu==([\w.*]+)", line))
+    ]
+    try:
+        installed = importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    if not asked or fnmatch.fnmatch(installed, asked[0]):
+        return ""
+    return (
+        f"libtpu is {installed}, and jax {jax.__version__} is made for {asked[0]}: "
+        "pip install -U 'jax[tpu]'"
+    )
+
+
 def devices_of(topology: Topology) -> list:
     """The topology's devices; programs can be compiled for them, and nothing runs.
 
@@ -124,6 +160,6 @@ def devices_of(topology: Topology) -> list:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"the TPU compiler cannot describe {topology.name} ({reason}); "
-            "is libtpu installed (pip install libtpu)?"
+            "is libtpu installed (pip install 'jax[tpu]')?"
         ) from error
     return list(described.devices)
