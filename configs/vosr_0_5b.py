@@ -6,7 +6,7 @@ configs/vosr_0_5b.py:VARIANT picks one of
     512       its second stage: 512 px, 400,000 steps of 256; set train.init_from to the first
     released  the released configuration: 512 px alone, 400,000 steps of 8
     fast      the second stage with what is faster and may change pictures slightly: the
-              autoencoder's products in bfloat16 (docs/scaling.md)
+              autoencoder's products and activations in bfloat16 (docs/scaling.md)
 
 The learning rate, 5e-5, is the released configuration's; the paper's stages are run with it too.
 """
@@ -42,7 +42,8 @@ def multi_step(variant: str) -> c.Config:
 def faster(config: c.Config) -> c.Config:
     """What a TPU or a GPU does sooner, at a price that docs/scaling.md states."""
     replace = dataclasses.replace
-    return replace(config, autoencoder=replace(config.autoencoder, precision="bfloat16"))
+    short = replace(config.autoencoder, precision="bfloat16", activations="bfloat16")
+    return replace(config, autoencoder=short)
 
 
 def get_config(variant: str = "256"):

@@ -148,8 +148,9 @@ def test_the_papers_two_stages_are_variants(name: str, variant: str, crop: int, 
 def test_the_fast_variant_differs_in_what_it_names_alone(name: str):
     plain = load(name) if name.endswith("onestep") else load(name, "512")
     fast = load(name, "fast")
-    assert fast.autoencoder.precision == "bfloat16"
-    autoencoder = dataclasses.replace(fast.autoencoder, precision="float32")
+    assert fast.autoencoder.precision == fast.autoencoder.activations == "bfloat16"
+    exact = {"precision": "float32", "activations": "float32"}
+    autoencoder = dataclasses.replace(fast.autoencoder, **exact)
     assert dataclasses.replace(fast, autoencoder=autoencoder) == plain
 
 
