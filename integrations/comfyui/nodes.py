@@ -6,10 +6,11 @@ without this pack, and a node can say what is missing.
 
 import os
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .pictures import of_images, side_by_side, split, to_images
+from .watching import Watch
 
 # JAX would reserve three quarters of a GPU's memory at its first use, beside torch's models in the
 # same process. JAX reads this when it starts its GPU, so the user's own value wins.
@@ -17,7 +18,6 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 _OWN = "the model's own"
 _BY_GUIDANCE = "by guidance_scale"
-_TICKS = 1000
 # Pictures and megapixels of results that are restored together: their tiles share network calls,
 # and all their latents are held.
 _BATCH = 8
@@ -135,14 +135,17 @@ class Upscale:
         vosr_model.check(**settings)
         pictures = of_images(image)
         together = _together(pictures[0].shape, scale)
-        tell, restored = _progress(), []
+        watch, restored = Watch(len(pictures)), []
         for first in range(0, len(pictures), together):
             chunk = pictures[first : first + together]
-
-            def progress(share: float, first: int = first, count: int = len(chunk)) -> None:
-                tell((first + share * count) / len(pictures))
-
-            restored += vosr_model.restore_batch(chunk, seeds=seed, progress=progress, **settings)
+            restored += vosr_model.restore_batch(
+                chunk,
+                seeds=seed,
+                progress=partial(watch.progress, pictures=len(chunk)),
+                preview=watch.preview,
+                **settings,
+            )
+            watch.finished(len(chunk))
         return (to_images(restored),)
 
 
@@ -213,22 +216,6 @@ def _upscaler() -> Any:
 def _together(shape: tuple[int, ...], scale: float) -> int:
     megapixels = shape[0] * shape[1] * scale**2 / 1e6
     return max(1, min(_BATCH, int(_BATCH_MEGAPIXELS / megapixels)))
-
-
-def _progress() -> Callable[[float], None]:
-    """Moves ComfyUI's bar; raises ComfyUI's exception once the user has cancelled."""
-    from comfy import model_management
-    from comfy.utils import ProgressBar
-
-    # What torch keeps without using it goes back to the device, for JAX.
-    model_management.soft_empty_cache()
-    bar = ProgressBar(_TICKS)
-
-    def tell(share: float) -> None:
-        model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(round(share * _TICKS), _TICKS)
-
-    return tell
 
 
 NODE_CLASS_MAPPINGS = {

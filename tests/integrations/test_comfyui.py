@@ -51,7 +51,7 @@ class Interrupted(Exception):
 @pytest.fixture
 def comfy(monkeypatch):
     """ComfyUI's bar and its button to cancel."""
-    state = SimpleNamespace(shares=[], cancelled=False)
+    state = SimpleNamespace(shares=[], previews=[], cancelled=False)
 
     class ProgressBar:
         def __init__(self, total):
@@ -59,6 +59,7 @@ def comfy(monkeypatch):
 
         def update_absolute(self, value, total=None, preview=None):
             state.shares.append(value / total)
+            state.previews += [] if preview is None else [preview]
 
     def throw():
         if state.cancelled:
@@ -186,6 +187,20 @@ def test_every_grey_level_survives_until_it_is_saved(pack, comfy):
     pictures = sys.modules[_node(pack, "VosrUpscale").__module__].to_images
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, -1)
     np.testing.assert_array_equal(_eight_bits(pictures([levels]))[0], levels)
+
+
+def test_finished_tiles_are_shown(pack, comfy, monkeypatch):
+    monkeypatch.setattr("vosr_jax.restoration.preview._PAUSE", 1e-9)
+    monkeypatch.setattr("vosr_jax.restoration.preview._SHARE", 1e12)
+    upscaler = Upscaler.from_pretrained("nano-onestep")
+    image = Tensor(_picture((150, 40))[None])
+    given = _given(pack, "VosrUpscale", vosr_model=upscaler, image=image, tile_size="256")
+    (made,) = _node(pack, "VosrUpscale")().upscale(**given)
+    kind, last, side = comfy.previews[-1]
+    assert len(comfy.previews) == len(comfy.shares) > 1
+    assert kind == "JPEG" and max(last.size) == side == 512
+    whole = Image.fromarray(_eight_bits(made)[0]).resize(last.size, Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(last, float) - np.asarray(whole, float)).mean() < 4
 
 
 def test_a_user_who_cancels_is_heeded(pack, comfy):
