@@ -91,7 +91,18 @@ class Upscale:
                     {"default": 0.5, "min": -10.0, "max": 10.0, "step": 0.1, "tooltip": guidance},
                 ),
                 "steps": ("INT", {"default": 0, "min": 0, "max": 200, "tooltip": steps}),
-                "seed": ("INT", {"default": 0, "min": 0, "max": 2**32 - 1, "tooltip": seed}),
+                "seed": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 2**32 - 1,
+                        "tooltip": seed,
+                        # ComfyUI would draw another after every run, and a picture that is
+                        # upscaled again should come out the same.
+                        "control_after_generate": False,
+                    },
+                ),
                 "colour_fix": (
                     [_OWN, "wavelet", "adain", "none"],
                     {"default": _OWN, "tooltip": fix},
