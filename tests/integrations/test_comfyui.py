@@ -226,6 +226,13 @@ def test_bad_input_is_one_sentence(pack, comfy, tmp_path):
         upscale(**(given | {"image": Tensor(_picture())}))
 
 
+def test_a_missing_package_is_named_with_the_python_that_lacks_it(pack, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vosr_jax", None)
+    with pytest.raises(RuntimeError, match="vosr_jax is missing in ComfyUI's Python") as error:
+        _node(pack, "VosrLoadModel")().load("nano", "auto")
+    assert sys.executable in str(error.value)
+
+
 def test_before_and_after_lie_beside_each_other(pack, comfy):
     compare = _node(pack, "VosrCompare")().compare
     before, after = np.zeros((1, 4, 8, 3), np.float32), np.full((2, 8, 16, 3), 0.5, np.float32)
