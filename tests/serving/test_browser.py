@@ -35,6 +35,11 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium"),
 ]
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
+# Nothing that a browser does by itself.
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 DESKTOP, PHONE = (1280, 960), (390, 844)
 
 
@@ -62,12 +67,12 @@ def _browser(size=DESKTOP, dark=False):
     """A page of a browser that has asked nobody but this machine."""
     asked = []
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(
             viewport={"width": size[0], "height": size[1]},
             color_scheme="dark" if dark else "light",
         )
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(90_000)
         page.on("request", lambda request: asked.append(request.url))
         yield page
         browser.close()
@@ -90,12 +95,13 @@ def _result(page, name):
     page.locator(f"a[download='{name}']").wait_for()
 
 
-def _keep(page, name, folder):
+def _keep(part, name, folder, **whole):
+    """A picture of a page or of a part of it, in 256 colours to keep the file small."""
     folder = Path(os.environ.get("VOSR_SCREENSHOTS", folder))
-    page.screenshot(path=folder / name, full_page=True)
+    part.screenshot(path=folder / name, **whole)
     image = Image.open(folder / name).convert("RGB")
     image.thumbnail((900, 10_000), Image.Resampling.LANCZOS)
-    image.save(folder / name, optimize=True)
+    image.quantize(256).save(folder / name, optimize=True)
 
 
 def test_photographs_are_restored_compared_and_taken(tmp_path):
@@ -110,7 +116,7 @@ def test_photographs_are_restored_compared_and_taken(tmp_path):
         )
         assert "small model" in page.content()
         _drag(page)
-        _keep(page, "serve.png", tmp_path)
+        _keep(page, "serve.png", tmp_path, full_page=True)
         page.get_by_role("radio", name="dragonfly.jpg").check()
         for name, source in (("coffee-4x.png", files[1]), ("dragonfly-4x.jpg", files[0])):
             with page.expect_download() as waiting:
@@ -150,7 +156,49 @@ def test_a_phone_in_the_dark_shows_all_of_it(tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert max(map(int, background.strip("rgba()").split(",")[:3])) < 60
-        _keep(page, "serve-phone.png", tmp_path)
+        _keep(page, "serve-phone.png", tmp_path, full_page=True)
+
+
+def test_presets_lie_beside_each_other(tmp_path):
+    upscaler = Upscaler.from_pretrained("nano-onestep")
+    with _served("nano-onestep", upscaler) as (_, address), _browser() as page:
+        _upload(page, address, DEMO / "dragonfly.jpg")
+        page.get_by_label("faithful").check()
+        page.get_by_label("creative").check()
+        _upscale(page)
+        _result(page, "dragonfly-4x-creative.jpg")
+        assert "-o out/faithful/ -u 4 -m nano-onestep --preset faithful" in (
+            page.locator("#command").inner_text()
+        )
+        panels = page.locator("#beside button img")
+        until(lambda: panels.count() == 3 and all(_width(panel) == 512 for panel in panels.all()))
+        box = panels.nth(1).bounding_box()
+        page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+        places = [
+            panel.evaluate("image => getComputedStyle(image).objectPosition")
+            for panel in panels.all()
+        ]
+        assert len(set(places)) == 1 and places[0] != "50% 50%"
+        assert not page.locator("#state").is_visible()
+        _keep(page.locator("#beside"), "serve-presets.png", tmp_path)
+
+
+def _width(image):
+    return image.evaluate("image => image.naturalWidth")
+
+
+def test_finished_tiles_are_seen_before_the_picture_is(tmp_path):
+    upscaler = FakeUpscaler(open_=False)
+    with _served("fake", upscaler) as (_, address), _browser() as page:
+        _upload(page, address, DEMO / "coffee.png")
+        _upscale(page)
+        page.get_by_text("So far").wait_for()
+        page.locator("#state progress").wait_for()
+        assert "coffee.png" in page.locator("#state").inner_text()
+        upscaler.gate.set()
+        _result(page, "coffee-4x.png")
+        page.get_by_text("So far").wait_for(state="hidden")
+        page.locator("#state progress").wait_for(state="hidden")
 
 
 def test_stop_breaks_the_work_off(tmp_path):
@@ -161,6 +209,7 @@ def test_stop_breaks_the_work_off(tmp_path):
         until(upscaler.begun.is_set)
         page.get_by_role("button", name="Stop", exact=True).click()
         until(lambda: upscaler.broken_off == 1 and service.idle)
+        page.locator("#state progress").wait_for(state="hidden")
         upscaler.gate.set()
         _upscale(page)
         _result(page, "coffee-4x.png")

@@ -1,13 +1,11 @@
 """A real server on loopback, with clients that are slow, endless or killed."""
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -15,42 +13,13 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from tests.serving.fakes import FakeUpscaler, png, until
+from tests.serving.live import get, served
 from vosr_jax.errors import UserError
-from vosr_jax.serving.api import create_app
-from vosr_jax.serving.server import Server, listen
-from vosr_jax.serving.service import Service
-from vosr_jax.serving.settings import ServiceSettings
+from vosr_jax.serving.server import listen
 
 _HEAD = b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n"
 _FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
 _PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
-
-
-@contextlib.contextmanager
-def _served(upscaler, **settings):
-    """(server, service, port) of a server in a thread."""
-    service = Service(["fake"], lambda: {"fake": upscaler}, ServiceSettings(**settings))
-    listener = listen("127.0.0.1", 0)
-    server = Server(create_app(service), service)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        until(lambda: server.started and not service.trouble)
-        until(lambda: _get(listener.getsockname()[1], "/readyz") == 200)
-        yield server, service, listener.getsockname()[1]
-    finally:
-        upscaler.gate.set()
-        server.should_exit = server.force_exit = True
-        thread.join(10)
-        listener.close()
-    assert not thread.is_alive()
-
-
-def _get(port, path) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", path)
-    with contextlib.closing(connection):
-        return connection.getresponse().status
 
 
 def _body(content: bytes) -> bytes:
@@ -73,7 +42,7 @@ def _resident() -> int:
 
 
 def test_a_stated_gigabyte_is_refused_unread():
-    with _served(FakeUpscaler(), max_megabytes=2) as (_, _, port), _connect(port) as client:
+    with served(FakeUpscaler(), max_megabytes=2) as (_, _, port), _connect(port) as client:
         client.sendall(_HEAD + _FORM + b"Content-Length: 1000000000\r\n\r\n")
         answer = client.recv(4096)
         assert b" 413 " in answer.splitlines()[0] and b"larger than 2 MB" in answer
@@ -82,7 +51,7 @@ def test_a_stated_gigabyte_is_refused_unread():
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
 def test_a_gigabyte_in_chunks_is_refused_and_never_held():
     piece = bytes(1 << 20)
-    with _served(FakeUpscaler(), max_megabytes=2) as (_, service, port), _connect(port) as client:
+    with served(FakeUpscaler(), max_megabytes=2) as (_, service, port), _connect(port) as client:
         before = _resident()
         client.sendall(_HEAD + _FORM + b"Transfer-Encoding: chunked\r\n\r\n")
         client.sendall(b"%x\r\n" % len(_PART) + _PART + b"\r\n")
@@ -94,12 +63,12 @@ def test_a_gigabyte_in_chunks_is_refused_and_never_held():
         answer = client.recv(4096)
         assert b" 413 " in answer.splitlines()[0] and b"larger than 2 MB" in answer
         assert most - before < 50e6
-        assert service.idle and _get(port, "/healthz") == 200
+        assert service.idle and get(port, "/healthz") == 200
 
 
 def test_a_slow_client_loses_its_place():
     settings = {"queue": 1, "max_seconds": 0.6}
-    with _served(FakeUpscaler(), **settings) as (_, service, port), _connect(port) as slow:
+    with served(FakeUpscaler(), **settings) as (_, service, port), _connect(port) as slow:
         request = _request(png())
         for i in range(3):
             slow.sendall(request[40 * i : 40 * i + 40])
@@ -116,7 +85,7 @@ def test_a_slow_client_loses_its_place():
 
 def test_clients_that_are_cut_off_leave_nothing_behind():
     upscaler = FakeUpscaler(open_=False)
-    with _served(upscaler, queue=4) as (_, service, port):
+    with served(upscaler, queue=4) as (_, service, port):
         for sent in (_request(png()), _request(png())[:200]):
             with _connect(port) as client:
                 client.sendall(sent)
@@ -131,7 +100,7 @@ def test_clients_that_are_cut_off_leave_nothing_behind():
 
 def test_a_signal_lets_the_picture_at_work_be_finished():
     upscaler = FakeUpscaler(open_=False)
-    with _served(upscaler) as (server, service, port), _connect(port) as client:
+    with served(upscaler) as (server, service, port), _connect(port) as client:
         client.sendall(_request(png()))
         until(upscaler.begun.is_set)
         server.handle_exit(signal.SIGTERM, None)
@@ -140,7 +109,7 @@ def test_a_signal_lets_the_picture_at_work_be_finished():
             late.sendall(_request(png()))
             answer = late.recv(4096)
             assert b" 503 " in answer.splitlines()[0] and b"stopping" in answer
-        assert server.started and _get(port, "/healthz") == 200
+        assert server.started and get(port, "/healthz") == 200
         upscaler.gate.set()
         assert b" 200 " in client.recv(4096).splitlines()[0]
         until(lambda: not server.servers or not server.servers[0].is_serving())
@@ -161,8 +130,8 @@ def test_the_command_serves_and_ends_with_sigterm():
         try:
             line = process.stdout.readline()
             port = int(line.partition("http://127.0.0.1:")[2].partition("/")[0])
-            until(lambda: _get(port, "/readyz") == 200, 60)
-            assert _get(port, "/v1/models") == 401
+            until(lambda: get(port, "/readyz") == 200, 60)
+            assert get(port, "/v1/models") == 401
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=30)
         finally:

@@ -2,6 +2,7 @@
 
 import shlex
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.serving.conftest import serving
 from tests.serving.fakes import FakeUpscaler, fields, png, until
 from vosr_jax import Upscaler, cli
 from vosr_jax.serving import visits
+from vosr_jax.serving.command_lines import command_line, command_lines
 from vosr_jax.serving.fields import Fields
 from vosr_jax.serving.refusals import Refusal
 
@@ -23,6 +25,7 @@ def _files(folder: Path, *named: tuple[str, bytes]) -> list[tuple[str, Path]]:
 
 
 def _visit(service, uploads, asked, tell=lambda share, line: None):
+    asked = asked if isinstance(asked, list) else [asked]
     return list(visits.restore(service, uploads, asked, tell))[-1]
 
 
@@ -59,11 +62,11 @@ def test_the_page_waits_in_the_same_queue(start, tmp_path):
     client, service = start(upscaler, queue=1)
     uploads = _files(tmp_path / "in", ("a.png", png()))
     told = []
-    steps = visits.restore(service, uploads, fields(), lambda share, line: told.append(line))
+    steps = visits.restore(service, uploads, [fields()], lambda share, line: told.append(line))
     with service.place():
         with pytest.raises(Refusal, match="full"):
             next(steps)
-    steps = visits.restore(service, uploads, fields(), lambda *what: told.append(what))
+    steps = visits.restore(service, uploads, [fields()], lambda *what: told.append(what))
     done = []
     thread = threading.Thread(target=lambda: done.extend(steps))
     thread.start()
@@ -75,6 +78,56 @@ def test_the_page_waits_in_the_same_queue(start, tmp_path):
     done[-1].close()
 
 
+def test_presets_of_a_picture_lie_beside_each_other(start, tmp_path):
+    _, service = start(FakeUpscaler(), queue=3)
+    uploads = _files(tmp_path / "in", ("a.png", png()), ("b.png", png()), ("c.png", b"words"))
+    asked = [fields(), fields(preset="faithful"), fields(preset="creative")]
+    visit = _visit(service, uploads, asked)
+    assert [(picture.upload, picture.title) for picture in visit.pictures] == [
+        *((0, f"a.png, {variant}") for variant in ("own", "faithful", "creative")),
+        *((1, f"b.png, {variant}") for variant in ("own", "faithful", "creative")),
+    ]
+    assert visit.pictures[1].result.name == "a-2x-faithful.png"
+    assert len(visit.failures) == 1 and visit.failures[0].startswith("c.png: ")
+    assert service.idle
+    visit.close()
+
+
+def test_a_visitor_sees_finished_tiles_while_he_waits(start, tmp_path):
+    upscaler = FakeUpscaler(open_=False)
+    _, service = start(upscaler)
+    uploads = _files(tmp_path / "in", ("a.png", png()), ("b.png", png()))
+    steps, seen = visits.restore(service, uploads, [fields()], lambda share, line: None), []
+    end = time.monotonic() + 20
+    for visit in steps:
+        assert time.monotonic() < end, "waited in vain"
+        if visit.so_far is not None and visit.so_far not in seen:
+            assert Image.open(visit.so_far).size == (2, 2)
+            seen.append(visit.so_far)
+        if seen:
+            upscaler.gate.set()
+    assert len(seen) == 1 and len(visit.pictures) == 2 and visit.so_far is None
+    visit.close()
+
+
+def test_programs_cost_no_previews(start):
+    upscaler = FakeUpscaler()
+    client, _ = start(upscaler)
+    assert client.post("/v1/upscale", files={"file": ("a", png())}).status_code == 200
+    assert not upscaler.watched
+
+
+def test_the_commands_shown_write_apart():
+    asked = [Fields(), Fields(preset="faithful")]
+    assert command_lines(["a.png"], asked, "nano", "float32").split("\n") == [
+        "vosr upscale a.png -o out/own/ -u 4 -m nano",
+        "vosr upscale a.png -o out/faithful/ -u 4 -m nano --preset faithful",
+    ]
+    assert command_lines(["a.png"], asked[:1], "nano", "float32").startswith(
+        "vosr upscale a.png -o out/ -u 4"
+    )
+
+
 def test_the_command_shown_makes_the_same_picture(tmp_path, monkeypatch):
     upscaler = Upscaler.from_pretrained("nano-onestep")
     asked = Fields(scale=2, preset="faithful", steps=2, seed=3, tile_size="128")
@@ -83,7 +136,7 @@ def test_the_command_shown_makes_the_same_picture(tmp_path, monkeypatch):
         visit = _visit(service, files, asked)
         made = visit.pictures[0].result.read_bytes()
         visit.close()
-    line = visits.command_line(["a b.png"], asked, "nano-onestep", "float32")
+    line = command_line(["a b.png"], asked, "nano-onestep", "float32")
     words = shlex.split(line)
     assert words[0] == "vosr"
     monkeypatch.chdir(tmp_path)
@@ -93,7 +146,7 @@ def test_the_command_shown_makes_the_same_picture(tmp_path, monkeypatch):
 
 def test_the_command_says_what_was_chosen():
     asked = Fields(scale=1.5, strength=0.5, colour_fix="adain", seed=9)
-    line = visits.command_line(["it's.jpg", "b.JPEG"], asked, "nano", "bfloat16")
+    line = command_line(["it's.jpg", "b.JPEG"], asked, "nano", "bfloat16")
     assert line == (
         "vosr upscale 'it'\"'\"'s.jpg' b.JPEG -o out/ -u 1.5 -m nano --strength 0.5 "
         "--colour-fix adain --seed 9 --precision bfloat16 --format jpg"

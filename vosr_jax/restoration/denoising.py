@@ -71,6 +71,7 @@ class Latents:
       visual_tokens: [B, N, D], or [B, tiles, N, D] with a grid; None where the model has none.
       grid: tiles for the denoiser; None for the whole latent at once.
       sides: at which programs exist, see `tiled_latent.program_sides`.
+      preview: takes (place, z) of every finished tile, see `preview.Preview`.
     """
 
     lq_latent: ArrayLike
@@ -78,6 +79,7 @@ class Latents:
     visual_tokens: ArrayLike | None = None
     grid: TileGrid | None = None
     sides: tuple[int, ...] = ()
+    preview: Callable[[tuple[slice, slice], np.ndarray], None] | None = None
 
     @property
     def program(self) -> ProgramTile:
@@ -233,6 +235,8 @@ class _Batches:
         made, repeated = (np.asarray(x) for x in _velocity(*self._networks, *given, program))
         for place, (i, tile) in enumerate(batch):
             self._tiled[i].add(tile, made[place * per_tile : (place + 1) * per_tile])
+            if (preview := self._pictures[i].preview) is not None:
+                preview(*self._tiled[i].ahead(tile, steps[0].t))
         return int(repeated[: len(batch) * per_tile].sum())
 
     def disagreements(self) -> list[list[float]]:

@@ -10,6 +10,7 @@ from jax import Array
 
 from vosr_jax.restoration.denoising import Latents, denoise, network_calls
 from vosr_jax.restoration.memory import tile_batch
+from vosr_jax.restoration.preview import Preview
 from vosr_jax.restoration.shapes import computed_side, mirror
 from vosr_jax.restoration.tiled_latent import program_sides
 from vosr_jax.restoration.tiling import TileGrid, plan_tiles
@@ -53,12 +54,14 @@ class Enlarged:
       plan: how it is cut up.
       noise: the sampler's draw [1, h, w, C] for the size that `plan.computed` gives.
       posterior_noise: the posterior's, or None for its mode.
+      preview: called now and then with the picture as it stands, uint8 [H, W, 3].
     """
 
     lq: np.ndarray
     plan: TilePlan
     noise: Array
     posterior_noise: Array | None
+    preview: Callable[[np.ndarray], None] | None = None
 
 
 def restore(
@@ -107,7 +110,11 @@ def _latents(model: "RestorationModel", picture: Enlarged, together: int) -> Lat
     grid = plan_tiles(latent_hw, *sizes, plan.tile_passes)
     sides = program_sides(plan.tile_size if plan.shapes == "shared" else 0, downscale, patch)
     tokens = _tokens(model, padded, grid, together)
-    return Latents(lq_latent, picture.noise, tokens, grid, sides)
+    preview = None
+    if picture.preview is not None:
+        lq_array = np.asarray(lq_latent, np.float32)
+        preview = Preview(model, picture.lq, lq_array, plan.vae_tile_size, picture.preview)
+    return Latents(lq_latent, picture.noise, tokens, grid, sides, preview)
 
 
 def _tokens(model: "RestorationModel", lq: np.ndarray, grid: TileGrid | None, together: int):

@@ -97,6 +97,7 @@ class TiledLatent:
             self._mass[place[1:]] += self._weights
             self._covered[place[1:]] += 1
         self._total, self._squares = np.zeros_like(noise), np.zeros_like(noise)
+        self._added = np.zeros_like(self._mass)
 
     def _place(self, number: int) -> tuple[slice, slice, slice]:
         (row, column), (rows, columns) = self._starts[number], self._weights.shape[:2]
@@ -116,8 +117,15 @@ class TiledLatent:
         place, (rows, columns) = self._place(number), self._weights.shape[:2]
         velocity = velocity[:, :rows, :columns]
         self._total[place] += velocity * self._weights
+        self._added[place[1:]] += self._weights
         if self.disagreements is not None:
             self._squares[place] += velocity**2 * self._weights
+
+    def ahead(self, number: int, t: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Where a tile that was added lies, and z there if it went straight on from t to 0."""
+        place = self._place(number)
+        mean = self._total[place] / self._added[place[1:]]
+        return place[1:], self._z[place] - t * mean
 
     def step(self, t: np.ndarray, t_next: np.ndarray) -> None:
         """An Euler step from t to t_next, float32 scalars, along what was blended in."""
@@ -125,7 +133,7 @@ class TiledLatent:
         if self.disagreements is not None:
             self.disagreements.append(self._disagreement(mean))
         self._z = self._z - (t - t_next) * mean
-        self._total[:], self._squares[:] = 0, 0
+        self._total[:], self._squares[:], self._added[:] = 0, 0, 0
 
     def _disagreement(self, mean: np.ndarray) -> float:
         shared = self._covered >= 2

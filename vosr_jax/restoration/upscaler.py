@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -207,6 +208,7 @@ class Upscaler:
         *,
         seeds: int | Sequence[int] = 0,
         progress: Callable[[float], None] | None = None,
+        preview: Callable[[int, np.ndarray], None] | None = None,
         **settings: Any,
     ) -> list[Any]:
         """Restore several pictures, of any sizes; tiles of them share calls of the network.
@@ -217,6 +219,8 @@ class Upscaler:
           images: as `__call__` takes them.
           seeds: one for all, as if each were restored alone with it, or one a picture.
           progress: called with the finished share, 0 to 1.
+          preview: called now and then with a picture's index and how it stands, uint8 [H, W, 3]:
+            finished tiles in the enlarged picture (see `restoration.preview`).
           settings: further keyword arguments of `__call__` but noise and posterior_noise.
 
         Returns:
@@ -236,7 +240,8 @@ class Upscaler:
         if unknown:
             raise TypeError(f"restore_batch got the unknown argument {', '.join(sorted(unknown))}")
         draws: list[tuple] = [(None, None)] * len(images)
-        return self._restore(images, seeds, draws, _SETTINGS | settings, sampler, progress)
+        given = _SETTINGS | settings
+        return self._restore(images, seeds, draws, given, sampler, progress, preview=preview)
 
     def tile_disagreement(self, image: Picture, *, seed: int = 0, **settings: Any) -> list[float]:
         """By how much overlapping tiles differ in each step of restoring a picture.
@@ -259,7 +264,7 @@ class Upscaler:
         return found[0]
 
     def _restore(
-        self, images, seeds, draws, settings, sampler, progress, disagreements=None
+        self, images, seeds, draws, settings, sampler, progress, disagreements=None, preview=None
     ) -> list[Any]:
         """Photographs in, photographs out; every picture's grey or colour channels and alpha."""
         import jax
@@ -283,7 +288,8 @@ class Upscaler:
         chosen = self.sampler(**sampler)
         pictures: list[Enlarged] = []
         with jax.default_device(self.device):
-            for photo, seed, (noise, posterior_noise) in zip(photos, seeds, draws, strict=True):
+            for index, (photo, seed, draw) in enumerate(zip(photos, seeds, draws, strict=True)):
+                noise, posterior_noise = draw
                 size = enlarged_size(photo.size, scale)
                 tiles = self.tile_sizes(size, tile_size, vae_tile_size, shapes)
                 overlap = usable_overlap(tiles[0], tile_overlap)
@@ -297,8 +303,12 @@ class Upscaler:
                     posterior_noise,
                     posterior=settings["posterior"],
                 )
+                shows = None if preview is None else partial(preview, index)
                 for source in _sources(photo):
-                    pictures.append(Enlarged(enlarged(source, scale), plan, drawn[1], drawn[0]))
+                    lq = enlarged(source, scale)
+                    pictures.append(Enlarged(lq, plan, drawn[1], drawn[0], shows))
+                    # Transparency, which comes next, is not looked at.
+                    shows = None
             made = restore(self.model, pictures, chosen, progress, disagreements)
         restored = [
             # The same bits where the change is applied whole.

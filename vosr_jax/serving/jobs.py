@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vosr_jax.serving import refusals
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vosr_jax.files.photo import Photo
 
 
@@ -28,6 +30,8 @@ class Job:
       result: the restored photo, or why there is none.
       share: how much is done, 0 to 1.
       begun: whether the worker has taken it.
+      watched: whether a preview is wanted while it is at work.
+      preview: the newest one, uint8 [H, W, 3].
     """
 
     content: bytes
@@ -39,6 +43,8 @@ class Job:
     result: "Future[Photo]" = dataclasses.field(default_factory=Future)
     share: float = 0.0
     begun: bool = False
+    watched: bool = False
+    preview: "np.ndarray | None" = None
     _left: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property

@@ -83,12 +83,13 @@ class Service:
         self.require_ready()
         return self._queue.place()
 
-    def submit(self, content: bytes, fields: Fields) -> Job:
+    def submit(self, content: bytes, fields: Fields, watched: bool = False) -> Job:
         """Line a picture up; the caller holds a place.
 
         Args:
           content: of its file. Nothing of it is decoded here but its size.
           fields: what is asked for.
+          watched: whether the job's `preview` is looked at.
 
         Raises:
           Refusal: no picture, one too large, or fields that the model refuses.
@@ -103,7 +104,7 @@ class Service:
         megapixels = size[0] * size[1] / 1e6
         if megapixels > self.settings.max_megapixels:
             raise refusals.result_too_large(size, self.settings.max_megapixels)
-        job = Job(content, name, settings, fields.seed, fields.ending, megapixels)
+        job = Job(content, name, settings, fields.seed, fields.ending, megapixels, watched=watched)
         self._queue.put(job)
         return job
 

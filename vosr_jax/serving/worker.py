@@ -17,6 +17,8 @@ from vosr_jax.serving.metrics import Metrics
 from vosr_jax.serving.settings import ServiceSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vosr_jax.files.photo import Photo
     from vosr_jax.restoration.upscaler import Upscaler
 
@@ -93,12 +95,16 @@ class Worker:
             if all(job.left for job in jobs):
                 raise _NobodyWaits
 
+        def preview(index: int, picture: "np.ndarray") -> None:
+            jobs[index].preview = picture
+
         began = time.monotonic()
         try:
             results = self.models[jobs[0].model].restore_batch(
                 photos,
                 seeds=[job.seed for job in jobs],
                 progress=progress,
+                preview=preview if any(job.watched for job in jobs) else None,
                 output="photo",
                 **jobs[0].settings,
             )
