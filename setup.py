@@ -56,6 +56,7 @@ PAGE = ["gradio>=6.31"]
 # The TPU compiler, which needs no TPU, in the version that this jax can read programs of.
 PLAN = ["jax[tpu]>=0.10.2; platform_machine == 'x86_64' and sys_platform == 'linux'"]
 DEV = [
+    "nbmake>=1.5.5",
     "pytest>=9.0",
     "pytest-xdist>=3.8",
     "tifffile>=2026.3",
