@@ -22,7 +22,10 @@ TOKEN_WIDTHS = {"dinov2s": 384, "dinov2b": 768, "dinov2l": 1024, "dinov2g": 1536
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The denoiser; see `LightningDiTSettings` for what each key means."""
+    """The denoiser; see `LightningDiTSettings` for what each key means.
+
+    lora_rank above 0 trains adapters of train.init_from's network alone (docs/train_on.md).
+    """
 
     patch_size: int = 2
     width: int = 1024
@@ -41,6 +44,8 @@ class ModelConfig:
     detail_blocks: int = 2
     detail_stem_blocks: int = 1
     pixel_width: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
     remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 

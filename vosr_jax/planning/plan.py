@@ -213,7 +213,8 @@ def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
         "parameters": state.parameters,
         "ema": state.ema,
         "optimizer": state.optimizer,
-        "frozen": {net: w for net, w in run.weights.items() if net != "teacher"},
+        "frozen": {net: w for net, w in run.weights.items() if net not in ("teacher", "base")},
+        "base": run.weights.get("base", {}),
         "teacher": run.weights.get("teacher", {}),
         "batch": run.batch,
     }
@@ -247,12 +248,16 @@ def fsdp_ideal(run: AbstractRun) -> float:
     gather = run.method.gather
     passes = 2 if config.model.remat != "none" else 1
     total = 0.0
-    for name, leaf in run.state.parameters.items():
+    base = run.weights.get("base", {})
+    for name, leaf in (run.state.parameters | base).items():
         spec = parameter_spec(name, leaf.shape, mesh)
         own = float(np.prod(leaf.sharding.shard_shape(leaf.shape)))
         fsdp = mesh.shape["fsdp"] if lies_over(spec, "fsdp") else 1
         width = gather.dtype.itemsize if gather is not None and in_products(name) else 4
         again = passes if name.startswith("blocks.") else 1
+        if name in base:  # frozen: no gradient travels
+            total += own * (fsdp - 1) * again * width
+            continue
         total += own * (fsdp - 1) * (again * width + 4)
         data = mesh.shape["data"] * (mesh.shape["fsdp"] if fsdp == 1 else 1)
         total += 2 * own * 4 * (data - 1) / data

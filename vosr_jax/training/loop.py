@@ -179,7 +179,7 @@ def _steps(
 
 def _save(run: Run, checkpoints: Checkpoints) -> None:
     seen = run.samples_seen(run.step)
-    checkpoints.save(run.state, samples_seen=seen, teacher=run.teacher)
+    checkpoints.save(run.state, samples_seen=seen, teacher=run.teacher, base=run.base)
 
 
 def _show(run: Run, preview: Preview, log: RunLog, checkpoints: Checkpoints, step: int) -> None:

@@ -31,7 +31,7 @@ def make_restore(method: Method, sampler: SamplerSettings) -> Restore:
         autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
         lq_latent = autoencoders.encode(autoencoder, lq)
         z = jax.random.normal(key, lq_latent.shape)
-        branches = Remembered(method.network.merge(ema))
+        branches = Remembered(method.network_of(ema, weights))
         tokens = frozen.tokens(weights, lq, hr)
         memory = None if tokens is None else branches.remember(tokens)
         context = build_context(branches, sampler)._replace(guidance_scale=scale)

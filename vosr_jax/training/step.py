@@ -17,6 +17,7 @@ from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.randomness import index_columns
 from vosr_jax.diffusion.velocity_field import NetworkField
+from vosr_jax.models.lora import trained_of
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.compiler_options import compiler_options
@@ -40,7 +41,7 @@ class Method:
     """What is trained and how; all that the step's program depends on, but for the mesh.
 
     Attributes:
-      network: blueprint of the denoiser.
+      network: blueprint of the denoiser; where it has adapters, they alone are trained.
       frozen: the frozen nets.
       objective: settings of what is minimized.
       optimizer: optax transformation.
@@ -101,7 +102,7 @@ class Method:
         """The state before the first step, around parameters or fresh ones."""
         rival = None if self.adversary is None else self.adversary.new_state()
         if parameters is None:
-            parameters = self.network.initialize()
+            parameters = trained_of(self.network.initialize())
         return new_state(parameters, self.optimizer, rival)
 
     def loss(
@@ -136,7 +137,7 @@ class Method:
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
         form = self.objective.parameterization
-        velocity_fn = NetworkField(self.network.merge(self._gathered(parameters)), form)
+        velocity_fn = NetworkField(self.network_of(parameters, weights), form)
         teacher_fn = None
         if self.teacher is not None:
             teacher = self.teacher.merge(self._gathered(weights["teacher"]))
@@ -158,6 +159,15 @@ class Method:
             return total, metrics
         added, rows, gradient = self.adversary.term(rival, weights, latent, inputs)
         return total + added, metrics | rows | {_RIVAL: gradient}
+
+    def network_of(self, parameters: dict, weights: dict) -> Any:
+        """The denoiser with the trained parameters, and around adapters with the frozen base's.
+
+        Args:
+          parameters: a state's parameters or EMA.
+          weights: the frozen weights; of an adapter's base in "base".
+        """
+        return self.network.merge(self._gathered(weights.get("base", {}) | parameters))
 
     def _gathered(self, parameters: dict) -> dict:
         return parameters if self.gather is None else self.gather.others(parameters)

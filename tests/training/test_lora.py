@@ -1,0 +1,161 @@
+"""Training of adapters: the base stays, and the run's state and files hold the adapters alone."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training.tiny import tiny_batch, tiny_config
+from vosr_jax import config as c
+from vosr_jax.cli import main
+from vosr_jax.errors import UserError
+from vosr_jax.models.lora import is_adapter, merged_kernel
+from vosr_jax.restoration.upscaler import Upscaler
+from vosr_jax.training.build import denoiser_blueprint
+from vosr_jax.training.checkpoints import Checkpoints
+from vosr_jax.training.loop import train
+from vosr_jax.training.run import start_run
+from vosr_jax.weights.adapter import read_adapter
+from vosr_jax.weights.export import save_export
+from vosr_jax.weights.identity import sha256_of
+from vosr_jax.weights.saved_run import load_run
+from vosr_jax.weights.tensors import read_tensors
+
+RANK, ALPHA = 2, 4.0
+
+
+def write_base(folder: Path, seed: int = 0) -> dict:
+    """An export of random weights, none of them zero."""
+    config = tiny_config()
+    rng = np.random.default_rng(seed)
+    shapes = denoiser_blueprint(config).shapes
+    values = {k: rng.normal(0, 0.1, s.shape).astype(np.float32) for k, s in shapes.items()}
+    save_export(folder, dataclasses.asdict(config), values, "float32")
+    return values
+
+
+def adapting(base: Path | None, **sections) -> c.Config:
+    train = {"init_from": None if base is None else str(base)} | sections.pop("train", {})
+    model = {"lora_rank": RANK, "lora_alpha": ALPHA} | sections.pop("model", {})
+    return tiny_config(model=model, train=train, **sections)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path, dict]:
+    """(base's folder, workdir, base's values) of a run of three steps, resumed after two."""
+    place = tmp_path_factory.mktemp("lora")
+    values = write_base(place / "base")
+    first = adapting(place / "base", train={"total_steps": 2})
+    train(first, place / "run")
+    train(adapting(place / "base"), place / "run")
+    return place / "base", place / "run", values
+
+
+def test_the_state_holds_adapters_alone_and_its_loss_is_at_first_the_bases(tmp_path):
+    write_base(tmp_path / "base")
+    config = adapting(tmp_path / "base")
+    run = start_run(config, Checkpoints(tmp_path / "run"))
+    names = set(run.state.parameters)
+    assert names and all(map(is_adapter, names)) and run.state.ema.keys() == names
+    slots = [leaf.size for leaf in jax.tree.leaves(run.state.optimizer) if leaf.ndim]
+    assert sum(slots) == 2 * sum(value.size for value in run.state.parameters.values())
+    whole = tiny_config(train={"init_from": str(tmp_path / "base")})
+    plain = start_run(whole, Checkpoints(tmp_path / "whole"))
+    losses = [
+        float(jax.jit(r.method.loss)(r.state.parameters, r.weights, tiny_batch(0), 0)[0])
+        for r in (run, plain)
+    ]
+    assert losses[0] == losses[1] > 0
+
+
+def test_a_checkpoint_holds_the_adapters_and_names_their_base(trained):
+    base, workdir, values = trained
+    run = load_run(workdir)
+    assert run.step == 3 and all(map(is_adapter, run.ema))
+    assert any(np.any(v != 0) for k, v in run.ema.items() if k.endswith("up"))
+    assert run.progress.base == {"path": str(base), "name": "base", "sha256": sha256_of(values)}
+    table = (workdir / "parameters.txt").read_text()
+    assert "lora.down" in table and "blocks.attn.qkv.kernel" not in table
+
+
+def test_the_merged_export_is_base_plus_adapter(trained, tmp_path, capsys):
+    base, workdir, values = trained
+    assert main(["convert", str(workdir), "-o", str(tmp_path / "merged")]) == 0
+    assert main(["convert", str(workdir), "-o", str(tmp_path / "small"), "--adapter"]) == 0
+    assert "an adapter of base" in capsys.readouterr().out
+    adapter, merged = (
+        read_adapter(tmp_path / "small"),
+        read_tensors(tmp_path / "merged/model.safetensors"),
+    )
+    assert (adapter.rank, adapter.alpha) == (RANK, ALPHA) and merged.keys() == values.keys()
+    changed = {name for name in values if np.any(merged[name] != values[name])}
+    assert changed == {
+        f"{name[: -len('.lora.up')]}.kernel" for name in adapter.parameters if name.endswith("up")
+    }
+    for name in changed:
+        down, up = (adapter.parameters[f"{name[:-7]}.lora.{part}"] for part in ("down", "up"))
+        wanted = merged_kernel(values[name], down, up, ALPHA / RANK)
+        np.testing.assert_allclose(merged[name], wanted, atol=1e-6)
+    config = json.loads((tmp_path / "merged/config.json").read_text())
+    assert config["model"]["lora_rank"] == 0
+    facts = json.loads((tmp_path / "small/adapter.json").read_text())
+    assert facts["base"] == {"name": "base", "sha256": sha256_of(values)} and facts["vosr_jax"]
+    photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    pictures = [
+        Upscaler.from_pretrained(name, adapter=own)(photo, output="numpy")
+        for name, own in (
+            (base, tmp_path / "small"),
+            (tmp_path / "merged", None),
+            (workdir, None),
+            (base, None),
+        )
+    ]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+    assert np.any(pictures[0] != pictures[3])
+
+
+def test_an_adapter_of_another_base_is_refused_and_both_are_named(trained, tmp_path, capsys):
+    base, workdir, _ = trained
+    main(["convert", str(workdir), "-o", str(tmp_path / "small"), "--adapter"])
+    write_base(tmp_path / "stranger", seed=1)
+    with pytest.raises(UserError, match="small belongs to base .* and stranger is another model"):
+        Upscaler.from_pretrained(tmp_path / "stranger", adapter=tmp_path / "small")
+    with pytest.raises(UserError, match="is no adapter: it needs adapter.json"):
+        Upscaler.from_pretrained(base, adapter=tmp_path)
+    call = ["upscale", "assets/demo/coffee.png", "-o", str(tmp_path / "out"), "-m", "nano-onestep"]
+    assert main([*call, "--adapter", str(tmp_path / "small")]) == 1
+    assert "belongs to base" in capsys.readouterr().err
+
+
+def test_a_run_of_all_weights_has_no_adapter_to_write(tmp_path, capsys):
+    train(tiny_config(train={"total_steps": 1}), tmp_path / "run")
+    call = ["convert", str(tmp_path / "run"), "-o", str(tmp_path / "small"), "--adapter"]
+    assert main(call) == 1 and "has no adapters" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
+    assert main(["convert", "nano", "-o", str(tmp_path / "small"), "--adapter"]) == 1
+    assert "takes the workdir" in capsys.readouterr().err
+
+
+def test_without_a_base_or_with_one_of_other_sizes_nothing_begins(tmp_path):
+    with pytest.raises(UserError, match="model.lora_rank=2 trains adapters of a model; name it"):
+        start_run(adapting(None), Checkpoints(tmp_path / "run"))
+    write_base(tmp_path / "base")
+    wider = adapting(tmp_path / "base", model={"width": 64})
+    with pytest.raises(UserError, match="train.init_from=.* take the model's own config.model"):
+        start_run(wider, Checkpoints(tmp_path / "run"))
+
+
+def test_a_run_does_not_go_on_around_another_base(trained, tmp_path):
+    import shutil
+
+    base, workdir, _ = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.copytree(base, tmp_path / "base")
+    write_base(tmp_path / "base", seed=5)
+    longer = adapting(tmp_path / "base", train={"total_steps": 4})
+    with pytest.raises(UserError, match="holds adapters of .* has other weights"):
+        train(longer, tmp_path / "run", allow_config_changes=True)
