@@ -1,40 +1,28 @@
 """Training of adapters: the base stays, and the run's state and files hold the adapters alone."""
 
-import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from tests.training.tiny import tiny_batch, tiny_config
+from tests.training.tiny import tiny_batch, tiny_config, write_tiny_base
 from vosr_jax import config as c
 from vosr_jax.cli import main
 from vosr_jax.errors import UserError
 from vosr_jax.models.lora import is_adapter, merged_kernel
 from vosr_jax.restoration.upscaler import Upscaler
-from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.loop import train
 from vosr_jax.training.run import start_run
 from vosr_jax.weights.adapter import read_adapter
-from vosr_jax.weights.export import save_export
 from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.saved_run import load_run
 from vosr_jax.weights.tensors import read_tensors
 
 RANK, ALPHA = 2, 4.0
-
-
-def write_base(folder: Path, seed: int = 0) -> dict:
-    """An export of random weights, none of them zero."""
-    config = tiny_config()
-    rng = np.random.default_rng(seed)
-    shapes = denoiser_blueprint(config).shapes
-    values = {k: rng.normal(0, 0.1, s.shape).astype(np.float32) for k, s in shapes.items()}
-    save_export(folder, dataclasses.asdict(config), values, "float32")
-    return values
 
 
 def adapting(base: Path | None, **sections) -> c.Config:
@@ -47,7 +35,7 @@ def adapting(base: Path | None, **sections) -> c.Config:
 def trained(tmp_path_factory) -> tuple[Path, Path, dict]:
     """(base's folder, workdir, base's values) of a run of three steps, resumed after two."""
     place = tmp_path_factory.mktemp("lora")
-    values = write_base(place / "base")
+    values = write_tiny_base(place / "base")
     first = adapting(place / "base", train={"total_steps": 2})
     train(first, place / "run")
     train(adapting(place / "base"), place / "run")
@@ -55,7 +43,7 @@ def trained(tmp_path_factory) -> tuple[Path, Path, dict]:
 
 
 def test_the_state_holds_adapters_alone_and_its_loss_is_at_first_the_bases(tmp_path):
-    write_base(tmp_path / "base")
+    write_tiny_base(tmp_path / "base")
     config = adapting(tmp_path / "base")
     run = start_run(config, Checkpoints(tmp_path / "run"))
     names = set(run.state.parameters)
@@ -121,7 +109,7 @@ def test_the_merged_export_is_base_plus_adapter(trained, tmp_path, capsys):
 def test_an_adapter_of_another_base_is_refused_and_both_are_named(trained, tmp_path, capsys):
     base, workdir, _ = trained
     main(["convert", str(workdir), "-o", str(tmp_path / "small"), "--adapter"])
-    write_base(tmp_path / "stranger", seed=1)
+    write_tiny_base(tmp_path / "stranger", seed=1)
     with pytest.raises(UserError, match="small belongs to base .* and stranger is another model"):
         Upscaler.from_pretrained(tmp_path / "stranger", adapter=tmp_path / "small")
     with pytest.raises(UserError, match="is no adapter: it needs adapter.json"):
@@ -143,19 +131,17 @@ def test_a_run_of_all_weights_has_no_adapter_to_write(tmp_path, capsys):
 def test_without_a_base_or_with_one_of_other_sizes_nothing_begins(tmp_path):
     with pytest.raises(UserError, match="model.lora_rank=2 trains adapters of a model; name it"):
         start_run(adapting(None), Checkpoints(tmp_path / "run"))
-    write_base(tmp_path / "base")
+    write_tiny_base(tmp_path / "base")
     wider = adapting(tmp_path / "base", model={"width": 64})
     with pytest.raises(UserError, match="train.init_from=.* take the model's own config.model"):
         start_run(wider, Checkpoints(tmp_path / "run"))
 
 
 def test_a_run_does_not_go_on_around_another_base(trained, tmp_path):
-    import shutil
-
     base, workdir, _ = trained
     shutil.copytree(workdir, tmp_path / "run")
     shutil.copytree(base, tmp_path / "base")
-    write_base(tmp_path / "base", seed=5)
+    write_tiny_base(tmp_path / "base", seed=5)
     longer = adapting(tmp_path / "base", train={"total_steps": 4})
     with pytest.raises(UserError, match="holds adapters of .* has other weights"):
         train(longer, tmp_path / "run", allow_config_changes=True)

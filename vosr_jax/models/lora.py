@@ -7,7 +7,7 @@ added to W once (`merged_kernel`), and the network is one without adapters again
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +84,16 @@ def base_of(parameters: Mapping[str, Value]) -> dict[str, Value]:
 def trained_of(parameters: Mapping[str, Value]) -> dict[str, Value]:
     """What is trained of a network: its adapters where it has some, or else everything."""
     return adapters_of(parameters) or dict(parameters)
+
+
+def with_base(trained: dict[str, Array], frozen: Mapping[str, Any]) -> dict[str, Array]:
+    """All parameters of a network of which these are trained.
+
+    Args:
+      trained: parameters or their average; all of the network's, or adapters.
+      frozen: a step's frozen weights; those around adapters are its "base".
+    """
+    return frozen.get("base", {}) | trained
 
 
 def kernels_of(adapters: Iterable[str]) -> dict[str, tuple[str, str]]:

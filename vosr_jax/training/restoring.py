@@ -8,6 +8,7 @@ from jax import Array
 from vosr_jax.diffusion.branches import Remembered
 from vosr_jax.diffusion.sampling import SamplerSettings, build_context, run_steps
 from vosr_jax.models import autoencoders
+from vosr_jax.models.lora import with_base
 from vosr_jax.training.step import Method
 
 Restore = Callable[[dict, dict, Array, Array, Array, Array], Array]
@@ -31,7 +32,7 @@ def make_restore(method: Method, sampler: SamplerSettings) -> Restore:
         autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
         lq_latent = autoencoders.encode(autoencoder, lq)
         z = jax.random.normal(key, lq_latent.shape)
-        branches = Remembered(method.network_of(ema, weights))
+        branches = Remembered(method.network.merge(with_base(ema, weights)))
         tokens = frozen.tokens(weights, lq, hr)
         memory = None if tokens is None else branches.remember(tokens)
         context = build_context(branches, sampler)._replace(guidance_scale=scale)

@@ -17,7 +17,7 @@ from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.randomness import index_columns
 from vosr_jax.diffusion.velocity_field import NetworkField
-from vosr_jax.models.lora import trained_of
+from vosr_jax.models.lora import trained_of, with_base
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.compiler_options import compiler_options
@@ -136,8 +136,8 @@ class Method:
         """The objective of a part of a batch that `_whole` gave."""
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
-        form = self.objective.parameterization
-        velocity_fn = NetworkField(self.network_of(parameters, weights), form)
+        form, own = self.objective.parameterization, with_base(parameters, weights)
+        velocity_fn = NetworkField(self.network.merge(self._gathered(own)), form)
         teacher_fn = None
         if self.teacher is not None:
             teacher = self.teacher.merge(self._gathered(weights["teacher"]))
@@ -159,15 +159,6 @@ class Method:
             return total, metrics
         added, rows, gradient = self.adversary.term(rival, weights, latent, inputs)
         return total + added, metrics | rows | {_RIVAL: gradient}
-
-    def network_of(self, parameters: dict, weights: dict) -> Any:
-        """The denoiser with the trained parameters, and around adapters with the frozen base's.
-
-        Args:
-          parameters: a state's parameters or EMA.
-          weights: the frozen weights; of an adapter's base in "base".
-        """
-        return self.network.merge(self._gathered(weights.get("base", {}) | parameters))
 
     def _gathered(self, parameters: dict) -> dict:
         return parameters if self.gather is None else self.gather.others(parameters)
