@@ -29,6 +29,7 @@ def test_what_serves_and_what_does_not_is_counted_and_named(tmp_path):
     folder = write(tmp_path / "photos", 12)
     photograph(3, 40).save(folder / "tiny.png")
     (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff torn")
+    (folder / "phone.HEIC").write_bytes(b"x")
     photograph(5).filter(ImageFilter.GaussianBlur(30)).save(folder / "fog.png")
     lines: list[str] = []
     found = look(folder, SIDE, lines.append)
@@ -37,6 +38,7 @@ def test_what_serves_and_what_does_not_is_counted_and_named(tmp_path):
     assert "12 photographs serve" in text and "megapixels" in text
     assert f"smaller than {SIDE} px: 1 (tiny.png)" in text
     assert "unreadable: 1 (torn.jpg)" in text
+    assert "save them as JPEG first: 1 (phone.HEIC)" in text
     assert "soft, nothing in focus: 1 (fog.png)" in text
 
 
@@ -54,11 +56,20 @@ def test_twelve_still_serve_and_two_are_held_out(tmp_path):
 
 def test_what_shows_the_same_as_a_held_out_one_is_not_trained_on(tmp_path):
     folder = write(tmp_path / "photos", 12)
-    _, (first, _) = divide(look(folder, SIDE, lambda line: None))
-    twin = folder / "twin.jpg"
-    Image.open(first).save(twin, quality=95)
+    for file in sorted(folder.glob("*.png")):
+        Image.open(file).save(folder / f"twin-{file.stem}.jpg", quality=95)
     training, held_out = divide(look(folder, SIDE, lambda line: None))
-    assert not {first, twin} <= {*training, *held_out} or {first, twin} <= {*training}
+    shown = {file.stem.removeprefix("twin-") for file in held_out}
+    assert len(held_out) == 4
+    assert not shown & {file.stem.removeprefix("twin-") for file in training}
+
+
+def test_a_folder_of_one_picture_many_times_is_refused(tmp_path):
+    for number in range(12):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        photograph(1).save(tmp_path / "photos" / f"{number}.png")
+    with pytest.raises(UserError, match="nearly all photographs show the same thing"):
+        divide(look(tmp_path / "photos", SIDE, lambda line: None))
 
 
 @pytest.mark.parametrize(

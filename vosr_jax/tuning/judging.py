@@ -1,15 +1,20 @@
 """Held-out crops before and after: what the base makes of them, what the trained model makes."""
 
 import dataclasses
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vosr_jax.data.cropping import random_crop
 from vosr_jax.data.degradation import DegradationSettings
+from vosr_jax.data.pictures import UnreadablePicture, read_picture
+from vosr_jax.data.preparation.measures import grey_levels, sharpness
 from vosr_jax.data.validation import Pair, validation_pairs
+from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
 from vosr_jax.metrics.lpips import load_lpips, lpips
 from vosr_jax.models.lightning_dit import LightningDiT
@@ -17,7 +22,22 @@ from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.upscaler import Upscaler
 
 _CROPS, _SHOWN, _LABEL = 12, 4, 16
+# A place is the sharpest of so many: most of a photograph may be sky.
+_PLACES = 8
 _SEED = 0
+
+
+def _crops(files: Sequence[Path], side: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, [side, side, 3] uint8) of places with something to see, the same every time."""
+    for file in files:
+        try:
+            picture = Image.fromarray(read_picture(file))
+        except UnreadablePicture as error:
+            raise UserError(f"{file} cannot be read any more ({error}); put it back") from error
+        rng = np.random.default_rng((_SEED, zlib.crc32(file.name.encode())))
+        for number in range(max(_CROPS // len(files), 1)):
+            places = [random_crop(picture, side, rng, flip=False) for _ in range(_PLACES)]
+            yield f"{file.stem}-{number}", max(places, key=lambda x: sharpness(grey_levels(x)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +68,7 @@ class Judge:
       files: pictures held out, none smaller than the crops.
       model: the base.
       side: of the crops, pixels.
+      scale: a crop's side over its small picture's.
       degradation: what happened to them; its draws are the same every time.
     """
 
@@ -60,12 +81,11 @@ class Judge:
         degradation: DegradationSettings,
     ):
         self.pairs: list[Pair] = validation_pairs(
-            files,
+            _crops(files, side),
             crop_size=side,
             scale=scale,
             seed=_SEED,
             degradation=degradation,
-            crops_per_picture=max(_CROPS // len(files), 1),
         )
         self._model, self._scale = model, scale
         self._distance, self._weights = jax.jit(lpips), load_lpips("alex")

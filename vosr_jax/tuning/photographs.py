@@ -20,6 +20,8 @@ FEWEST = 8
 # More are not opened beforehand: to decode a photograph takes a tenth of a second.
 _MOST_LOOKED_AT = 1000
 _NAMED = 3
+# Photographs that the data pipeline does not read.
+_OTHERS = frozenset(".heic .heif .arw .cr2 .cr3 .dng .nef .orf .raf .rw2".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,9 @@ def look(folder: str | Path, min_side: int, tell: Callable[[str], None] = print)
     seen = files[:: -(-len(files) // _MOST_LOOKED_AT)]
     found = _sorted_out(place, seen, min_side)
     found = dataclasses.replace(found, unseen=tuple(sorted(set(files) - set(seen))))
+    others = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in _OTHERS]
+    if others:
+        tell(f"left out, save them as JPEG first: {len(others)} ({_some(others)})")
     for line in found.describe(min_side):
         tell(line)
     if len(found.good) < FEWEST:
@@ -135,6 +140,9 @@ def divide(found: Photographs) -> tuple[list[Path], list[Path]]:
 
     Args:
       found: from `look`.
+
+    Raises:
+      UserError: nearly all show the same thing.
     """
     count = min(max(len(found.good) // 6, 2), 8)
     order = sorted(found.good, key=lambda file: (zlib.crc32(file.name.encode()), file))
@@ -146,6 +154,11 @@ def divide(found: Photographs) -> tuple[list[Path], list[Path]]:
         for file in sorted(order[count:])
         if all(hash_distance(found.hashes[file], other) > distance for other in known)
     ]
+    if len(kept) < FEWEST // 2:
+        raise UserError(
+            f"{found.folder}: nearly all photographs show the same thing, and {len(kept)} are left "
+            "beside those held out; add others"
+        )
     return [*kept, *found.unseen], held
 
 
