@@ -77,7 +77,7 @@ def test_adapters_send_few_gradients_and_keep_little_beside_their_base():
     )
     assert held < 0.2 * whole
     # In the products' type, where the trained network's own parameters are float32.
-    assert plan.memory["base"] < 0.6 * small_plan().memory["parameters"]
+    assert plan.memory["base"] < 0.7 * small_plan().memory["parameters"]
 
 
 def test_memory_is_told_by_kind_and_the_optimizer_has_two_slots():

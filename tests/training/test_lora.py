@@ -17,9 +17,11 @@ from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.loop import train
 from vosr_jax.training.run import start_run
-from vosr_jax.weights.adapter import read_adapter
+from vosr_jax.weights.adapter import adapter_of_run, read_adapter
 from vosr_jax.weights.identity import sha256_of
-from vosr_jax.weights.saved_run import load_run
+from vosr_jax.weights.opening import open_denoiser
+from vosr_jax.weights.resolve import resolve
+from vosr_jax.weights.saved_run import Progress, SavedRun, load_run
 from vosr_jax.weights.tensors import read_tensors
 
 RANK, ALPHA = 2, 4.0
@@ -91,19 +93,17 @@ def test_the_merged_export_is_base_plus_adapter(trained, tmp_path, capsys):
     assert config["model"]["lora_rank"] == 0
     facts = json.loads((tmp_path / "small/adapter.json").read_text())
     assert facts["base"] == {"name": "base", "sha256": sha256_of(values)} and facts["vosr_jax"]
+    # A workdir is opened merged too.
+    opened = open_denoiser(resolve(workdir))
+    assert opened.config.model.lora_rank == 0
+    for name, value in opened.network.parameters.items():
+        np.testing.assert_array_equal(np.asarray(value), merged[name])
     photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     pictures = [
         Upscaler.from_pretrained(name, adapter=own)(photo, output="numpy")
-        for name, own in (
-            (base, tmp_path / "small"),
-            (tmp_path / "merged", None),
-            (workdir, None),
-            (base, None),
-        )
+        for name, own in ((base, tmp_path / "small"), (tmp_path / "merged", None))
     ]
-    np.testing.assert_array_equal(pictures[0], pictures[1])
-    np.testing.assert_array_equal(pictures[0], pictures[2])
-    assert np.any(pictures[0] != pictures[3])
+    np.testing.assert_array_equal(*pictures)
 
 
 def test_an_adapter_of_another_base_is_refused_and_both_are_named(trained, tmp_path, capsys):
@@ -120,12 +120,12 @@ def test_an_adapter_of_another_base_is_refused_and_both_are_named(trained, tmp_p
 
 
 def test_a_run_of_all_weights_has_no_adapter_to_write(tmp_path, capsys):
-    train(tiny_config(train={"total_steps": 1}), tmp_path / "run")
-    call = ["convert", str(tmp_path / "run"), "-o", str(tmp_path / "small"), "--adapter"]
-    assert main(call) == 1 and "has no adapters" in capsys.readouterr().err
-    assert not (tmp_path / "small").exists()
+    run = SavedRun(tiny_config().to_dict(), 1, Progress(), {"patch_embed.kernel": np.zeros(1)})
+    with pytest.raises(UserError, match="runs/mine trained all of its network and has no adapters"):
+        adapter_of_run(run, "runs/mine")
     assert main(["convert", "nano", "-o", str(tmp_path / "small"), "--adapter"]) == 1
     assert "takes the workdir" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
 
 
 def test_without_a_base_or_with_one_of_other_sizes_nothing_begins(tmp_path):

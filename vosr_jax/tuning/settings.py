@@ -119,5 +119,5 @@ def _require_trainable(base: Config, model: str) -> None:
 def _rate(small: bool, rank: int) -> float:
     """Adapters bear a larger rate than the weights themselves."""
     if rank:
-        return 3e-4 if small else 1e-4
+        return 1e-3 if small else 1e-4
     return 1e-4 if small else 1e-5
