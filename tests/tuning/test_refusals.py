@@ -89,5 +89,8 @@ def test_the_end_is_honest():
     wishes = Wishes("nano")
     better = closing_lines(Outcome(7, Verdict(0.4, 0.3, 9, 12)), "mine", wishes)
     assert better[-1] == "use it: vosr upscale photo.jpg -o out/ -m mine/model"
+    assert not any("that is little" in line for line in better)
+    little = closing_lines(Outcome(7, Verdict(0.4, 0.3999, 6, 12)), "mine", wishes)
+    assert "that is little" in little[-2] and little[-1] == better[-1]
     worse = "\n".join(closing_lines(Outcome(7, Verdict(0.4, 0.4, 5, 12)), "mine", wishes))
     assert "NOT better than the base" in worse and "-m nano\n" in worse

@@ -34,6 +34,8 @@ from vosr_jax.weights.saved_run import load_run
 _SHOWN_AT = (1 / 3, 2 / 3)
 # For writing the results, beside the time that judging takes.
 _CLOSING_SECONDS = 10.0
+# A gain in LPIPS below this share of the base's is called little.
+_LITTLE = 0.005
 Tell = Callable[[str], None]
 
 
@@ -225,6 +227,10 @@ def closing_lines(outcome: Outcome, out: str | Path, wishes: Wishes) -> list[str
     ]
     own = f"vosr upscale photo.jpg -o out/ -m {out}/model"
     if verdict.better:
+        if verdict.base - verdict.ours < _LITTLE * verdict.base:
+            lines.append(
+                "that is little, hardly to be seen; more --minutes or photographs may help"
+            )
         return [*lines, f"use it: {own}"]
     return [
         *lines,
