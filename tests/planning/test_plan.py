@@ -71,6 +71,11 @@ def test_adapters_send_few_gradients_and_keep_little_beside_their_base():
     assert {kind: number for kind, (number, _) in plan.collectives.items()} == EXPECTED_OF_ADAPTERS
     sent = sum(size for _, size in plan.collectives.values())
     assert sent == pytest.approx(plan.gathered_bytes, rel=0.05)
+    trained, parameters = plan.trained
+    assert 0 < trained < 0.2 * parameters
+    text = describe(plan, parse_topology("v5e:2x4"))
+    assert f"adapters: {trained:,} of {parameters:,} parameters are trained" in text
+    assert "adapters:" not in describe(small_plan(), parse_topology("v5e:2x4"))
     held, whole = (
         sum(one.memory[kind] for kind in ("parameters", "ema", "optimizer"))
         for one in (plan, small_plan())
