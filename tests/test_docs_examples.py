@@ -16,7 +16,7 @@ from vosr_jax.restoration.upscaler import Upscaler
 
 _ROOT = Path(__file__).parents[1]
 _PAGES = ("README.md", "docs/upscaling.md")
-_NEED_MORE = ("convert", "plan", "data", "sweep", "compile", "push", "card", "serve")
+_NEED_MORE = ("convert", "plan", "data", "sweep", "compile", "push", "card", "serve", "train-on")
 _LEFT_OUT = tuple(f"vosr {command}" for command in _NEED_MORE)
 
 

@@ -55,12 +55,35 @@ def small_plan() -> Plan:
 # Two sums are for the log alone: the norms of parameters and update, and the loss by tenths of t.
 EXPECTED = {"all-gather": 22, "reduce-scatter": 3, "all-reduce": 8}
 
+# The base is gathered as ever, and no gradient of it is scattered; thin ones are summed together.
+EXPECTED_OF_ADAPTERS = {"all-gather": 22, "all-reduce": 4}
+
 
 def test_the_number_and_kind_of_collectives_is_what_fsdp_needs():
     plan = small_plan()
     assert {kind: number for kind, (number, _) in plan.collectives.items()} == EXPECTED
     sent = sum(size for _, size in plan.collectives.values())
     assert sent == pytest.approx(plan.gathered_bytes, rel=0.15)
+
+
+def test_adapters_send_few_gradients_and_keep_little_beside_their_base():
+    config = small_config(lora_rank=8)
+    plan = make_plan(config, parse_topology("v5e:2x4"))
+    assert {kind: number for kind, (number, _) in plan.collectives.items()} == EXPECTED_OF_ADAPTERS
+    sent = sum(size for _, size in plan.collectives.values())
+    assert sent == pytest.approx(plan.gathered_bytes, rel=0.05)
+    trained, parameters = plan.trained
+    assert 0 < trained < 0.2 * parameters
+    text = describe(plan, parse_topology("v5e:2x4"))
+    assert f"adapters: {trained:,} of {parameters:,} parameters are trained" in text
+    assert "adapters:" not in describe(small_plan(), parse_topology("v5e:2x4"))
+    held, whole = (
+        sum(one.memory[kind] for kind in ("parameters", "ema", "optimizer"))
+        for one in (plan, small_plan())
+    )
+    assert held < 0.2 * whole
+    # In the products' type, where the trained network's own parameters are float32.
+    assert plan.memory["base"] < 0.7 * small_plan().memory["parameters"]
 
 
 def test_memory_is_told_by_kind_and_the_optimizer_has_two_slots():

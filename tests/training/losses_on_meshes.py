@@ -16,6 +16,7 @@ from flax import nnx
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.models.lora import base_of, trained_of
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.frozen import FrozenNets
@@ -25,14 +26,16 @@ from vosr_jax.training.step import Method, compile_step
 
 STEPS, ROWS = 10, 16
 WATCHED = ("blocks.attn.qkv.kernel", "blocks.mlp.gate_up.kernel", "blocks.cross_attn.key.kernel")
+THIN = ("blocks.attn.qkv.lora.down", "blocks.mlp.gate_up.lora.down", "blocks.attn.proj.lora.down")
 
 
-def tiny_method(*, distils: bool = False) -> tuple[Method, dict]:
+def tiny_method(*, distils: bool = False, rank: int = 0) -> tuple[Method, dict]:
     """A denoiser with every kind of parameter, visual tokens of a random encoder included."""
     student: dict = {"model": {"r_embedding": True}, "objective": {"name": "rcgm"}}
     config = tiny_config(
         objective=student["objective"] if distils else {},
-        model={"remat": "full", "swiglu_multiple": 8} | (student["model"] if distils else {}),
+        model={"remat": "full", "swiglu_multiple": 8, "lora_rank": rank}
+        | (student["model"] if distils else {}),
         encoder={"kind": "dinov2", "path": "none", "token_width": 16},
         train={"batch_size": ROWS},
         optimizer={"schedule": "cosine", "warmup_steps": 2},
@@ -49,6 +52,8 @@ def tiny_method(*, distils: bool = False) -> tuple[Method, dict]:
     )
     weights = {"autoencoder": {}, "encoder": encoder.initialize()}
     network = denoiser_blueprint(config)
+    if rank:
+        weights["base"] = moved(base_of(network.initialize()))
     if not distils:
         return Method.from_config(config, network, frozen), weights
     teacher = denoiser_blueprint(config, r_embedding=False)
@@ -70,7 +75,7 @@ def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int)
     mesh = make_mesh(*axes, devices=jax.devices()[:devices])
 
     def initialize():
-        return new_state(method.network.initialize(), method.optimizer)
+        return new_state(trained_of(method.network.initialize()), method.optimizer)
 
     abstract = jax.eval_shape(initialize)
     state = jax.device_put(initialize(), state_shardings(abstract, mesh))
@@ -85,23 +90,26 @@ def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int)
     shards = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = str(getattr(path[-1], "key", ""))
-        if name in WATCHED:
+        if name in WATCHED + THIN:
             shape = leaf.addressable_shards[0].data.shape
             shards.setdefault(name, []).append([list(leaf.shape), list(shape)])
     rows = [float(x) for x in metrics["loss_rows"]]
-    teacher = {
-        name: [list(value.shape), list(value.addressable_shards[0].data.shape)]
-        for name, value in weights.get("teacher", {}).items()
-        if name in WATCHED
-    }
-    return dict(losses=losses, norms=norms, rows=rows, shards=shards, teacher=teacher)
+    teacher, base = (
+        {
+            name: [list(value.shape), list(value.addressable_shards[0].data.shape)]
+            for name, value in weights.get(net, {}).items()
+            if name in WATCHED
+        }
+        for net in ("teacher", "base")
+    )
+    return dict(losses=losses, norms=norms, rows=rows, shards=shards, teacher=teacher, base=base)
 
 
 def main() -> None:
     assert jax.device_count() == 8, jax.device_count()
     method, weights = tiny_method()
     halved = dataclasses.replace(method, microbatches=2)
-    student = tiny_method(distils=True)
+    student, adapted = tiny_method(distils=True), tiny_method(rank=2)
     results = {
         "single": run(method, weights, (1, 1, 1), 1),
         "fsdp 8": run(method, weights, (1, 8, 1), 8),
@@ -109,6 +117,9 @@ def main() -> None:
         "data 2 fsdp 4": run(method, weights, (2, 4, 1), 8),
         "data 2 fsdp 2 tensor 2": run(method, weights, (2, 2, 2), 8),
         "microbatches": run(halved, weights, (2, 2, 2), 8),
+        "adapters, single": run(*adapted, (1, 1, 1), 1),
+        "adapters, fsdp 8": run(*adapted, (1, 8, 1), 8),
+        "adapters, data 2 fsdp 2 tensor 2": run(*adapted, (2, 2, 2), 8),
         "distilled, single": run(*student, (1, 1, 1), 1),
         "distilled, fsdp 8": run(*student, (1, 8, 1), 8),
         "distilled, data 2 fsdp 2 tensor 2": run(*student, (2, 2, 2), 8),

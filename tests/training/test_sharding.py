@@ -12,6 +12,7 @@ import pytest
 
 from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
+from vosr_jax.models.lora import adapters_of, kernels_of
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.sharding import (
     describe,
@@ -22,6 +23,7 @@ from vosr_jax.training.sharding import (
 
 ROOT = Path(__file__).parents[2]
 MESHES = ["fsdp 8", "data 8", "data 2 fsdp 4", "data 2 fsdp 2 tensor 2", "microbatches"]
+ADAPTERS = ["adapters, fsdp 8", "adapters, data 2 fsdp 2 tensor 2"]
 DISTILLED = ["distilled, fsdp 8", "distilled, data 2 fsdp 2 tensor 2"]
 
 
@@ -57,6 +59,26 @@ def test_a_distillation_steps_losses_are_the_single_devices(results: dict, mesh:
     np.testing.assert_allclose(sharded["losses"], single["losses"], rtol=1e-5)
     np.testing.assert_allclose(sharded["norms"], single["norms"], rtol=1e-4)
     np.testing.assert_allclose(sharded["rows"], single["rows"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("mesh", ADAPTERS)
+def test_an_adapters_losses_are_the_single_devices(results: dict, mesh: str):
+    single, sharded = results["adapters, single"], results[mesh]
+    assert len(set(single["losses"])) == len(single["losses"]) == 10
+    np.testing.assert_allclose(sharded["losses"], single["losses"], rtol=1e-5)
+    np.testing.assert_allclose(sharded["norms"], single["norms"], rtol=1e-4)
+    np.testing.assert_allclose(sharded["rows"], single["rows"], rtol=1e-4)
+
+
+def test_the_adapters_base_is_split_and_has_no_slots_and_they_lie_whole(results: dict):
+    found = results["adapters, fsdp 8"]
+    assert len(found["shards"]) == 3 and all(".lora." in name for name in found["shards"])
+    for name, leaves in found["shards"].items():
+        assert len(leaves) == 4, f"{name}: parameter, EMA and AdamW's two slots"
+        assert all(whole == shard for whole, shard in leaves), name
+    assert len(found["base"]) == 3
+    for name, (whole, shard) in found["base"].items():
+        assert np.prod(whole) == 8 * np.prod(shard), name
 
 
 def test_the_teacher_is_split_as_the_student_is(results: dict):
@@ -106,6 +128,21 @@ def test_every_large_parameter_has_a_rule():
     for name, value in denoiser_blueprint(config).shapes.items():
         if value.size >= 64 * 64:
             assert lies_over(parameter_spec(name, value.shape, mesh), "fsdp"), name
+
+
+def test_an_adapter_lies_over_tensor_as_its_kernel_and_whole_over_fsdp():
+    mesh = fake_mesh(1, 4, 2, 1)
+    encoder = {"kind": "dinov2", "path": "none", "token_width": 64}
+    for swiglu in (True, False):
+        config = tiny_config(model={"lora_rank": 2, "swiglu": swiglu}, encoder=encoder)
+        shapes = denoiser_blueprint(config).shapes
+        for kernel, (down, up) in kernels_of(adapters_of(shapes)).items():
+            whole, thin, wide = (
+                tuple(parameter_spec(name, shapes[name].shape, mesh)) for name in (kernel, down, up)
+            )
+            assert not lies_over(thin, "fsdp") and not lies_over(wide, "fsdp"), kernel
+            assert lies_over(thin[1:2], "tensor") == lies_over(whole[1:2], "tensor"), down
+            assert lies_over(wide, "tensor") == lies_over(whole[2:], "tensor"), up
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():

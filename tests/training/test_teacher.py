@@ -21,9 +21,10 @@ from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.gathering import stored
 from vosr_jax.training.loop import train
 from vosr_jax.training.run import start_run
-from vosr_jax.training.teacher import open_teacher, sha256_of
+from vosr_jax.training.teacher import open_teacher
 from vosr_jax.weights.export import load_export
 from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.package import read_package
 from vosr_jax.weights.saved_run import load_ema, teacher_of
 

@@ -1,12 +1,15 @@
 """Experiments small enough for a test."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from vosr_jax import config as c
 from vosr_jax.diffusion.noise import index_words
+from vosr_jax.training.build import denoiser_blueprint
+from vosr_jax.weights.export import save_export
 
 
 def tiny_config(**sections: dict) -> c.Config:
@@ -35,6 +38,15 @@ def tiny_config(**sections: dict) -> c.Config:
         for name, changes in sections.items()
     }
     return c.validate(dataclasses.asdict(dataclasses.replace(base, **changed)))
+
+
+def write_tiny_base(folder: Path, seed: int = 0) -> dict[str, np.ndarray]:
+    """An export of `tiny_config`'s network with random weights, none of them zero; its values."""
+    config, rng = tiny_config(), np.random.default_rng(seed)
+    shapes = denoiser_blueprint(config).shapes
+    values = {k: rng.normal(0, 0.1, s.shape).astype(np.float32) for k, s in shapes.items()}
+    save_export(folder, config.to_dict(), values, "float32")
+    return values
 
 
 def tiny_batch(step: int, size: int = 4, side: int = 32) -> dict[str, jax.Array]:

@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.training.tiny import tiny_config
-from vosr_jax.training.teacher import sha256_of
 from vosr_jax.weights.export import save_export
 from vosr_jax.weights.host import HostArray
+from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.resolve import resolve
 from vosr_jax.weights.tensors import open_tensors, read_tensors

@@ -25,15 +25,20 @@ def add_parser(commands) -> None:
     add(
         "--dtype",
         choices=("asis", "float32", "float16", "bfloat16"),
-        help="of the denoiser; default: as it is stored, but float16 for a run's export",
+        help="of the denoiser; default: as it is stored, but float16 for a run's export (float32 "
+        "where adapters are merged)",
     )
     add("--shard-size", default="4GB", metavar="SIZE", help="largest file of an export, e.g. 2GB")
+    alone = "the adapter alone, of a run with model.lora_rank; without it, merged with its base"
+    add("--adapter", action="store_true", help=alone)
     convert.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the folder."""
     shard_bytes = _bytes(options.shard_size)
+    if options.adapter:
+        return _write_adapter(options)
     from vosr_jax.weights.export_folder import write_export
     from vosr_jax.weights.official_folder import write_official
     from vosr_jax.weights.package import read_package
@@ -42,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
     package = read_package(resolve(options.model))
     dtype = options.dtype
     if dtype is None and package.origin == "workdir" and options.to == "export":
-        dtype = "float16"
+        # Rounding the sum would lose a good part of what an adapter adds.
+        dtype = "float16" if package.adapter is None else "float32"
     if dtype == "asis":
         dtype = None
     notes: tuple[str, ...] = ()
@@ -54,6 +60,28 @@ def run(options: argparse.Namespace) -> int:
     print(f"wrote {folder} ({size:.1f} MB in {options.out})")
     for note in notes:
         print(f"note: {note}")
+    return 0
+
+
+def _write_adapter(options: argparse.Namespace) -> int:
+    """Write a run's adapter alone."""
+    if options.to != "export" or options.dtype not in (None, "asis", "float32"):
+        raise UserError(
+            "--adapter writes our own small format in float32; leave --to and --dtype out"
+        )
+    from vosr_jax.weights.adapter import adapter_of_run, write_adapter
+    from vosr_jax.weights.resolve import resolve
+    from vosr_jax.weights.saved_run import load_run
+
+    found = resolve(options.model)
+    if found.kind != "workdir":
+        raise UserError(
+            f"--adapter takes the workdir of a run with model.lora_rank; {options.model} is none"
+        )
+    adapter = adapter_of_run(load_run(found.path), str(options.model))
+    folder = write_adapter(adapter, options.out)
+    print(f"wrote {folder} ({folder_size(folder) / 1e6:.1f} MB), an adapter of", end=" ")
+    print(f"{adapter.base['name']}: vosr upscale photo.jpg -o out/ -m BASE --adapter {folder}")
     return 0
 
 

@@ -47,6 +47,7 @@ def make_parser() -> "Parser":
         push,
         serve,
         sweep,
+        train_on,
         upscale,
     )
 
@@ -58,7 +59,7 @@ def make_parser() -> "Parser":
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     offered = (
         *(upscale, serve, compile, convert, export_program, card, push),
-        *(info, data, plan, sweep),
+        *(info, data, train_on, plan, sweep),
     )
     for command in offered:
         command.add_parser(commands)

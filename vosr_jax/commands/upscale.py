@@ -36,6 +36,7 @@ def add_parser(commands) -> None:
     add("-o", "--out", type=_out, required=True, metavar="OUT", help=out)
     add("-u", "--upscale", type=float, default=4.0, metavar="FACTOR", help="1 to 8, fractions too")
     add("-m", "--model", default="nano-onestep", help="name, export, workdir or official folder")
+    add("--adapter", metavar="FOLDER", help="of vosr train-on or vosr convert --adapter, for -m")
     add("-r", "--recursive", action="store_true", help="search folders in folders too")
     add("--preset", choices=PRESETS, help="guidance or strength by name; other flags win")
     add("--strength", type=float, help="share of the model's change, 0 to 2; 1 if not given")
@@ -114,7 +115,7 @@ def _restore(
     open_devices()
     records = read_records(folder)
     upscaler = Upscaler.from_pretrained(
-        options.model, options.precision, options.autoencoder_precision
+        options.model, options.precision, options.autoencoder_precision, adapter=options.adapter
     )
     if options.model in SHIPPED:
         print(f"{options.model} is the small model of this package; -m 2.0 fetches the full one")

@@ -27,7 +27,7 @@ _RANGES: dict[str, tuple[str, ...]] = {
     "(0, ∞)": (
         *("model.mlp_ratio", "autoencoder.scaling_factor", "objective.time_sigma"),
         *("objective.residual_scale", "objective.adaptive_offset", "optimizer.learning_rate"),
-        *("optimizer.muon_learning_rate", "optimizer.epsilon"),
+        *("optimizer.muon_learning_rate", "optimizer.epsilon", "model.lora_alpha"),
     ),
     "[0, ∞)": (
         *("model.detail_width", "model.detail_blocks", "encoder.block", "data.workers"),
@@ -38,7 +38,7 @@ _RANGES: dict[str, tuple[str, ...]] = {
         *("train.sample_every", "train.eval_every", "train.keep_every", "train.hang_seconds"),
         *("eval.tile_size", "eval.crop_border", "eval.centre_crop", "eval.weak_strengths"),
         *("guidance.weak_strength_range", "model.pixel_width", "objective.adversarial_weight"),
-        "objective.weave_weight",
+        *("objective.weave_weight", "model.lora_rank"),
     ),
     "[0, 1]": (
         *("data.max_bad_fraction", "guidance.drop_rate", "guidance.interval"),

@@ -27,6 +27,7 @@ class ModelConfig:
     remat: what the backward pass recomputes. dtype: of the matrix products in training; auto is
     bfloat16 where the hardware has it. stream_dtype: of the residual stream between the blocks;
     sums are float32 in any case.
+    lora_rank above 0 trains adapters of train.init_from's network alone (docs/train_on.md).
     """
 
     patch_size: int = 2
@@ -46,6 +47,8 @@ class ModelConfig:
     detail_blocks: int = 2
     detail_stem_blocks: int = 1
     pixel_width: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
     remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     stream_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -7,7 +7,7 @@ returns that dtype; norms compute their statistics in float32 whatever they are 
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -117,12 +117,16 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape))
         self.product_dtype: jnp.dtype | None = None
         self.kept_dtype: jnp.dtype | None = None
+        # What models/lora.py may put here is added to the product.
+        self.lora: nnx.Module | None = nnx.data(None)
 
     def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
         if self.product_dtype is not None:
             y = _summed_in(dtype, x, self.kernel[...]) + self.bias[...].astype(dtype)
             return y if self.kept_dtype is None else y.astype(self.kept_dtype)
         product = linear_product(x.astype(dtype), self.kernel[...])
+        if self.lora is not None:
+            product = product + cast(Any, self.lora)(x, dtype)
         return product + self.bias[...].astype(dtype)
 
 

@@ -18,6 +18,7 @@ from vosr_jax.models.detailer import Detailer
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
 from vosr_jax.models.lightning_dit_block import Block, CrossAttention, CrossKV, Mlp, token_norm
 from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
+from vosr_jax.models.lora import with_adapters
 from vosr_jax.models.parameters import Prepare, prepared
 from vosr_jax.models.patches import patchify, unpatchify
 from vosr_jax.models.rotary import RotaryTable, rotary_table, rotary_table_within
@@ -386,7 +387,8 @@ def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs, attention: A
     @nnx.split_rngs(splits=settings.depth)
     @partial(nnx.vmap, in_axes=0, out_axes=0)
     def make(rngs: nnx.Rngs) -> Block:
-        return Block(settings, rngs=rngs, attention=attention)
+        block = Block(settings, rngs=rngs, attention=attention)
+        return with_adapters(block, settings.lora_rank, settings.lora_alpha, rngs=rngs)
 
     return cast(Block, make(rngs))
 

@@ -31,6 +31,8 @@ class LightningDiTSettings:
       pixel_width: channels of the detailer's last convolutions, which see the pixels of a latent
         that is a rearranged picture; 0 has none.
       pixel_scale: pixels on the side of a pixel of such a latent.
+      lora_rank: of the adapters on the blocks' matrices (models/lora.py); 0 has none.
+      lora_alpha: what an adapter adds is weighted by lora_alpha / lora_rank.
     """
 
     latent_channels: int = 4
@@ -54,6 +56,8 @@ class LightningDiTSettings:
     detail_stem_blocks: int = 1
     pixel_width: int = 0
     pixel_scale: int = 1
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
 
     @classmethod
     def vosr_0_5b(cls, **changes) -> "LightningDiTSettings":

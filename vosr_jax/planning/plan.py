@@ -1,6 +1,7 @@
 """One plan: the compiled step of a config on a topology, and what follows from it."""
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -37,6 +38,7 @@ class Plan:
     Attributes:
       topology, mesh: where.
       batch_size, rows: pairs of an update, and on a device at a time.
+      trained: (parameters that are trained, parameters of the network).
       fits: whether the program fits the device's memory.
       memory: bytes by kind; "total" is what the program holds at once.
       collectives: {kind: (number in a step, bytes)}.
@@ -62,6 +64,7 @@ class Plan:
     rows: int
     remat: str
     fits: bool
+    trained: tuple[int, int] = (0, 0)
     memory: dict[str, float] = dataclasses.field(default_factory=dict)
     collectives: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
     gathered_bytes: float = 0.0
@@ -115,6 +118,7 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0, start: bo
         rows,
         config.model.remat,
         fits=False,
+        trained=_trained(run),
         analytic_flops=analytic_flops(config) * config.train.batch_size,
         gathered_bytes=fsdp_ideal(run),
     )
@@ -140,6 +144,11 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0, start: bo
     plan = _reckoned(known, config, topology, run, compiled, sent, work, seconds)
     needed = start_memory(run) if start else {}
     return dataclasses.replace(plan, slowest=tuple(_lines(work, topology, slowest)), start=needed)
+
+
+def _trained(run: AbstractRun) -> tuple[int, int]:
+    counts = [math.prod(leaf.shape) for leaf in run.state.parameters.values()]
+    return sum(counts), run.method.network.count()
 
 
 def _reckoned(known: Plan, config, topology, run, compiled, sent, work, seconds) -> Plan:
@@ -213,7 +222,8 @@ def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
         "parameters": state.parameters,
         "ema": state.ema,
         "optimizer": state.optimizer,
-        "frozen": {net: w for net, w in run.weights.items() if net != "teacher"},
+        "frozen": {net: w for net, w in run.weights.items() if net not in ("teacher", "base")},
+        "base": run.weights.get("base", {}),
         "teacher": run.weights.get("teacher", {}),
         "batch": run.batch,
     }
@@ -247,12 +257,16 @@ def fsdp_ideal(run: AbstractRun) -> float:
     gather = run.method.gather
     passes = 2 if config.model.remat != "none" else 1
     total = 0.0
-    for name, leaf in run.state.parameters.items():
+    base = run.weights.get("base", {})
+    for name, leaf in (run.state.parameters | base).items():
         spec = parameter_spec(name, leaf.shape, mesh)
         own = float(np.prod(leaf.sharding.shard_shape(leaf.shape)))
         fsdp = mesh.shape["fsdp"] if lies_over(spec, "fsdp") else 1
         width = gather.dtype.itemsize if gather is not None and in_products(name) else 4
         again = passes if name.startswith("blocks.") else 1
+        if name in base:  # frozen: no gradient travels
+            total += own * (fsdp - 1) * again * width
+            continue
         total += own * (fsdp - 1) * (again * width + 4)
         data = mesh.shape["data"] * (mesh.shape["fsdp"] if fsdp == 1 else 1)
         total += 2 * own * 4 * (data - 1) / data

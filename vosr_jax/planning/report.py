@@ -16,8 +16,12 @@ def describe(plan: Plan, topology: Topology) -> str:
     lines = [
         f"{plan.topology}: {chips}, {chip.memory / _GIB:.0f} GiB each; mesh {mesh}",
         f"{plan.batch_size} pairs an update, {plan.rows} on a chip at a time; remat {plan.remat}",
-        "",
     ]
+    trained, whole = plan.trained
+    if trained < whole:
+        share = trained / whole
+        lines.append(f"adapters: {trained:,} of {whole:,} parameters are trained, {share:.2%}")
+    lines.append("")
     if plan.why_not:
         return "\n".join([*lines, f"does NOT fit: {plan.why_not}"])
     share = plan.memory["total"] / chip.memory

@@ -24,6 +24,8 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
     """
     placed: list[Any] = list(jax.tree.leaves(run.weights))
     given = run.config.teacher is not None or run.config.train.init_from is not None
+    base = run.weights.get("base", {})
+    given = given and not base  # adapters are made, beside a base that is read
     resident = sum(map(_shard_bytes, placed))
     with no_compilation_cache():
         program = beginning(run.method, run.state, given=given)
@@ -43,9 +45,9 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
     for leaf in hosts:
         for host, size in leaf.items():
             read[host] = read.get(host, 0.0) + size
-    # A teacher's hash: all of it, piece by piece.
-    teacher = run.weights.get("teacher", {})
-    hashed = sum(4.0 * math.prod(leaf.shape) for leaf in teacher.values())
+    # The hash of a teacher and of a base: all of it, piece by piece.
+    known = [*run.weights.get("teacher", {}).values(), *base.values()]
+    hashed = sum(4.0 * math.prod(leaf.shape) for leaf in known)
     held = max((max(leaf.values()) for leaf in hosts), default=0.0)
     return {
         "device": float(device + resident),

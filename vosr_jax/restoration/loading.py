@@ -11,8 +11,9 @@ from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.precisions import settle
+from vosr_jax.weights.adapter import read_adapter
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
-from vosr_jax.weights.opening import open_denoiser
+from vosr_jax.weights.opening import adapted, open_denoiser
 from vosr_jax.weights.release import read_args, with_parts
 from vosr_jax.weights.resolve import Found, resolve
 
@@ -21,6 +22,7 @@ def load_model(
     name_or_path: Found | str | Path,
     precision: str = "float32",
     autoencoder_precision: str = "float32",
+    adapter: str | Path | None = None,
 ) -> RestorationModel:
     """Load a model of any kind with its frozen networks.
 
@@ -31,15 +33,19 @@ def load_model(
         owner/repo:subfolder@revision of the hub.
       precision: what its denoiser shall compute in, one of `precisions.PRECISIONS`.
       autoencoder_precision: of its products, one of `precisions.AUTOENCODER_PRECISIONS`.
+      adapter: folder of one that is added to the model, see `weights.adapter`.
 
     Raises:
-      UserError: no such model or precision; the message says what is known.
+      UserError: no such model or precision, and the message says what is known; or the adapter is
+        of another model.
     """
     precision, autoencoder_precision = settle(
         precision, autoencoder_precision, jax.default_backend()
     )
     found = name_or_path if isinstance(name_or_path, Found) else resolve(name_or_path)
     opened = open_denoiser(found)
+    if adapter is not None:
+        opened = adapted(opened, read_adapter(adapter))
     config = opened.config
     if found.kind == "release":
         config = with_parts(config, *read_args(found.path))

@@ -72,6 +72,8 @@ class Upscaler:
         name_or_path: Found | str | Path = "nano-onestep",
         precision: str = "float32",
         autoencoder_precision: str = "float32",
+        *,
+        adapter: str | Path | None = None,
     ) -> Upscaler:
         """Load a model.
 
@@ -82,16 +84,18 @@ class Upscaler:
           precision: of the denoiser: "float32", "float16", "mixed", "bfloat16" or "auto", what
             suits the device (docs/sampling.md).
           autoencoder_precision: of its products: "float32", "float16", "bfloat16" or "auto".
+          adapter: folder of an adapter that is added to the model (docs/train_on.md).
 
         Raises:
-          UserError: no such model or precision, or its files are damaged.
+          UserError: no such model or precision, its files are damaged, or the adapter is of
+            another model.
         """
         forks.check()
         from vosr_jax.compilation_cache import use_compilation_cache
         from vosr_jax.restoration.loading import load_model
 
         use_compilation_cache()
-        return cls(load_model(name_or_path, precision, autoencoder_precision))
+        return cls(load_model(name_or_path, precision, autoencoder_precision, adapter))
 
     def __getstate__(self) -> None:
         """Refuse to be pickled, as a pool of processes would try."""

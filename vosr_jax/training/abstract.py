@@ -17,6 +17,7 @@ from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
 from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.models.lora import adapters_of, base_of
 from vosr_jax.models.vgg import VGG16, VGG16Settings
 from vosr_jax.training.build import (
     abstract_state,
@@ -90,6 +91,8 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
     }
     if method.teacher is not None:
         weights["teacher"] = _stored(method.teacher.shapes, dtype)
+    if adapters_of(method.network.shapes):
+        weights["base"] = _stored(base_of(method.network.shapes), dtype)
     weights |= jax.eval_shape(lambda: perceptual_weights(config))
     shardings = weight_shardings(weights, mesh, shard_encoder=config.mesh.shard_encoder)
     rows, side = config.train.batch_size, config.data.crop_size

@@ -167,7 +167,7 @@ def build_method(
     """
     teacher = {}
     if teacher_form is not None:
-        blueprint = denoiser_blueprint(config, mesh, r_embedding=False)
+        blueprint = denoiser_blueprint(config, mesh, r_embedding=False, lora_rank=0)
         teacher = {"teacher": blueprint, "teacher_form": teacher_form}
     network = denoiser_blueprint(config, mesh)
     return Method.from_config(config, network, frozen, gather=gather_on(config, mesh), **teacher)

@@ -156,7 +156,12 @@ class Checkpoints:
         return max(finished_steps(self.workdir), default=None)
 
     def save(
-        self, state: TrainState, *, samples_seen: int, teacher: dict[str, str] | None = None
+        self,
+        state: TrainState,
+        *,
+        samples_seen: int,
+        teacher: dict[str, str] | None = None,
+        base: dict[str, str] | None = None,
     ) -> None:
         """Start saving in the background; an unfinished earlier save is waited for first.
 
@@ -164,6 +169,7 @@ class Checkpoints:
           state: of the last finished step.
           samples_seen: so far.
           teacher: path and sha256 of the teacher; its weights are not saved.
+          base: path, name and sha256 of the adapters' base; nor are its.
         """
         step = int(state.step)
         if step == self.latest():
@@ -175,7 +181,7 @@ class Checkpoints:
             if self._keep[2] in judged:
                 self._figures[step] = judged[self._keep[2]]
         self._judged = None
-        progress = Progress(samples_seen, teacher, self._config, judged)
+        progress = Progress(samples_seen, teacher, self._config, judged, base)
         args = self._ocp.args
         self._manager.save(
             step,

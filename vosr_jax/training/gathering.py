@@ -26,6 +26,7 @@ _IN_PRODUCTS = re.compile(
     r"|detailer\.(embed|out|out\.(spread|refine|out)|refine\.(first|second)"
     r"|(stem_)?blocks\.\d+\.(first|second))"
     r"|blocks\.(qkv|proj|ffn_in|ffn_out))\.(kernel|bias)"  # the visual encoder's
+    r"|blocks\.(attn|cross_attn|mlp)\.\w+\.lora\.(down|up)"
 )
 _BLOCKS = "blocks."
 

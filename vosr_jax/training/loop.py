@@ -1,7 +1,9 @@
 """The training loop: one page, read from top to bottom."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,14 +33,24 @@ from vosr_jax.training.trouble import Board, Feed, Judge
 from vosr_jax.training.watchdog import Watchdog
 from vosr_jax.training.workdir import Workdir, open_workdir
 
+# Called after every step with the run, the step and its metrics; true ends the training there.
+Watch = Callable[[Run, int, dict[str, Any]], bool]
 
-def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = False) -> Run:
+
+def train(
+    config: Config,
+    workdir: str | Path,
+    *,
+    allow_config_changes: bool = False,
+    watch: Watch | None = None,
+) -> Run:
     """Train until `train.total_steps`, or until SIGTERM or Ctrl-C; resume where the workdir stands.
 
     Args:
       config: the validated experiment.
       workdir: folder of the run, or its address in a bucket.
       allow_config_changes: go on although config.json there differs.
+      watch: looks on and may end the training early, see `Watch`.
 
     Returns:
       The run at its last step, which is saved.
@@ -54,14 +66,14 @@ def train(config: Config, workdir: str | Path, *, allow_config_changes: bool = F
         Mirror(place.path, tell=say, only=only) as mirror,
         _log_kept(mirror.folder),
     ):
-        return _train(place, mirror)
+        return _train(place, mirror, watch)
 
 
 def _log_kept(folder: Path) -> contextlib.AbstractContextManager:
     return keep_log(folder) if jax.process_index() == 0 else contextlib.nullcontext()
 
 
-def _train(place: Workdir, mirror: Mirror) -> Run:
+def _train(place: Workdir, mirror: Mirror, watch: Watch | None) -> Run:
     config, folder, t = place.config, mirror.folder, place.config.train
     checkpoints = Checkpoints(
         place.path,
@@ -76,7 +88,7 @@ def _train(place: Workdir, mirror: Mirror) -> Run:
             run = start_run(config, checkpoints)
             goodput = Goodput(folder, run.step)
             try:
-                _steps(run, place, mirror, checkpoints, stop, goodput)
+                _steps(run, place, mirror, checkpoints, stop, goodput, watch)
             except UserError as error:
                 # It comes between two steps, say from the data: what was trained is not lost.
                 # Saving takes all processes; an error of one leaves it to the earlier checkpoints.
@@ -104,6 +116,7 @@ def _steps(
     checkpoints: Checkpoints,
     stop: StopRequest,
     goodput: Goodput,
+    watch: Watch | None,
 ) -> None:
     config, t, folder = run.config, run.config.train, mirror.folder
     first = run.step
@@ -171,7 +184,7 @@ def _steps(
                     _save(run, checkpoints)
                 mirror.push()
                 goodput.lap("save")
-            if stop.at(step):
+            if stop.at(step) or (watch is not None and watch(run, step, metrics)):
                 break
         guard.finish()
         goodput.lap("train", run.step)
@@ -179,7 +192,7 @@ def _steps(
 
 def _save(run: Run, checkpoints: Checkpoints) -> None:
     seen = run.samples_seen(run.step)
-    checkpoints.save(run.state, samples_seen=seen, teacher=run.teacher)
+    checkpoints.save(run.state, samples_seen=seen, teacher=run.teacher, base=run.base)
 
 
 def _show(run: Run, preview: Preview, log: RunLog, checkpoints: Checkpoints, step: int) -> None:

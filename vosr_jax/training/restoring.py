@@ -8,6 +8,7 @@ from jax import Array
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.sampler import SamplerSettings, build_context, run_steps
 from vosr_jax.models import autoencoders
+from vosr_jax.models.lora import with_base
 from vosr_jax.training.step import Method
 
 Restore = Callable[[dict, dict, Array, Array, Array, Array], Array]
@@ -31,7 +32,7 @@ def make_restore(method: Method, sampler: SamplerSettings) -> Restore:
         autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
         lq_latent = autoencoders.encode(autoencoder, lq)
         z = jax.random.normal(key, lq_latent.shape)
-        denoiser = CachedDenoiser(method.network.merge(ema), form)
+        denoiser = CachedDenoiser(method.network.merge(with_base(ema, weights)), form)
         tokens = frozen.tokens(weights, lq, hr)
         context = None if tokens is None else denoiser.precompute(tokens)
         shared = build_context(denoiser, sampler)._replace(guidance_scale=scale)

@@ -8,6 +8,7 @@ from vosr_jax.config import Config
 from vosr_jax.console import say
 from vosr_jax.data.pipeline import PipelineSettings
 from vosr_jax.errors import UserError
+from vosr_jax.training.base import Base, check_base, open_base
 from vosr_jax.training.beginning import begin, weights_of
 from vosr_jax.training.build import (
     abstract_state,
@@ -41,6 +42,7 @@ class Run:
       state: of the last finished step.
       abstract_state: shapes and shardings of the state.
       teacher: path and sha256 of the teacher, or None.
+      base: path, name and sha256 of what adapters are trained around, or None.
       first: (finished steps, samples seen) when this process took the run up.
     """
 
@@ -51,6 +53,7 @@ class Run:
     state: TrainState
     abstract_state: TrainState
     teacher: dict[str, str] | None = None
+    base: dict[str, str] | None = None
     first: tuple[int, int] = (0, 0)
 
     @property
@@ -81,10 +84,13 @@ def pipeline_settings(config: Config) -> PipelineSettings:
     )
 
 
-def load_method(config: Config, mesh: Mesh, teacher: Teacher | None = None) -> tuple[Method, dict]:
-    """The method of a config, and the weights of its frozen nets and teacher on the devices.
+def load_method(
+    config: Config, mesh: Mesh, teacher: Teacher | None = None, base: Base | None = None
+) -> tuple[Method, dict]:
+    """The method of a config, and the weights of its frozen nets, teacher and base on the devices.
 
-    Every process reads what its own devices hold, one array after another.
+    A base that is needed and not given is opened. Every process reads what its own devices hold,
+    one array after another.
 
     Raises:
       UserError: a file is missing or damaged, or does not fit the config.
@@ -98,6 +104,8 @@ def load_method(config: Config, mesh: Mesh, teacher: Teacher | None = None) -> t
     if teacher is not None:
         weights["teacher"] = stored(teacher.parameters, dtype)
         form = teacher.parameterization
+    if (base := base or open_base(config)) is not None:
+        weights["base"] = stored(base.parameters, dtype)
     shardings = weight_shardings(weights, mesh, shard_encoder=config.mesh.shard_encoder)
     return build_method(config, mesh, frozen, form), place(weights, shardings)
 
@@ -119,7 +127,11 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
     identity = None if teacher is None else teacher.identity
     if checkpoints.find() is not None:
         check_identity(identity, checkpoints.progress().teacher, str(checkpoints.find()))
-    method, weights = load_method(config, mesh, teacher)
+    base = open_base(config)
+    around = None if base is None else base.identity
+    if checkpoints.find() is not None:
+        check_base(around, checkpoints.progress().base, str(checkpoints.find()))
+    method, weights = load_method(config, mesh, teacher, base)
     if not config.optimizer.max_grad_norm:
         say("optimizer.max_grad_norm=0: gradients are not clipped")
 
@@ -129,6 +141,9 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
         state = checkpoints.restore(abstract)
         first = int(state.step), checkpoints.progress().samples_seen
         say(f"resumed at step {first[0]} of {checkpoints.folder}, after {first[1]} samples")
+    elif base is not None:
+        state = begin(method, abstract)
+        say(f"begun at step 0 with new adapters of train.init_from={config.train.init_from}")
     elif config.train.init_from:
         source = f"train.init_from={config.train.init_from}"
         state = begin(method, abstract, weights_of(config.train.init_from), source)
@@ -139,4 +154,4 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
     else:
         state = begin(method, abstract)
         say("begun at step 0")
-    return Run(config, mesh, method, weights, state, abstract, identity, first)
+    return Run(config, mesh, method, weights, state, abstract, identity, around, first)

@@ -34,6 +34,13 @@ PARAMETER_RULES: Rules = (
     (r"blocks\.mlp\.gate_up\.bias", P(None, None, "tensor")),
     (r"blocks\.mlp\.hidden\.kernel", P(None, "fsdp", "tensor")),
     (r"blocks\.mlp\.out\.kernel", P(None, ("tensor", "fsdp"))),
+    # An adapter's thin matrices follow their kernel over tensor and lie whole over fsdp: to gather
+    # them would cost two more collectives a matrix, and their rank fills no lanes to be scattered.
+    (r"blocks\.(attn\.proj|mlp\.out)\.lora\.down", P(None, "tensor")),
+    (r"blocks\.attn\.qkv\.lora\.up", P(None, None, None, "tensor", None)),
+    (r"blocks\.cross_attn\.(query|value)\.lora\.up", P(None, None, "tensor", None)),
+    (r"blocks\.mlp\.gate_up\.lora\.up", P(None, None, None, "tensor")),
+    (r"blocks\.mlp\.hidden\.lora\.up", P(None, None, "tensor")),
     (r"(patch_embed|token_mlp\.\w+|t_embedding\.\w+|r_embedding\.\w+)\.kernel", P("fsdp")),
     (r"(final\.)?modulation\.kernel", P("fsdp", None, None)),
     (r"final\.linear\.kernel", P("fsdp", None)),
@@ -163,7 +170,7 @@ ENCODER_RULES: Rules = (
 def weight_shardings(
     weights: Mapping[str, Any], mesh: Mesh, *, shard_encoder: bool = False
 ) -> dict[str, Any]:
-    """Shardings of the frozen weights: the teacher's as the student's, the rest replicated.
+    """Shardings of the frozen weights: teacher and base as the student, the rest replicated.
 
     Args:
       weights: {net: {dotted path: array}}.
@@ -172,7 +179,8 @@ def weight_shardings(
     """
     whole = NamedSharding(mesh, P())
     shardings = {net: jax.tree.map(lambda _: whole, arrays) for net, arrays in weights.items()}
-    rules = {"teacher": PARAMETER_RULES} | ({"encoder": ENCODER_RULES} if shard_encoder else {})
+    networks = {"teacher": PARAMETER_RULES, "base": PARAMETER_RULES}
+    rules = networks | ({"encoder": ENCODER_RULES} if shard_encoder else {})
     for net in rules.keys() & weights.keys():
         shardings[net] = {
             name: NamedSharding(mesh, parameter_spec(name, value.shape, mesh, rules[net]))

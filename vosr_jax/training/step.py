@@ -17,6 +17,7 @@ from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.noise import index_columns
 from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.models.lora import trained_of, with_base
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.compiler_options import compiler_options
@@ -40,7 +41,7 @@ class Method:
     """What is trained and how; all that the step's program depends on, but for the mesh.
 
     Attributes:
-      network: blueprint of the denoiser.
+      network: blueprint of the denoiser; where it has adapters, they alone are trained.
       frozen: the frozen nets.
       objective: settings of what is minimized.
       optimizer: optax transformation.
@@ -101,7 +102,7 @@ class Method:
         """The state before the first step, around parameters or fresh ones."""
         rival = None if self.adversary is None else self.adversary.new_state()
         if parameters is None:
-            parameters = self.network.initialize()
+            parameters = trained_of(self.network.initialize())
         return new_state(parameters, self.optimizer, rival)
 
     def loss(
@@ -135,8 +136,8 @@ class Method:
         """The objective of a part of a batch that `_whole` gave."""
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
-        form = self.objective.parameterization
-        velocity_fn = CachedDenoiser(self.network.merge(self._gathered(parameters)), form)
+        form, own = self.objective.parameterization, with_base(parameters, weights)
+        velocity_fn = CachedDenoiser(self.network.merge(self._gathered(own)), form)
         teacher_fn = None
         if self.teacher is not None:
             teacher = self.teacher.merge(self._gathered(weights["teacher"]))
@@ -223,7 +224,7 @@ class Method:
 
         Returns:
           (state, metrics): scalars; "loss_rows" [B], and in two columns the indices of the samples
-          that these are of (`randomness.columns_index`); "loss_by_t" [2, 10]; "notes" [K], summed.
+          that these are of (`noise.columns_index`); "loss_by_t" [2, 10]; "notes" [K], summed.
         """
         rival = None if state.discriminator is None else state.discriminator["parameters"]
         gradients, loss, metrics = self.gradient(

@@ -5,18 +5,16 @@ hash is the identity that checkpoints of the student carry.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vosr_jax.config import Config, validate
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit import LightningDiTSettings
 from vosr_jax.weights.host import HostArray
+from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.official_args import config_of_args
 from vosr_jax.weights.opening import open_denoiser
@@ -65,22 +63,6 @@ def open_teacher(config: Config) -> Teacher | None:
     return Teacher(parameters, form, identity)
 
 
-def sha256_of(parameters: Mapping[str, Any]) -> str:
-    """Hash of names, shapes and float32 values; the same whatever file they lie in.
-
-    Args:
-      parameters: host arrays, numpy's or a device's, by dotted path.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(parameters):
-        value = parameters[name]
-        array = value if isinstance(value, HostArray) else HostArray.of(value)
-        digest.update(f"{name} {array.shape}".encode())
-        for piece in array.astype(np.float32).pieces():
-            digest.update(piece.data)
-    return digest.hexdigest()
-
-
 def check_teacher(config: Config, own: Config) -> None:
     """Refuse a teacher of another kind than the config's student, naming the keys.
 
@@ -127,7 +109,8 @@ def check_official_teacher(config: Config, path: Path) -> None:
 
 def _network(settings: LightningDiTSettings) -> dict[str, Any]:
     """What must agree of the network; its grid and its padding may differ."""
-    free = ("latent_size", "r_embedding", "swiglu_multiple", "latent_channels", "token_width")
+    free = {"latent_size", "r_embedding", "swiglu_multiple", "latent_channels", "token_width"}
+    free |= {"lora_rank", "lora_alpha"}
     own = {f"model.{k}": v for k, v in dataclasses.asdict(settings).items() if k not in free}
     return own | {
         "latent channels of autoencoder.kind": settings.latent_channels,

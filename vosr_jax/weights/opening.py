@@ -4,15 +4,23 @@ import dataclasses
 from pathlib import Path
 
 from vosr_jax.config import Config, validate
+from vosr_jax.errors import UserError
 from vosr_jax.files import absolute
 from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.weights.adapter import (
+    Adapter,
+    adapter_of_run,
+    is_adapter_run,
+    with_adapter,
+    without_adapters,
+)
 from vosr_jax.weights.export import ARGS_FILE, local_config, open_export, open_parameters
 from vosr_jax.weights.host import HostNetwork
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.official_args import config_of_args
 from vosr_jax.weights.release import open_release, read_args
-from vosr_jax.weights.resolve import Found
-from vosr_jax.weights.saved_run import load_ema
+from vosr_jax.weights.resolve import Found, resolve
+from vosr_jax.weights.saved_run import SavedRun, load_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +69,39 @@ def _export_notes(folder: Path, config: Config) -> tuple[str, ...]:
 
 
 def _open_workdir(workdir: Path, **options) -> OpenDenoiser:
-    values, step, parameters = load_ema(workdir)
-    config, source = validate(values), f"checkpoint {step} of {workdir}"
-    network = open_parameters(config.model_settings(), parameters, source, **options)
-    return OpenDenoiser(f"{absolute(workdir).name}, step {step}", config, network)
+    run = load_run(workdir)
+    config, source = validate(run.config), f"checkpoint {run.step} of {workdir}"
+    name = f"{absolute(workdir).name}, step {run.step}"
+    if is_adapter_run(run):
+        base = base_of_run(run, source, **options)
+        network = with_adapter(base.network, base.name, adapter_of_run(run, source))
+        return OpenDenoiser(name, without_adapters(config), network, base.notes)
+    network = open_parameters(config.model_settings(), run.ema, source, **options)
+    return OpenDenoiser(name, config, network)
+
+
+def base_of_run(run: SavedRun, source: str, **options) -> OpenDenoiser:
+    """The network that a run's adapters were trained on, looked for where the run found it.
+
+    Args:
+      run: one that trains adapters.
+      source: what messages call it.
+      **options: as of `open_denoiser`.
+
+    Raises:
+      UserError: it is not there any more, or the checkpoint does not name it.
+    """
+    if run.progress.base is None:
+        raise UserError(f"{source} holds adapters and does not say of which model; train it anew")
+    return open_denoiser(resolve(run.progress.base["path"], "train.init_from"), **options)
+
+
+def adapted(opened: OpenDenoiser, adapter: Adapter) -> OpenDenoiser:
+    """A model with an adapter from a file.
+
+    Raises:
+      UserError: the adapter is of another base, or damaged.
+    """
+    network = with_adapter(opened.network, opened.name, adapter)
+    name = f"{opened.name} with adapter {adapter.name}"
+    return dataclasses.replace(opened, name=name, network=network)

@@ -17,13 +17,21 @@ from vosr_jax.files import absolute
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.weights import autoencoders, dinov2, release
+from vosr_jax.weights.adapter import (
+    Adapter,
+    adapter_of_run,
+    is_adapter_run,
+    with_adapter,
+    without_adapters,
+)
 from vosr_jax.weights.export import ARGS_FILE, local_config
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.lightning_dit import ROTARY_BUFFERS, entries
 from vosr_jax.weights.manifest import NAME, find_manifest
 from vosr_jax.weights.official_args import config_of_args
+from vosr_jax.weights.opening import base_of_run
 from vosr_jax.weights.resolve import Found, resolve
-from vosr_jax.weights.saved_run import facts_of, load_run
+from vosr_jax.weights.saved_run import SavedRun, facts_of, load_run
 from vosr_jax.weights.sharded import INDEX, find_safetensors, shard_files
 from vosr_jax.weights.tensors import arrange, read_tensors
 
@@ -54,6 +62,7 @@ class Package:
       autoencoder, light_decoder, encoder: the frozen networks that the config names.
       sources: the files that were read.
       facts: what provenance.json is to say of how the weights came about.
+      adapter: what was added to a base, where a run trained that alone.
     """
 
     name: str
@@ -68,6 +77,7 @@ class Package:
     encoder: Part | None = None
     sources: tuple[Path, ...] = ()
     facts: dict[str, Any] | None = None
+    adapter: Adapter | None = None
 
 
 def read_package(model: Found | str | Path) -> Package:
@@ -148,7 +158,24 @@ def _read_workdir(workdir: Path) -> Package:
         facts=facts_of(run),
         sources=(workdir / "config.json",),
     )
-    return _with_parts(package)
+    return _with_parts(_merged(package, run) if is_adapter_run(run) else package)
+
+
+def _merged(package: Package, run: SavedRun) -> Package:
+    """The package of a run that trained adapters, with these added to their base."""
+    adapter = adapter_of_run(run, package.name)
+    base = base_of_run(run, package.name)
+    network = with_adapter(base.network, base.name, adapter)
+    parameters = {name: np.asarray(value) for name, value in network.parameters.items()}
+    facts = {"base": adapter.base, "rank": adapter.rank, "alpha": adapter.alpha}
+    facts |= {"parameters": sum(value.size for value in parameters.values())}
+    return dataclasses.replace(
+        package,
+        config=without_adapters(package.config),
+        parameters=parameters,
+        facts=(package.facts or {}) | facts,
+        adapter=adapter,
+    )
 
 
 def _files(weights: Path) -> tuple[Path, ...]:

@@ -27,12 +27,14 @@ class Progress:
       teacher: path and sha256 of the teacher, or None.
       config: of the run when it was saved; None before configs were kept there.
       judged: the validation of this very step, or None.
+      base: path, name and sha256 of the network that the adapters belong to, or None.
     """
 
     samples_seen: int = 0
     teacher: dict[str, str] | None = None
     config: dict[str, Any] | None = None
     judged: dict[str, float] | None = None
+    base: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -66,6 +68,7 @@ def read_progress(checkpoint: epath.Path) -> Progress:
         content.get("teacher"),
         content.get("config"),
         content.get("judged"),
+        content.get("base"),
     )
 
 
@@ -77,7 +80,7 @@ class SavedRun:
       config: that the checkpoint was made with.
       step: finished updates.
       progress: samples seen, teacher.
-      ema: {dotted path: float32 array}.
+      ema: {dotted path: float32 array}; where adapters are trained, they alone.
     """
 
     config: dict[str, Any]

@@ -1,0 +1,151 @@
+"""Held-out crops before and after: what the base makes of them, what the trained model makes."""
+
+import dataclasses
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vosr_jax.data.cropping import random_crop
+from vosr_jax.data.degradation import DegradationSettings
+from vosr_jax.data.pictures import UnreadablePicture, read_picture
+from vosr_jax.data.preparation.measures import grey_levels, sharpness
+from vosr_jax.data.validation import Pair, validation_pairs
+from vosr_jax.errors import UserError
+from vosr_jax.files import whole_file
+from vosr_jax.metrics.lpips import load_lpips, lpips
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.restoration.upscaler import Upscaler
+
+_CROPS, _SHOWN, _LABEL = 12, 4, 16
+# A place is the sharpest of so many: most of a photograph may be sky.
+_PLACES = 8
+_SEED = 0
+
+
+def _crops(files: Sequence[Path], side: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, [side, side, 3] uint8) of places with something to see, the same every time."""
+    for file in files:
+        try:
+            picture = Image.fromarray(read_picture(file))
+        except UnreadablePicture as error:
+            raise UserError(f"{file} cannot be read any more ({error}); put it back") from error
+        rng = np.random.default_rng((_SEED, zlib.crc32(file.name.encode())))
+        for number in range(max(_CROPS // len(files), 1)):
+            places = [random_crop(picture, side, rng, flip=False) for _ in range(_PLACES)]
+            yield f"{file.stem}-{number}", max(places, key=lambda x: sharpness(grey_levels(x)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """How the trained model stands beside its base.
+
+    Attributes:
+      base, ours: mean LPIPS (AlexNet) of the crops; lower is nearer to the truth.
+      wins: crops of which ours is nearer.
+      crops: how many there are.
+    """
+
+    base: float
+    ours: float
+    wins: int
+    crops: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the trained model is the nearer one on the whole."""
+        return self.ours < self.base
+
+
+class Judge:
+    """Restores the held-out crops as `vosr upscale` would, and compares with their truths.
+
+    Args:
+      files: pictures held out, none smaller than the crops.
+      model: the base.
+      side: of the crops, pixels.
+      scale: a crop's side over its small picture's.
+      degradation: what happened to them; its draws are the same every time.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        model: RestorationModel,
+        side: int,
+        scale: int,
+        degradation: DegradationSettings,
+    ):
+        self.pairs: list[Pair] = validation_pairs(
+            _crops(files, side),
+            crop_size=side,
+            scale=scale,
+            seed=_SEED,
+            degradation=degradation,
+        )
+        self._model, self._scale = model, scale
+        self._distance, self._weights = jax.jit(lpips), load_lpips("alex")
+        self._of_base = self._restored(model)
+        self._distances_of_base = self._distances(self._of_base)
+
+    def compare(self, denoiser: LightningDiT, file: Path) -> Verdict:
+        """Judge a trained denoiser, and draw it.
+
+        Args:
+          denoiser: of the base's structure.
+          file: gets the picture: a row a photograph, input, bicubic, base and yours.
+        """
+        ours = self._restored(dataclasses.replace(self._model, denoiser=denoiser))
+        distances = self._distances(ours)
+        verdict = Verdict(
+            float(np.mean(self._distances_of_base)),
+            float(np.mean(distances)),
+            int(np.sum(distances < self._distances_of_base)),
+            len(self.pairs),
+        )
+        self._draw(ours, verdict, file)
+        return verdict
+
+    def _restored(self, model: RestorationModel) -> list[np.ndarray]:
+        upscaler = Upscaler(model)
+        return [
+            np.asarray(upscaler(Image.fromarray(pair.lr), scale=self._scale, seed=_SEED))
+            for pair in self.pairs
+        ]
+
+    def _distances(self, pictures: list[np.ndarray]) -> np.ndarray:
+        found = [
+            self._distance(self._weights, *(x[None] / np.float32(127.5) - 1 for x in (ours, p.hr)))
+            for ours, p in zip(pictures, self.pairs, strict=True)
+        ]
+        return np.array([float(one[0]) for one in found])
+
+    def _draw(self, ours: list[np.ndarray], verdict: Verdict, file: Path) -> None:
+        chosen = range(0, len(self.pairs), -(-len(self.pairs) // _SHOWN))
+        side = self.pairs[0].hr.shape[0]
+        heads = (
+            "input",
+            "bicubic",
+            f"base, LPIPS {verdict.base:.4f}",
+            f"yours, LPIPS {verdict.ours:.4f}",
+        )
+        sheet = Image.new("RGB", (len(heads) * side, len(chosen) * side + _LABEL), "white")
+        pen = ImageDraw.Draw(sheet)
+        for column, head in enumerate(heads):
+            pen.text((column * side + 3, 2), head, fill="black")
+        for row, number in enumerate(chosen):
+            small = Image.fromarray(self.pairs[number].lr)
+            panels = (
+                small.resize((side, side), Image.Resampling.NEAREST),
+                small.resize((side, side), Image.Resampling.BICUBIC),
+                Image.fromarray(self._of_base[number]),
+                Image.fromarray(ours[number]),
+            )
+            for column, panel in enumerate(panels):
+                sheet.paste(panel, (column * side, row * side + _LABEL))
+        with whole_file(file) as part:
+            sheet.save(part, format="PNG", optimize=True)

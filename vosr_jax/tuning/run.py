@@ -1,0 +1,241 @@
+"""`vosr train-on`, from a folder of photographs to before-after.png, in the order of events."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vosr_jax.config import Config
+from vosr_jax.errors import UserError
+from vosr_jax.files.folders import make_folder
+from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.restoration.loading import from_config
+from vosr_jax.training.loop import train
+from vosr_jax.training.run import Run
+from vosr_jax.tuning.judging import Judge, Verdict
+from vosr_jax.tuning.photographs import divide, look
+from vosr_jax.tuning.record import Record, read_record, require_same
+from vosr_jax.tuning.settings import Wishes, judged_side, tuning_config
+from vosr_jax.tuning.watch import Watch
+from vosr_jax.weights.adapter import Adapter, adapter_of_run, merged, write_adapter
+from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.identity import sha256_of
+from vosr_jax.weights.opening import OpenDenoiser, open_denoiser
+from vosr_jax.weights.package import read_package
+from vosr_jax.weights.release import read_args, with_parts
+from vosr_jax.weights.resolve import Found, resolve
+from vosr_jax.weights.saved_run import load_run
+
+_SHOWN_AT = (1 / 3, 2 / 3)
+# For writing the results, beside the time that judging takes.
+_CLOSING_SECONDS = 10.0
+# A gain in LPIPS below this share of the base's is called little.
+_LITTLE = 0.005
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command has reached.
+
+    Attributes:
+      step: finished updates.
+      verdict: beside the base; None where the training was stopped before its end.
+    """
+
+    step: int
+    verdict: Verdict | None
+
+
+def train_on(folder: str | Path, out: str | Path, wishes: Wishes, tell: Tell = print) -> Outcome:
+    """Train a model on with a folder of photographs, and compare it with its base.
+
+    Args:
+      folder: photographs.
+      out: gets run/, adapter/ (unless all weights are trained), model/, samples/ and
+        before-after.png; where it holds the same run already, that goes on.
+      wishes: what to train, and how long.
+      tell: prints a line.
+
+    Raises:
+      UserError: base, photographs or the output folder cannot be used.
+    """
+    began, out = time.monotonic(), Path(out).expanduser()
+    before = read_record(out)
+    found = resolve(wishes.model)
+    base = open_denoiser(found)
+    config = base.config
+    if found.kind == "release":
+        config = with_parts(config, *read_args(found.path))
+    model = from_config(config, base.network.network(), base.name)
+    record = _record(folder, out, wishes, before, base, judged_side(config), tell)
+    sources = _listed(record, out)
+    photographs = Path(record.folder)
+    tuned = tuning_config(config, wishes, sources, record.folder)
+    tell(f"the base restores held-out crops of {len(record.held_out)} photographs")
+    judging = time.monotonic()
+    judge = Judge(
+        [photographs / name for name in record.held_out],
+        model,
+        judged_side(config),
+        config.data.scale,
+        config.data.degradation,
+    )
+    closing = time.monotonic() - judging + _CLOSING_SECONDS
+    try:
+        finished = _trained(tuned, out, wishes, record, base, judge, (began, closing), tell)
+    finally:
+        record.seconds += time.monotonic() - began
+        record.write(out)
+    run = load_run(out / "run")
+    if not finished:
+        tell(f"stopped at step {run.step}; the same command goes on from there")
+        return Outcome(run.step, None)
+    denoiser = open_denoiser(Found("workdir", out / "run")).network.network()
+    verdict = judge.compare(denoiser, out / "before-after.png")
+    _write_models(out, wishes.rank)
+    return Outcome(run.step, verdict)
+
+
+def _record(
+    folder: str | Path,
+    out: Path,
+    wishes: Wishes,
+    before: Record | None,
+    base: OpenDenoiser,
+    side: int,
+    tell: Tell,
+) -> Record:
+    """That of the output folder, or a new one, for which the photographs are looked through."""
+    place = Path(folder).expanduser().resolve()
+    asked: dict[str, Any] = {
+        "model": wishes.model,
+        "sha256": sha256_of(base.network.parameters),
+        "rank": wishes.rank,
+        "folder": str(place),
+    }
+    if before is not None:
+        require_same(before, asked, out)
+        missing = [n for n in (*before.training, *before.held_out) if not (place / n).is_file()]
+        if missing:
+            raise UserError(
+                f"{place / missing[0]}, which -o {out} began with, is gone; put it back"
+            )
+        count = len(before.training)
+        tell(f"goes on with the {count} photographs that it began with")
+        return before
+    training, held_out = divide(look(folder, side, tell))
+    tell(f"{len(training)} are trained on; {len(held_out)} are held out to judge the result by")
+    names = ([str(file.relative_to(place)) for file in files] for files in (training, held_out))
+    record = Record(**asked, training=next(names), held_out=next(names))
+    make_folder(out)
+    record.write(out)
+    return record
+
+
+def _listed(record: Record, out: Path) -> str:
+    """The training photographs as data.sources."""
+    from vosr_jax.files import write_text
+
+    file = out.resolve() / "photographs.txt"
+    write_text(file, "".join(f"{Path(record.folder) / name}\n" for name in record.training))
+    return f"list:{file}"
+
+
+def _trained(
+    config: Config,
+    out: Path,
+    wishes: Wishes,
+    record: Record,
+    base: OpenDenoiser,
+    judge: Judge,
+    clock: tuple[float, float],
+    tell: Tell,
+) -> bool:
+    """Train until steps or time are up; whether they are.
+
+    Args:
+      clock: when the command began, by time.monotonic(), and the seconds that its end takes.
+    """
+    began, closing = clock
+    left = 60 * wishes.minutes - record.seconds
+    if not wishes.steps and record.seconds and left < 2 * closing:
+        tell(f"the {wishes.minutes:g} minutes of this run are over; give more --minutes to go on")
+        return True
+    until = None if wishes.steps else began + left - closing
+
+    def show(run: Run) -> None:
+        file = out / "samples" / f"{run.step}.png"
+        verdict = judge.compare(_denoiser(run, base), file)
+        tell(f"step {run.step}: {_compared(verdict)}; see {file}")
+
+    watch = Watch(wishes.steps, until, _SHOWN_AT, show, tell)
+    run = train(config, out / "run", watch=watch)
+    return watch.finished or run.step >= config.train.total_steps
+
+
+def _denoiser(run: Run, base: OpenDenoiser) -> LightningDiT:
+    """The averaged network as it stands, of the base's structure."""
+    ema = {name: np.asarray(value) for name, value in jax.device_get(run.state.ema).items()}
+    model = run.config.model
+    if not model.lora_rank:
+        return base.network.blueprint.merge(jax.device_put(ema))
+    adapter = Adapter("adapter", run.base or {}, model.lora_rank, model.lora_alpha, ema)
+    return merged(base.network, adapter).network()
+
+
+def _write_models(out: Path, rank: int) -> None:
+    """The results, each whole in the place of what an earlier command has left."""
+    package = read_package(Found("workdir", out / "run"))
+    package = dataclasses.replace(package, name=out.resolve().name)
+
+    def replaced(name: str, write: Callable[[Path], object]) -> None:
+        draft, old = out / f".{name}.new", out / f".{name}.old"
+        for folder in (draft, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        write(draft)
+        if (out / name).exists():
+            (out / name).rename(old)
+        draft.rename(out / name)
+        shutil.rmtree(old, ignore_errors=True)
+
+    if rank:
+        adapter = adapter_of_run(load_run(out / "run"), str(out))
+        replaced("adapter", lambda folder: write_adapter(adapter, folder))
+    replaced("model", lambda folder: write_export(package, folder, dtype="float32"))
+
+
+def _compared(verdict: Verdict) -> str:
+    return f"LPIPS {verdict.ours:.4f}, the base {verdict.base:.4f}"
+
+
+def closing_lines(outcome: Outcome, out: str | Path, wishes: Wishes) -> list[str]:
+    """What the person is told at the end: the comparison, honestly, and the command to use it."""
+    verdict = outcome.verdict
+    if verdict is None:
+        return []
+    lines = [
+        f"{out}/before-after.png: input, bicubic, base, yours",
+        f"held-out crops, LPIPS (lower is nearer to the truth): base {verdict.base:.4f}, yours "
+        f"{verdict.ours:.4f} after {outcome.step} steps; {verdict.wins} of {verdict.crops} crops "
+        "are nearer",
+    ]
+    own = f"vosr upscale photo.jpg -o out/ -m {out}/model"
+    if verdict.better:
+        if verdict.base - verdict.ours < _LITTLE * verdict.base:
+            lines.append(
+                "that is little, hardly to be seen; more --minutes or photographs may help"
+            )
+        return [*lines, f"use it: {own}"]
+    return [
+        *lines,
+        "yours is NOT better than the base on photographs that it has not seen; keep the base, "
+        "train longer (--minutes) or with more photographs",
+        f"use the base: vosr upscale photo.jpg -o out/ -m {wishes.model}",
+        f"yours all the same: {own}",
+    ]

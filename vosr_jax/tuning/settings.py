@@ -1,0 +1,123 @@
+"""The config that trains a model on: its own, gentler, for few pictures and little time."""
+
+import dataclasses
+
+from vosr_jax.config import Config, validate
+from vosr_jax.errors import UserError
+
+# Parameters below which a model is trained on small crops and every row is compared.
+_SMALL_WIDTH = 512
+_FOREVER = 1_000_000
+# The logit's mean from which on nearly all times are 1, as in configs/nano_direct.py.
+_NEAR_NOISE = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What the person asks for.
+
+    Attributes:
+      model: name or path of the base.
+      rank: of the adapters; 0 trains all weights.
+      minutes: for the whole command.
+      steps: of training, in place of the minutes; 0: as many as the time allows.
+    """
+
+    model: str = "nano-onestep"
+    rank: int = 16
+    minutes: float = 5.0
+    steps: int = 0
+
+
+def judged_side(base: Config) -> int:
+    """Side of the held-out crops in pixels; a photograph needs as much."""
+    return max(base.data.crop_size, 256)
+
+
+def tuning_config(base: Config, wishes: Wishes, sources: str, held_out: str) -> Config:
+    """The experiment that trains a base on.
+
+    Objective, degradation, guidance and sampling are the base's own. What differs is what a short
+    run asks for: AdamW at a constant rate, whose average is good whenever the run stops.
+
+    Args:
+      base: the model's own config, its frozen networks named where they are.
+      wishes: what to train and how long.
+      sources: as data.sources.
+      held_out: folder of the pictures that it is judged by.
+
+    Raises:
+      UserError: the base's settings do not say how it was trained.
+    """
+    _require_trainable(base, wishes.model)
+    replace, small = dataclasses.replace, base.model.width <= _SMALL_WIDTH
+    crop = base.data.crop_size
+    if small and not base.model.rescale_positions:  # else positions would mean something else
+        crop = min(crop, 64)
+    rows = 8 if small else 4
+    objective = base.objective
+    config = replace(
+        base,
+        seed=1,
+        model=replace(
+            base.model,
+            lora_rank=wishes.rank,
+            lora_alpha=float(wishes.rank or 1),
+            remat="none" if small else "full",
+        ),
+        objective=replace(
+            objective,
+            adversarial_weight=0.0,
+            perceptual_rows=min(objective.perceptual_rows, rows),
+            perceptual_crop=min(objective.perceptual_crop, crop),
+        ),
+        data=replace(
+            base.data,
+            sources=sources,
+            crop_size=crop,
+            flip=True,
+            workers=1,
+            max_bad_fraction=0.5,
+        ),
+        optimizer=type(base.optimizer)(
+            name="adamw",
+            learning_rate=_rate(small, wishes.rank),
+            beta2=0.99,
+            weight_decay=0.0,
+        ),
+        ema=replace(base.ema, decay=0.99, ramp=True),
+        mesh=type(base.mesh)(),
+        train=replace(
+            type(base.train)(),
+            total_steps=wishes.steps or _FOREVER,
+            batch_size=rows,
+            log_every=0,
+            checkpoint_every=100,
+            keep_checkpoints=1,
+            sample_every=0,
+            eval_every=0,
+            init_from=wishes.model,
+        ),
+        eval=replace(type(base.eval)(), hr=held_out, crop_size=judged_side(base)),
+        teacher=None,
+    )
+    return validate(dataclasses.asdict(config))
+
+
+def _require_trainable(base: Config, model: str) -> None:
+    """Refuse a one-step model whose objective is that of many steps: it would unlearn the one."""
+    o = base.objective
+    near_noise = o.time_distribution == "lognorm" and o.time_mu >= _NEAR_NOISE
+    if base.distils or base.sampling.steps > 1 or near_noise:
+        return
+    raise UserError(
+        f"-m {model} makes its pictures in one step, and its settings do not say how that was "
+        "trained; train on nano-onestep, a multi-step model or one that takes the interval's end"
+    )
+
+
+def _rate(small: bool, rank: int) -> float:
+    """Adapters bear a larger rate than the weights themselves."""
+    if rank:
+        return 1e-3 if small else 1e-4
+    return 1e-4 if small else 1e-5
