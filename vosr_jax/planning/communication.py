@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from vosr_jax.planning.hlo import Instruction, Program
 
 _ASYNC_START = 'custom_call_target="AsyncCollectiveStart"'
@@ -103,34 +105,45 @@ def _collective(
 
 
 def _members(attributes: str) -> tuple[int, ...]:
-    """The first group, in whichever of XLA's three ways of writing it."""
+    """The first group, in whichever of XLA's three ways of writing it.
+
+    Raises:
+      ValueError: groups are written in another way.
+    """
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
     if listed:
         return tuple(int(device) for device in listed[1].split(","))
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
     if iota:
         return tuple(_first_iota_group(int(iota[2]), iota[3], iota[4]))
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
+    mesh = re.search(
+        r"replica_groups=mesh\[([^\]]*)\]"
+        r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}",
+        attributes,
+    )
     if mesh:
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
-        return tuple(_first_mesh_group(sizes, re.findall(r"'([^']+)'", mesh[2])))
+        order = _iota(mesh[2] or str(math.prod(sizes.values())), mesh[3])
+        return tuple(_first_mesh_group(sizes, re.findall(r"'([^']+)'", mesh[4]), order))
+    if groups := re.search(r"replica_groups=.{0,80}", attributes):
+        raise ValueError(f"groups of devices that cannot be read: {groups[0]}")
     pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes)
     return (int(pairs[1]), int(pairs[2])) if pairs else (0, 1)
 
 
 def _first_iota_group(group: int, sizes: str, transposed: str | None) -> list[int]:
-    import numpy as np
+    return _iota(sizes, transposed).reshape(-1, group)[0].tolist()
 
+
+def _iota(sizes: str, transposed: str | None) -> np.ndarray:
+    """Device numbers in the order of "2,4" and perhaps a transposition "1,0"."""
     shape = [int(size) for size in sizes.split(",")]
     order = np.arange(math.prod(shape)).reshape(shape)
     if transposed:
         order = order.transpose([int(axis) for axis in transposed.split(",")])
-    return order.reshape(-1, group)[0].tolist()
+    return order
 
 
-def _first_mesh_group(sizes: dict[str, int], used: list[str]) -> list[int]:
-    import numpy as np
-
-    order = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+def _first_mesh_group(sizes: dict[str, int], used: list[str], order: np.ndarray) -> list[int]:
     index = tuple(slice(None) if name in used else 0 for name in sizes)
-    return order[index].reshape(-1).tolist()
+    return order.reshape(tuple(sizes.values()))[index].reshape(-1).tolist()
