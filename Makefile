@@ -35,8 +35,9 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+# They stop and kill processes by the clock, so one that fails beside another is run once more.
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --durations=25
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --reruns 1 --durations=25
 
 test-all: test test-slow
 

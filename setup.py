@@ -59,6 +59,7 @@ DEV = [
     "nbmake>=1.5.5",
     "pytest>=9.0",
     "pytest-xdist>=3.8",
+    "pytest-rerunfailures>=16.7",
     "tifffile>=2026.3",
     "ruff>=0.17",
     "mypy>=2.0",
