@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # where one more is refused.
 _MOST_REGIONS = 30_000
 # Compiled programs and the compiler's freed memory otherwise grow to 8 GB a process.
-_MOST_BYTES = 1_200_000_000
+_MOST_BYTES = 3_000_000_000
 
 
 @pytest.fixture(scope="module", autouse=True)
