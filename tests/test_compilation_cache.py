@@ -36,7 +36,7 @@ def _run(**environment: str) -> list[int]:
 def test_a_second_process_finds_the_samplers_programs(tmp_path):
     hits_before, misses_before = _run(VOSR_CACHE_DIR=str(tmp_path))
     names = [file.name for file in (tmp_path / "compiled").iterdir()]
-    for program in ("_context", "_velocity"):
+    for program in ("_shared", "_velocity"):
         assert any(program in name for name in names), names
     hits, misses = _run(VOSR_CACHE_DIR=str(tmp_path))
     # Equal small programs are found within one process already.

@@ -62,7 +62,8 @@ def test_a_gigabyte_in_chunks_is_refused_and_never_held():
         client.sendall(b"0\r\n\r\n")
         answer = client.recv(4096)
         assert b" 413 " in answer.splitlines()[0] and b"larger than 2 MB" in answer
-        assert most - before < 50e6
+        # A tenth of what was sent; the process's other memory moves by some tens of MB too.
+        assert most - before < 100e6
         assert service.idle and get(port, "/healthz") == 200
 
 
