@@ -6,11 +6,10 @@ Each is an nnx.Module with `latent_channels`, `downscale` and `scaling_factor`, 
 
 from typing import Any, Protocol
 
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.layers import Conv, Linear, activations_in
+from vosr_jax.models.layers import activations_in
 
 
 class Autoencoder(Protocol):
@@ -57,10 +56,7 @@ def with_activations(autoencoder: Any, dtype: DTypeLike) -> Any:
     """
     other = activations_in(autoencoder, dtype)
     for coder in (getattr(other, "encoder", None), getattr(other, "decoder", None)):
-        ends: tuple[Conv | Linear | None, ...] = ()
-        if coder is not None:
-            ends = (coder.conv_out, coder.quant)
-        for layer in ends:
-            if layer is not None:
-                layer.kept_dtype = jnp.dtype(jnp.float32)
+        for name in ("conv_out", "quant"):
+            if (last := getattr(coder, name, None)) is not None:
+                last.kept_dtype = None
     return other
