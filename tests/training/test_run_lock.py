@@ -54,6 +54,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_another(tmp_path: Path, hold
     content = json.loads((tmp_path / NAME).read_text())
     (tmp_path / NAME).write_text(json.dumps(content | {"started": "1"}))
     lock(tmp_path).release()
+    assert not (tmp_path / NAME).exists()
 
 
 def elsewhere(folder: Path, **changes) -> dict:
@@ -84,6 +85,7 @@ def test_the_holder_shows_signs_of_life(tmp_path: Path):
 def test_a_lock_that_says_nothing_is_no_obstacle_for_good(tmp_path: Path):
     (tmp_path / NAME).write_bytes(b"")
     lock(tmp_path).release()
+    assert not (tmp_path / NAME).exists()
 
 
 def test_a_holder_whose_workdir_was_taken_ends(tmp_path: Path, holder: subprocess.Popen):

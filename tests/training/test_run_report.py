@@ -42,6 +42,7 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path):
     (tmp_path / NAME).mkdir()
     with keep_log(tmp_path):
         say("on")
+    assert (tmp_path / NAME).is_dir() and not list((tmp_path / NAME).iterdir())
 
 
 def test_a_source_is_said_with_its_pictures_and_their_size(tmp_path: Path):

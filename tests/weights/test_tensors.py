@@ -63,7 +63,9 @@ def test_a_tensor_that_does_not_fit_is_named(change, sentence):
 
 
 def test_ignored_names_may_be_there_in_vain():
-    assign(_build, TABLE, _tensors() | {"mask_token": np.zeros(1)}, "x", ignored=("mask_",))
+    tensors = _tensors() | {"mask_token": np.zeros(1)}
+    network = assign(_build, TABLE, tensors, "x", ignored=("mask_",)).network()
+    np.testing.assert_array_equal(network.bias[...].reshape(-1), tensors["fc.bias"])
 
 
 def test_a_table_that_forgets_a_parameter_is_a_programming_error():
