@@ -145,3 +145,14 @@ def test_a_ledger_that_cannot_be_read_begins_anew(tmp_path: Path, capsys):
     Goodput(tmp_path, 3).write()
     assert "begins anew" in capsys.readouterr().err
     assert json.loads((tmp_path / "goodput.json").read_text())["step"] == 3
+
+
+def test_samples_on_a_full_disk_cost_a_line(tmp_path: Path, monkeypatch, capsys):
+    def full(path):
+        raise UserError(f"{path} cannot be written (No space left on device)")
+
+    monkeypatch.setattr("vosr_jax.training.preview.whole_file", full)
+    train(tiny_config(train={"total_steps": 2, "sample_every": 1}), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert told.count("No space left on device") == 1 and "training goes on without it" in told
+    assert load_run(tmp_path / "run").step == 2

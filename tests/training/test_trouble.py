@@ -180,7 +180,7 @@ def test_lists_that_cannot_be_written_are_said_once_and_end_nothing(tmp_path, ca
         metrics = {name: jnp.asarray(value) for name, value in skipped.items()}
         guard.see(step, metrics | index_columns(jnp.zeros((1, 2), jnp.uint32)))
     guard.finish()
-    assert capsys.readouterr().err.count("the run goes on without it") == 1
+    assert capsys.readouterr().err.count("training goes on without it") == 1
     log = BadRecordLog(tmp_path, 0.5)
     for number in range(3):
         log.name(bad(number))

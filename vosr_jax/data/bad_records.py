@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vosr_jax.data.samples import BadRecord
 from vosr_jax.errors import UserError
+from vosr_jax.files.attempts import Attempts
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class BadRecordLog:
         self._path = path
         self._max_fraction = max_fraction
         self._per_source: collections.Counter[str] = collections.Counter()
-        self._unwritable = False
+        self._attempt = Attempts(_LOG.warning)
         self._known = self._listed()
 
     def _listed(self) -> set[str]:
@@ -103,23 +104,21 @@ class BadRecordLog:
     def name(self, bad: BadRecord) -> None:
         """Say and list a record, once.
 
-        A list that cannot be written, as on a full disk, is said once and given up.
+        A list that cannot be written, as on a full disk, is said once.
         """
         if bad.record in self._known:
             return
         self._known.add(bad.record)
         _LOG.warning("unreadable, replaced by another: %s (%s)", bad.record, bad.reason)
-        if self._path is None or self._unwritable:
+        if (path := self._path) is None:
             return
         line = {"source": bad.source, "record": bad.record, "reason": bad.reason}
-        try:
-            with open(self._path, "a") as file:
+
+        def append() -> None:
+            with open(path, "a") as file:
                 file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            self._unwritable = True
-            _LOG.warning(
-                "%s cannot be written (%s); bad records are only counted", self._path, error
-            )
+
+        self._attempt(str(path), append)
 
     def check(self) -> None:
         """Raise UserError if too many samples had to be replaced."""

@@ -8,8 +8,8 @@ from etils import epath
 
 from vosr_jax.console import say
 from vosr_jax.files.atomic import write_json
+from vosr_jax.files.attempts import Attempts
 from vosr_jax.files.paths import reason_of
-from vosr_jax.training.bookkeeping import attempt
 
 KINDS = ("start", "compile", "train", "data", "save", "look", "repeat", "down")
 
@@ -33,6 +33,7 @@ class Goodput:
         self._reached = 0
         self._mark = time.time()
         self._step = step
+        self._attempt = Attempts(say)
         self._take_up()
 
     def _take_up(self) -> None:
@@ -72,4 +73,4 @@ class Goodput:
         if jax.process_index() == 0:
             reached = max(self._reached, self._step)
             content = {"seconds": self.seconds, "until": self._mark, "step": reached}
-            attempt(str(self._file), lambda: write_json(self._file, content))
+            self._attempt(str(self._file), lambda: write_json(self._file, content))

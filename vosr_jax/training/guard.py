@@ -12,6 +12,7 @@ import numpy as np
 
 from vosr_jax.console import say
 from vosr_jax.diffusion.noise import columns_index
+from vosr_jax.files.attempts import Attempts
 from vosr_jax.training.processes import SharedError
 
 # A spike is this many typical deviations above the median of as many latest losses.
@@ -40,7 +41,7 @@ class UpdateGuard:
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._in_a_row = 0
-        self._unwritable = False
+        self._attempt = Attempts(say)
 
     def see(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Take note of a step that was started, and look at the one before.
@@ -92,7 +93,7 @@ class UpdateGuard:
     def _write(
         self, kind: str, step: int, loss: float, metrics: dict[str, jax.Array], rows: np.ndarray
     ) -> None:
-        if jax.process_index() or self._unwritable:
+        if jax.process_index():
             return
         indices = columns_index(metrics)[rows]
         entry = {
@@ -101,9 +102,9 @@ class UpdateGuard:
             "loss": loss if math.isfinite(loss) else str(loss),
             "indices": indices.tolist(),
         }
-        try:
+
+        def append() -> None:
             with self._file.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            self._unwritable = True
-            say(f"{self._file} cannot be written ({error}); the run goes on without it")
+
+        self._attempt(str(self._file), append)

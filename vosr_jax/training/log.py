@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from vosr_jax.console import say
 from vosr_jax.files import write_text
+from vosr_jax.files.attempts import Attempts
 
 
 class RunLog:
@@ -32,13 +33,13 @@ class RunLog:
         self._path = workdir / "metrics.jsonl"
         self._file: Any = None
         self._writer: Any = None
-        self._failed: set[str] = set()
+        self._attempt = Attempts(say)
         self._first_report: tuple[float, int] | None = None
         self._speaks = jax.process_index() == 0
         if not self._speaks:
             return
         try:
-            self._writer = _tensorboard(workdir, self._trying)
+            self._writer = _tensorboard(workdir, self._attempt)
         except Exception as error:
             # A GPU image may lack TensorFlow; the jsonl file then has everything.
             say(f"no TensorBoard events ({error}); metrics.jsonl has everything")
@@ -49,7 +50,7 @@ class RunLog:
         """Mark where this process begins: rows of later steps are void, a kill has undone them."""
         self._first_report = None
         if self._speaks:
-            self._trying("rows of metrics.jsonl", lambda: self._open(step))
+            self._attempt("rows of metrics.jsonl", lambda: self._open(step))
 
     def _open(self, step: int) -> None:
         cut_rows(self._path, step)
@@ -61,7 +62,7 @@ class RunLog:
             return
         row = {"step": step} | {k: _number(v) for k, v in values.items()}
         if self._file is not None:
-            self._trying("rows of metrics.jsonl", lambda: self._file.write(json.dumps(row) + "\n"))
+            self._attempt("rows of metrics.jsonl", lambda: self._file.write(json.dumps(row) + "\n"))
         self._tensorboard("write_scalars", step, {k: v for k, v in row.items() if k != "step"})
 
     def progress(self, step: int, values: Mapping[str, Any]) -> None:
@@ -88,22 +89,13 @@ class RunLog:
 
     def _tensorboard(self, method: str, *arguments: Any) -> None:
         if self._writer is not None:
-            self._trying("TensorBoard events", lambda: getattr(self._writer, method)(*arguments))
-
-    def _trying(self, what: str, action: Callable[[], Any]) -> None:
-        """A full disk or a lost mount costs rows, not the run."""
-        try:
-            action()
-        except Exception as error:
-            if what not in self._failed:
-                self._failed.add(what)
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                say(f"{what} cannot be written ({reason}); training goes on without them")
+            # Queued is not written: what the writer's thread does with it fails apart.
+            self._attempt("TensorBoard's queue", lambda: getattr(self._writer, method)(*arguments))
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._file is not None:
-            self._trying("rows of metrics.jsonl", self._file.close)
+            self._attempt("rows of metrics.jsonl", self._file.close)
         self._tensorboard("close")
         self._file = self._writer = None
 
@@ -138,7 +130,7 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _tensorboard(workdir: Path, trying: Callable[[str, Callable[[], Any]], None]):
+def _tensorboard(workdir: Path, trying: Attempts):
     """clu's writer, which works in a thread of its own and flushes there after every row.
 
     clu logs a traceback for every error that reaches its thread, so none does.

@@ -11,12 +11,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vosr_jax.config import Config
+from vosr_jax.console import say
 from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.validation import Pair, readable_pictures, validation_pairs
 from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
+from vosr_jax.files.attempts import Attempts
 from vosr_jax.files.cached import local_folder
 from vosr_jax.files.levels import to_uint8
 from vosr_jax.metrics.fidelity import psnr
@@ -68,6 +70,7 @@ class Preview:
         self._compiled: Callable[[dict, dict, jax.Array, jax.Array], jax.Array] | None = None
         self._latest: tuple[int, np.ndarray] | None = None
         self._distance_of_input: float | None = None
+        self._attempt = Attempts(say)
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -125,8 +128,13 @@ class Preview:
             np.concatenate([pair.lq, ours, pair.hr], axis=1)
             for pair, ours in zip(self.pairs, restored, strict=True)
         ]
-        with whole_file(self._folder / f"{step}.png") as part:
-            Image.fromarray(np.concatenate(rows)).save(part, format="PNG")
+        file = self._folder / f"{step}.png"
+
+        def write() -> None:
+            with whole_file(file) as part:
+                Image.fromarray(np.concatenate(rows)).save(part, format="PNG")
+
+        self._attempt(str(file.parent), write)
 
     def evaluate(self, run: Run) -> dict[str, float]:
         """PSNR and LPIPS of the EMA's pictures, and LPIPS over that of the input."""
