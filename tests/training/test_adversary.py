@@ -11,6 +11,7 @@ from flax import nnx
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.errors import UserError
 from vosr_jax.models.discriminator import PatchDiscriminator
+from vosr_jax.training.adversary import make_adversary
 from vosr_jax.training.build import abstract_state, mesh_of
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.run import load_method
@@ -112,3 +113,15 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
     other, _, _ = method_of(0.0)
     with pytest.raises(UserError, match="another discriminator"):
         Checkpoints(tmp_path).restore(abstract_state(other, mesh))
+
+
+def test_a_discriminator_whose_gradients_are_not_clipped_learns():
+    config = tiny_config(
+        objective={"adversarial_weight": 0.1, "adversarial_width": 8},
+        optimizer={"max_grad_norm": 0.0, "weight_decay": 0.0},
+    )
+    adversary = make_adversary(config, frozen=object())  # looked at in a step alone
+    state = adversary.new_state()
+    gradient = jax.tree.map(jnp.ones_like, state["parameters"])
+    moved = adversary.update(state, gradient)["parameters"]
+    assert all((moved[name] != value).any() for name, value in state["parameters"].items())

@@ -21,6 +21,7 @@ from vosr_jax.models import autoencoders
 from vosr_jax.models.discriminator import PatchDiscriminator
 from vosr_jax.models.parameters import Blueprint
 from vosr_jax.training.frozen import FrozenNets
+from vosr_jax.training.optimizer import clip_by_global_norm
 
 Gradient = dict[str, Array]
 
@@ -101,7 +102,7 @@ def make_adversary(config: Config, frozen: FrozenNets | None) -> Adversary | Non
     )
     # No momentum: the network that it judges moves on.
     optimizer = optax.chain(
-        optax.clip_by_global_norm(rates.max_grad_norm),
+        clip_by_global_norm(rates.max_grad_norm),
         optax.adamw(rates.learning_rate, b1=0.0, b2=0.99, weight_decay=rates.weight_decay),
     )
     return Adversary(network, optimizer, o.adversarial_weight, frozen)

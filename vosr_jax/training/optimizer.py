@@ -96,10 +96,10 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
                 _muon_axes, convolutions=config.muon_convolutions
             ),
         )
-    return optax.chain(_clip_by_global_norm(config.max_grad_norm), update)
+    return optax.chain(clip_by_global_norm(config.max_grad_norm), update)
 
 
-def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     """Scale by limit / (norm + 1e-6) where that is below 1, as torch's clip_grad_norm_ does.
 
     A limit of 0 is none.
