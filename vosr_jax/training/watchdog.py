@@ -37,6 +37,7 @@ class Watchdog:
         self._longest = max(seconds, phase_seconds)
         # (since when, the phase or None), replaced as one: the other thread reads it.
         self._state: tuple[float, str | None] = time.monotonic(), None
+        self._step = self._told = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         if seconds:
@@ -44,10 +45,7 @@ class Watchdog:
 
     def see(self, step: int) -> None:
         """A step was finished."""
-        self._state = time.monotonic(), None
-        client = store()
-        if client is not None and self._seconds:
-            client.key_value_set(f"vosr/step/{jax.process_index()}", str(step), True)
+        self._state, self._step = (time.monotonic(), None), step
 
     def begin(self, phase: str) -> None:
         """Something begins that may take longer than a step, until a step is seen."""
@@ -70,10 +68,20 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(min(self._seconds / 4, 5.0)):
+            self._tell()
             since, phase = self._state
             limit = self._seconds if phase is None else self._longest
             if time.monotonic() - since > limit:
                 _end(limit, phase)
+
+    def _tell(self) -> None:
+        """Tell the other processes the newest step; from this thread, so that no step waits."""
+        client, step = store(), self._step
+        if client is None or step == self._told:
+            return
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            client.key_value_set(f"vosr/step/{jax.process_index()}", str(step), True)
+            self._told = step
 
 
 def _end(seconds: float, phase: str | None) -> None:
