@@ -10,7 +10,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -34,32 +34,12 @@ from vosr_jax.restoration.precision import first_finite
 from vosr_jax.restoration.tiled_latent import ProgramTile, TiledLatent, program_tile
 from vosr_jax.restoration.tiling import TileGrid
 
+if TYPE_CHECKING:
+    from vosr_jax.restoration.model import RestorationModel
+
 # All tiles' keys and values are kept from step to step up to this size. Beyond it every step
 # makes them anew, for 2 parts in 34 more work.
 KEPT_BYTES = 2 * 2**30
-
-
-class Denoiser(Protocol):
-    """What is asked of a model here; a `RestorationModel` has it.
-
-    Attributes:
-      name: what messages call it.
-      networks: the denoiser at its precision; where that is short, the one in float32 after it.
-      parameterization: what they predict.
-      precision: of the first of them.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def networks(self) -> tuple[LightningDiT, ...]: ...
-
-    @property
-    def parameterization(self) -> Parameterization: ...
-
-    @property
-    def precision(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +99,7 @@ class _Program:
 
 
 def denoise(
-    model: Denoiser,
+    model: "RestorationModel",
     pictures: Sequence[Latents],
     sampler: SamplerSettings,
     tile_batch: int = 1,
@@ -186,7 +166,14 @@ def kept_bytes(denoiser: LightningDiT, tokens: tuple[int, ...]) -> int:
 class _Batches:
     """Tiles of one shape, of one picture or several, a batch after another."""
 
-    def __init__(self, model, networks, program: _Program, pictures: list[Latents], told: bool):
+    def __init__(
+        self,
+        model: "RestorationModel",
+        networks,
+        program: _Program,
+        pictures: list[Latents],
+        told: bool,
+    ):
         self._model, self._networks, self._program = model, networks, program
         self._pictures = pictures
         self._tiled = [picture.tiled() for picture in pictures]

@@ -122,7 +122,11 @@ class RestorationModel:
     def _coded(self, code: Callable[[Autoencoder], ArrayLike]) -> ArrayLike:
         """What the autoencoder makes; again in float32 where a short format gives no numbers."""
         made = code(self.short_autoencoder)
-        if self.autoencoder_precision == "float32" or jnp.isfinite(jnp.asarray(made)).all():
+        if self.autoencoder_precision == "float32":
+            return made
+        # In NumPy, which needs no program for each size.
+        made = np.asarray(made)
+        if np.isfinite(made).all():
             return made
         warnings.warn(
             f"the autoencoder ran again in float32: {self.autoencoder_precision} gave no finite "

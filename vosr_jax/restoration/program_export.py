@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 from jax import export as jax_export
 from safetensors.numpy import save_file
@@ -25,6 +24,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.files.folders import whole_folder
 from vosr_jax.models.autoencoders import decode, encode
 from vosr_jax.models.dinov2 import visual_tokens
+from vosr_jax.models.parameters import Blueprint, flatten
 from vosr_jax.restoration.model import RestorationModel
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -185,18 +185,7 @@ def _part(name: str) -> str:
 
 def _taken_apart(network: Any) -> tuple[dict[str, Array], Callable[[dict[str, Array]], Any]]:
     """A network's numbers by name, and how to put them back."""
-    graph, state = nnx.split(network)
-    found, structure = jax.tree_util.tree_flatten_with_path(state)
-    names = [
-        ".".join(str(getattr(step, "key", getattr(step, "name", step))) for step in path)
-        for path, _ in found
-    ]
-
-    def put_back(weights: dict[str, Array]) -> Any:
-        leaves = [weights[name] for name in names]
-        return nnx.merge(graph, jax.tree_util.tree_unflatten(structure, leaves))
-
-    return dict(zip(names, (leaf for _, leaf in found), strict=True)), put_back
+    return flatten(network), Blueprint(lambda: network).merge
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:
