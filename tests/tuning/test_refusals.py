@@ -1,6 +1,8 @@
 """What the command refuses, in a sentence, before anything is trained or written."""
 
 import dataclasses
+import json
+import shutil
 
 import pytest
 
@@ -12,7 +14,7 @@ from vosr_jax.tuning.record import NAME, Record, read_record, require_same
 from vosr_jax.tuning.run import Outcome, closing_lines
 from vosr_jax.tuning.settings import Wishes, judged_side, tuning_config
 from vosr_jax.weights.opening import open_denoiser
-from vosr_jax.weights.resolve import resolve
+from vosr_jax.weights.resolve import lasting_name, resolve
 
 RECORD = Record("nano", "a" * 64, 16, "/photos", ["a.png"], ["b.png"])
 
@@ -65,16 +67,40 @@ def test_a_base_or_folder_that_is_not_there_leaves_nothing_behind(tmp_path, caps
         assert not out.exists()
 
 
+def test_a_refused_base_leaves_the_folder_free_for_the_next_command(tmp_path, capsys):
+    photos, out = write(tmp_path / "photos", 12, 300), tmp_path / "out"
+    one_step = tmp_path / "one-step"
+    shutil.copytree(resolve("nano-onestep").path, one_step)
+    settings = json.loads((one_step / "config.json").read_text())
+    settings["objective"]["time_distribution"] = "uniform"
+    (one_step / "config.json").write_text(json.dumps(settings))
+    for model, place, sentence in (
+        (str(one_step), out, "makes its pictures in one step"),
+        ("nano-onestep", tmp_path / "a,b", "may hold no comma"),
+    ):
+        assert main(["train-on", str(photos), "-m", model, "-o", str(place)]) == 1
+        assert sentence in capsys.readouterr().err
+        assert not place.exists()
+
+
+def test_a_base_has_one_name_from_every_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert lasting_name("./mine") == lasting_name("mine") == str(tmp_path / "mine")
+    assert lasting_name("nano") == "nano" and lasting_name("gs://b/mine") == "gs://b/mine"
+    assert lasting_name("owner/repo") == "owner/repo"
+
+
 def test_the_settings_are_the_bases_own_but_for_what_a_short_run_asks_for():
     base = open_denoiser(resolve("nano-onestep")).config
-    config = tuning_config(base, Wishes(rank=4), "list:x", "photos")
+    config = tuning_config(base, Wishes(rank=4), "list:x")
     assert (config.model.lora_rank, config.model.lora_alpha) == (4, 4.0)
     assert config.train.init_from == "nano-onestep" and config.optimizer.name == "adamw"
     for section in ("guidance", "sampling", "autoencoder", "encoder"):
         assert getattr(config, section) == getattr(base, section)
     assert config.data.degradation == base.data.degradation
     assert config.objective.perceptual_weight == base.objective.perceptual_weight > 0
-    assert tuning_config(base, Wishes(rank=0), "list:x", "photos").model.lora_rank == 0
+    assert tuning_config(base, Wishes(rank=0), "list:x").model.lora_rank == 0
     assert judged_side(base) == 256
 
 
@@ -82,7 +108,7 @@ def test_a_one_step_model_of_unknown_training_is_refused():
     base = open_denoiser(resolve("nano-onestep")).config
     objective = dataclasses.replace(base.objective, time_distribution="uniform")
     with pytest.raises(UserError, match="-m 2.0 makes its pictures in one step, and its settings"):
-        tuning_config(dataclasses.replace(base, objective=objective), Wishes("2.0"), "x", "y")
+        tuning_config(dataclasses.replace(base, objective=objective), Wishes("2.0"), "x")
 
 
 def test_the_end_is_honest():

@@ -10,7 +10,7 @@ from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.weights.host import HostArray
 from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.opening import open_denoiser
-from vosr_jax.weights.resolve import resolve
+from vosr_jax.weights.resolve import lasting_name, resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Base:
 
     Attributes:
       parameters: float32 host arrays by dotted path.
-      identity: {"path": as in the config, "name": of the model, "sha256": of its values}.
+      identity: {"path": good from every folder, "name": of the model, "sha256": of its values}.
     """
 
     parameters: Mapping[str, HostArray]
@@ -43,7 +43,7 @@ def open_base(config: Config) -> Base | None:
     opened = open_denoiser(resolve(config.train.init_from, "train.init_from"))
     parameters = opened.network.parameters
     _check(base_of(denoiser_blueprint(config).shapes), parameters, source)
-    name, path = opened.name, config.train.init_from
+    name, path = opened.name, lasting_name(config.train.init_from)
     return Base(parameters, {"path": path, "name": name, "sha256": sha256_of(parameters)})
 
 

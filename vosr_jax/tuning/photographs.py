@@ -61,7 +61,10 @@ class Photographs:
             if files:
                 lines.append(f"left out, {reason}: {len(files)} ({_some(files)})")
         if self.unseen:
-            lines.append(f"not looked at one by one: {len(self.unseen)}")
+            lines.append(
+                f"trained on without a look, for time: {len(self.unseen)}; some may show what is "
+                "held out"
+            )
         return lines
 
 
@@ -136,7 +139,7 @@ def divide(found: Photographs) -> tuple[list[Path], list[Path]]:
     """(files to train on, files held out): a sixth, two at least and eight at most.
 
     Which are held out follows from the names alone. A picture of the same thing as one that is
-    held out is trained on neither.
+    held out is trained on neither, as far as the pictures were looked at.
 
     Args:
       found: from `look`.

@@ -12,6 +12,7 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
+from vosr_jax.files import write_text
 from vosr_jax.files.folders import make_folder
 from vosr_jax.models.lightning_dit import LightningDiT
 from vosr_jax.restoration.loading import from_config
@@ -28,7 +29,7 @@ from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.opening import OpenDenoiser, open_denoiser
 from vosr_jax.weights.package import read_package
 from vosr_jax.weights.release import read_args, with_parts
-from vosr_jax.weights.resolve import Found, resolve
+from vosr_jax.weights.resolve import Found, lasting_name, resolve
 from vosr_jax.weights.saved_run import load_run
 
 _SHOWN_AT = (1 / 3, 2 / 3)
@@ -66,17 +67,22 @@ def train_on(folder: str | Path, out: str | Path, wishes: Wishes, tell: Tell = p
       UserError: base, photographs or the output folder cannot be used.
     """
     began, out = time.monotonic(), Path(out).expanduser()
+    if "," in str(out.resolve()):
+        raise UserError(f"-o {out}: the path may hold no comma; choose another folder")
     before = read_record(out)
+    wishes = dataclasses.replace(wishes, model=lasting_name(wishes.model))
     found = resolve(wishes.model)
     base = open_denoiser(found)
     config = base.config
     if found.kind == "release":
         config = with_parts(config, *read_args(found.path))
     model = from_config(config, base.network.network(), base.name)
+    # All that can be refused is, before the first file is written.
+    listed = out.resolve() / "photographs.txt"
+    tuned = tuning_config(config, wishes, f"list:{listed}")
     record = _record(folder, out, wishes, before, base, judged_side(config), tell)
-    sources = _listed(record, out)
     photographs = Path(record.folder)
-    tuned = tuning_config(config, wishes, sources, record.folder)
+    write_text(listed, "".join(f"{photographs / name}\n" for name in record.training))
     tell(f"the base restores held-out crops of {len(record.held_out)} photographs")
     judging = time.monotonic()
     judge = Judge(
@@ -136,15 +142,6 @@ def _record(
     make_folder(out)
     record.write(out)
     return record
-
-
-def _listed(record: Record, out: Path) -> str:
-    """The training photographs as data.sources."""
-    from vosr_jax.files import write_text
-
-    file = out.resolve() / "photographs.txt"
-    write_text(file, "".join(f"{Path(record.folder) / name}\n" for name in record.training))
-    return f"list:{file}"
 
 
 def _trained(

@@ -34,7 +34,7 @@ def judged_side(base: Config) -> int:
     return max(base.data.crop_size, 256)
 
 
-def tuning_config(base: Config, wishes: Wishes, sources: str, held_out: str) -> Config:
+def tuning_config(base: Config, wishes: Wishes, sources: str) -> Config:
     """The experiment that trains a base on.
 
     Objective, degradation, guidance and sampling are the base's own. What differs is what a short
@@ -44,7 +44,6 @@ def tuning_config(base: Config, wishes: Wishes, sources: str, held_out: str) -> 
       base: the model's own config, its frozen networks named where they are.
       wishes: what to train and how long.
       sources: as data.sources.
-      held_out: folder of the pictures that it is judged by.
 
     Raises:
       UserError: the base's settings do not say how it was trained.
@@ -98,7 +97,7 @@ def tuning_config(base: Config, wishes: Wishes, sources: str, held_out: str) -> 
             eval_every=0,
             init_from=wishes.model,
         ),
-        eval=replace(type(base.eval)(), hr=held_out, crop_size=judged_side(base)),
+        eval=type(base.eval)(),
         teacher=None,
     )
     return validate(dataclasses.asdict(config))

@@ -50,6 +50,19 @@ def resolve(name_or_path: Any, key: str | None = None) -> Found:
     return _classified(locate(name_or_path, called), called)
 
 
+def lasting_name(name_or_path: Any) -> str:
+    """The name that means the same model from every folder: a local path made absolute.
+
+    Args:
+      name_or_path: as `resolve` takes it.
+    """
+    name = str(name_or_path)
+    if name in SHIPPED or "://" in name:
+        return name
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
 def locate(name_or_path: Any, called: str) -> Path:
     """Where a model lies, fetched if it must be; see `resolve`.
 
