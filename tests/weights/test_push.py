@@ -47,10 +47,14 @@ def test_a_card_says_what_a_person_asks(export, tmp_path):
         "measures": {"psnr": {"title": "PSNR", "better": "higher"}},
         "runs": [{"name": "ours", "means": {"psnr": {"mean": 24.5}}}],
     }
-    write_card(export, REPO, licence="apache-2.0", results=results)
+    write_card(
+        export, "Nano", address=REPO, licence="apache-2.0", results=results, data="my own photos"
+    )
     card = ModelCard.load(export / CARD)
     assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "image-to-image"
     assert f"vosr upscale photo.jpg -o out/ -m {REPO}" in card.text
+    assert "# Nano\n" in card.text and "Trained on: my own photos." in card.text
+    assert f"--config.eval.model={REPO}`" in card.text
     assert "| ours | 24.5 |" in card.text and "| denoiser | apache-2.0 |" in card.text
     assert "4,098,307 parameters" in card.text and "## Limits" in card.text
 
@@ -70,8 +74,11 @@ def test_what_cannot_become_a_card_is_refused(export, tmp_path):
 
 
 def test_pushed_files_come_back_byte_for_byte(export, hub, capsys):
-    assert main(["push", str(export), REPO, "--licence", "apache-2.0"]) == 0
+    asked = ["--licence", "apache-2.0", "--name", "Nano of mine"]
+    assert main(["push", str(export), REPO, *asked]) == 0
     assert f"-m {REPO}" in capsys.readouterr().out
+    written = (export / CARD).read_text()
+    assert "# Nano of mine\n" in written and f'from_pretrained("{REPO}")' in written
     assert hub.commits == ["Upload export with vosr_jax"]
     got = fetch(parse(REPO))
     for file in ("config.json", "model.safetensors", "provenance.json"):
@@ -101,4 +108,6 @@ def test_a_repository_needs_an_owner_and_a_folder_a_card(export):
         push(export, "nano")
     with pytest.raises(UserError, match="vosr card"):
         push(export, REPO)
+    assert main(["push", str(export), "nano", "--licence", "mit"]) == 1
+    assert not (export / CARD).exists()
     assert json.loads((export / "config.json").read_text())

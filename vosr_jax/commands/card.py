@@ -21,7 +21,7 @@ def add_parser(commands) -> None:
         description="Write README.md into an export: what the model is, how to use it, what it "
         "was trained on, its figures, limits and licences.",
     )
-    add_options(card, "the export's own")
+    add_options(card, "the export's name")
     card.set_defaults(run=run)
 
 
@@ -31,18 +31,25 @@ def add_options(parser, name: str) -> None:
     add("folder", metavar="DIR", help="an export (see vosr convert)")
     add("--name", help=f"what the model is called; default: {name}")
     add("--licence", help="of the denoiser; needed for one that was trained here")
+    add("--data", metavar="TEXT", help="what it was trained on and under which licences")
     add("--results", metavar="FILE", help="results.json of eval.py, for the table of figures")
     add("--photo", metavar="FILE", help="shown before and after, restored by the model")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the card."""
-    print(f"wrote {make(options, options.name or Path(options.folder).resolve().name)}")
+    name = Path(options.folder).resolve().name
+    print(f"wrote {make(options, options.name or name, name)}")
     return 0
 
 
-def make(options: argparse.Namespace, name: str) -> Path:
+def make(options: argparse.Namespace, title: str, address: str) -> Path:
     """Write the card, and the picture that it shows.
+
+    Args:
+      options: of `add_options`.
+      title: what the model is called.
+      address: that the card's commands give it by.
 
     Raises:
       UserError: the folder is no export, or a file that it shall show cannot be used.
@@ -55,7 +62,15 @@ def make(options: argparse.Namespace, name: str) -> Path:
     picture = None
     if options.photo is not None:
         picture = partial(_before_and_after, folder, Path(options.photo))
-    return write_card(folder, name, licence=options.licence, results=results, picture=picture)
+    return write_card(
+        folder,
+        title,
+        address=address,
+        licence=options.licence,
+        data=options.data,
+        results=results,
+        picture=picture,
+    )
 
 
 def _before_and_after(folder: Path, photo: Path) -> "Image.Image":

@@ -13,7 +13,7 @@ def add_parser(commands) -> None:
         description="Write an export's model card and upload both, in one commit. Checksums lie "
         "in manifest.json. Log in before with `hf auth login`, or set HF_TOKEN.",
     )
-    card.add_options(push, "the repository's")
+    card.add_options(push, "the repository's name")
     push.add_argument("repo", metavar="OWNER/NAME", help="on the hub; made where there is none")
     push.add_argument("--private", action="store_true", help="of a repository that is made")
     push.set_defaults(run=run)
@@ -21,9 +21,11 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the card and upload."""
-    from vosr_jax.weights.push import push
+    from vosr_jax.weights.push import push, require_publishable
 
-    card.make(options, options.name or options.repo)
+    # Before the card is written anew: the one that lies there may be better than none.
+    require_publishable(options.repo)
+    card.make(options, options.name or options.repo.partition("/")[2], options.repo)
     print(f"published: {push(options.folder, options.repo, private=options.private)}")
     print(f"use it: vosr upscale photo.jpg -o out/ -m {options.repo}")
     return 0

@@ -11,6 +11,7 @@ from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file, write_text
 from vosr_jax.weights.export import is_export
+from vosr_jax.weights.hub import hub_library
 from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.licences import NOT_STATED, of_folder
 
@@ -24,9 +25,11 @@ _LIMITS = (
 
 def write_card(
     folder: str | Path,
-    name: str,
+    title: str,
     *,
+    address: str | None = None,
     licence: str | None = None,
+    data: str | None = None,
     results: Mapping[str, Any] | None = None,
     picture: Callable[[], Image.Image] | None = None,
 ) -> Path:
@@ -36,8 +39,10 @@ def write_card(
 
     Args:
       folder: an export.
-      name: what the model is called, or owner/name on the hub.
+      title: what the model is called.
+      address: owner/name on the hub, or a path, for the commands; None: the title.
       licence: of the denoiser, for the hub's metadata; needed for one trained here.
+      data: what it was trained on and under which licences; None: not stated.
       results: what eval.py wrote to results.json.
       picture: makes before-after.png anew; called once all else is known to be right.
 
@@ -45,9 +50,10 @@ def write_card(
       The card.
 
     Raises:
-      UserError: the folder is no export, or nothing states the denoiser's licence.
+      UserError: the folder is no export, nothing states the denoiser's licence, or huggingface_hub
+        is missing.
     """
-    folder = Path(folder)
+    folder, address = Path(folder), address or title
     if not is_export(folder):
         raise UserError(
             f"{folder} is no export; make one with `vosr convert {folder} -o EXPORT` and give that"
@@ -67,12 +73,12 @@ def write_card(
     facts = read_json_object(provenance) if provenance.is_file() else {}
     parts = [
         _metadata(licence, stated),
-        f"# {name.rpartition('/')[2]}\n",
+        f"# {title}\n",
         _about(config, facts),
         _picture(picture is not None or (folder / PICTURE).is_file()),
-        _use(name),
-        _training(facts),
-        _figures(results),
+        _use(address),
+        _training(facts, data),
+        _figures(results, address),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _LIMITS) + "\n",
         _table("## Licences\n", ("part", "licence, and who states it"), stated.items()),
     ]
@@ -87,11 +93,14 @@ def write_card(
 def _metadata(licence: str | None, stated: Mapping[str, str]) -> str:
     denoiser = stated["denoiser"].lower()
     known = licence or next((one for one in _LICENCES if denoiser.startswith(one)), "other")
-    tags = "".join(f"\n- {tag}" for tag in ("super-resolution", "image-restoration", "jax", "flax"))
-    return (
-        f"---\nlibrary_name: vosr_jax\nlicense: {known.lower()}\npipeline_tag: image-to-image\n"
-        f"tags:{tags}\n---\n"
+    hub = hub_library("nothing was written")
+    metadata = hub.ModelCardData(
+        library_name="vosr_jax",
+        license=known.lower(),
+        pipeline_tag="image-to-image",
+        tags=["super-resolution", "image-restoration", "jax", "flax"],
     )
+    return f"---\n{metadata.to_yaml()}\n---\n"
 
 
 def _about(config: Config, facts: Mapping[str, Any]) -> str:
@@ -111,26 +120,28 @@ def _picture(shown: bool) -> str:
     return f"![Input, bicubic and restored]({PICTURE})\n" if shown else ""
 
 
-def _use(name: str) -> str:
+def _use(address: str) -> str:
     return (
         "## Use\n\n```\npip install 'vosr_jax[hub]'\n"
-        f"vosr upscale photo.jpg -o out/ -m {name}\n```\n\n```python\n"
+        f"vosr upscale photo.jpg -o out/ -m {address}\n```\n\n```python\n"
         "from vosr_jax import Upscaler\n\n"
-        f'picture = Upscaler.from_pretrained("{name}")("photo.jpg", scale=4)\n```\n'
+        f'picture = Upscaler.from_pretrained("{address}")("photo.jpg", scale=4)\n```\n'
     )
 
 
-def _training(facts: Mapping[str, Any]) -> str:
+def _training(facts: Mapping[str, Any], data: str | None) -> str:
+    head = f"## Training\n\nTrained on: {data or 'not stated'}.\n"
     shown = {k: v for k, v in facts.items() if k not in ("dtype", "parameters")}
     if not shown:
-        return "## Training\n\nNot stated.\n"
+        return head
     rows = [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in shown.items()]
-    return _table("## Training\n", ("what", "value"), rows)
+    return _table(head, ("what", "value"), rows)
 
 
-def _figures(results: Mapping[str, Any] | None) -> str:
+def _figures(results: Mapping[str, Any] | None, address: str) -> str:
+    command = f"python eval.py --config CONFIG --workdir DIR --config.eval.model={address}"
     if results is None:
-        return "## Figures\n\nNot measured; `python eval.py` measures them.\n"
+        return f"## Figures\n\nNot measured; `{command}` measures them.\n"
     try:
         titles = {key: measure["title"] for key, measure in results["measures"].items()}
         lines = [f"| run | {' | '.join(titles.values())} |", "|---" * (len(titles) + 1) + "|"]
@@ -139,7 +150,7 @@ def _figures(results: Mapping[str, Any] | None) -> str:
             values = (f"{means[key]['mean']:.4g}" if key in means else "" for key in titles)
             lines.append(f"| {run['name']} | {' | '.join(values)} |")
         about = results["about"]
-        lines.append(f"\n`python eval.py`, {results['date']}, {about['device']}.")
+        lines.append(f"\n`{command}`, {results['date']}, {about['device']}.")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the results are none of eval.py's results.json ({error!r})") from error
     return "## Figures\n\n" + "\n".join(lines) + "\n"

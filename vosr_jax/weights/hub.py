@@ -85,6 +85,25 @@ class _Remote:
     checksum: str
 
 
+def hub_library(otherwise: str) -> Any:
+    """The package huggingface_hub, which is optional.
+
+    Args:
+      otherwise: what the message says besides, without it.
+
+    Raises:
+      UserError: it is missing.
+    """
+    try:
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise UserError(
+            f"the hub needs one more package: pip install 'vosr_jax[hub]'; {otherwise}"
+        ) from error
+    return huggingface_hub
+
+
 def fetch(model: HubModel) -> Path:
     """The folder of a model, every file of it downloaded and checked.
 
@@ -98,15 +117,8 @@ def fetch(model: HubModel) -> Path:
       UserError: huggingface_hub is missing, the hub cannot be reached, there is no such
         repository, folder or file, or a checksum differs.
     """
-    try:
-        import huggingface_hub
-        from huggingface_hub import constants
-    except ImportError as error:
-        raise UserError(
-            f"{model} lies on the Hugging Face hub, which needs one more package: "
-            "pip install 'vosr_jax[hub]'; or download it and give the folder"
-        ) from error
-    if constants.HF_HUB_OFFLINE:
+    huggingface_hub = hub_library(f"or download {model} and give the folder")
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
         return _cached(model)
     commit, remote = _listing(model, huggingface_hub)
     wanted = _wanted(model, remote, lambda path: _get(model, commit, remote[path]))

@@ -3,12 +3,25 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from vosr_jax.errors import UserError
 from vosr_jax.weights.card import CARD
 from vosr_jax.weights.export import is_export
+from vosr_jax.weights.hub import hub_library
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def require_publishable(repo: str) -> Any:
+    """Huggingface_hub, once all is known to be right that needs no connection.
+
+    Raises:
+      UserError: the name is none of a repository, or the package is missing.
+    """
+    if _REPO.fullmatch(repo) is None:
+        raise UserError(f"{repo} is no repository of the hub; write owner/name")
+    return hub_library("nothing was published")
 
 
 def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
@@ -27,25 +40,16 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
     Raises:
       UserError: huggingface_hub is missing, nobody is logged in, or the hub refuses or breaks off.
     """
-    folder = Path(folder)
-    if _REPO.fullmatch(repo) is None:
-        raise UserError(f"{repo} is no repository of the hub; write owner/name")
+    folder, library = Path(folder), require_publishable(repo)
     if not is_export(folder) or not (folder / CARD).is_file():
         raise UserError(f"{folder} is no export with a card; make one with `vosr card {folder}`")
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
-    except ImportError as error:
-        raise UserError(
-            "the hub needs one more package: pip install 'vosr_jax[hub]'; nothing was published"
-        ) from error
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="vosr_jax")
+    api = library.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="vosr_jax")
     try:
         api.create_repo(repo, exist_ok=True, private=private)
         done = api.upload_folder(
             repo_id=repo, folder_path=folder, commit_message=f"Upload {folder.name} with vosr_jax"
         )
-    except HfHubHTTPError as error:
+    except library.errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status in (401, 403):
             raise UserError(
