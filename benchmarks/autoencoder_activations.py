@@ -23,7 +23,7 @@ from flax import nnx
 from PIL import Image
 
 from vosr_jax.models.autoencoders import with_activations
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
 from vosr_jax.models.layers import products_in
 from vosr_jax.weights import load_autoencoder

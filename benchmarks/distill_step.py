@@ -32,9 +32,9 @@ from vosr_jax.config import OptimizerConfig
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.objectives import rcgm
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
-from vosr_jax.models.parameters import Blueprint
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.models.rotary import rotary_table
+from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.optimizer import make_optimizer
 from vosr_jax.training.state import TrainState, new_state
 from vosr_jax.training.step import Method

@@ -187,7 +187,7 @@ def _model(narrow: int, depth: int):
     from flax import nnx
 
     from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
-    from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+    from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
     from vosr_jax.restoration.model import RestorationModel
 
     groups = max(32 // narrow, 1)

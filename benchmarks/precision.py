@@ -28,10 +28,10 @@ from vosr_jax import Upscaler
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.sampler import SamplerSettings, sample
 from vosr_jax.models.autoencoders import decode, encode
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
 from vosr_jax.models.layers import products_in
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.restoration.precision import at_precision
 from vosr_jax.restoration.precisions import PRECISIONS
 

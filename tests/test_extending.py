@@ -14,7 +14,7 @@ from vosr_jax.config import Config, ObjectiveConfig
 from vosr_jax.data.sources import naming
 from vosr_jax.diffusion import objectives
 from vosr_jax.evaluation import measures
-from vosr_jax.models import initial
+from vosr_jax.parameters import initial
 
 
 def _modules(package) -> dict:
@@ -69,10 +69,12 @@ def test_every_command_is_offered():
 
 
 def test_random_starts_can_be_left_out():
-    root = Path(initial.__file__).parent
-    for file in root.rglob("*.py"):
+    package = Path(initial.__file__).parents[1]
+    for file in (
+        f for folder in ("models", "parameters") for f in (package / folder).rglob("*.py")
+    ):
         drawn = "jax.random." in file.read_text() and file.name != "initial.py"
-        assert not drawn, f"{file.name} draws; use models/initial.py"
+        assert not drawn, f"{file.name} draws; use parameters/initial.py"
 
 
 @pytest.mark.parametrize("row", ["an objective", "a metric", "a subcommand"])

@@ -21,7 +21,12 @@ from jax import Array
 from benchmarks.accelerator.clock import milliseconds
 from benchmarks.accelerator.record import Record
 from vosr_jax.compilation_cache import use_compilation_cache
-from vosr_jax.models.attention import Attention, attention_on, keep_attention, plain_attention
+from vosr_jax.models.attention.dispatch import (
+    Attention,
+    attention_on,
+    keep_attention,
+    plain_attention,
+)
 
 # Rows, positions, heads, width of a head.
 _SHAPES = {

@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.diffusion.sampler import SamplerSettings
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
-from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.restoration.model import RestorationModel
 
 STEPS = 25

@@ -7,8 +7,8 @@ import pytest
 from tests.parity import goldens
 from tests.training.tiny import tiny_config
 from vosr_jax import cli
+from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.restoration.loading import load_model
-from vosr_jax.weights.tensors import read_tensors
 
 
 def _release(name: str) -> str:

@@ -23,8 +23,8 @@ from vosr_jax.diffusion.noise import index_words  # noqa: E402
 from vosr_jax.diffusion.objectives import mean_flow  # noqa: E402
 from vosr_jax.diffusion.objectives.distillation import draw, prepare  # noqa: E402
 from vosr_jax.diffusion.parameterization import Parameterization  # noqa: E402
-from vosr_jax.models.attention import plain_attention  # noqa: E402
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings  # noqa: E402
+from vosr_jax.models.attention.dispatch import plain_attention  # noqa: E402
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings  # noqa: E402
 
 STEP = 1e-5
 

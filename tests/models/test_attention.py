@@ -11,13 +11,18 @@ import pytest
 from flax import nnx
 from jax._src.ad_checkpoint import saved_residuals
 
-from vosr_jax.models.attention import ATTENTION, attention_on, keep_attention, plain_attention
-from vosr_jax.models.cudnn_attention import cudnn_fits
+from vosr_jax.models.attention.cudnn import cudnn_fits
+from vosr_jax.models.attention.dispatch import (
+    ATTENTION,
+    attention_on,
+    keep_attention,
+    plain_attention,
+)
+from vosr_jax.models.attention.head_by_head import head_attention
+from vosr_jax.models.attention.splash import splash_attention, splash_fits
 from vosr_jax.models.gpu import Gpu, gpu_of
-from vosr_jax.models.head_attention import head_attention
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
-from vosr_jax.models.splash_attention import splash_attention, splash_fits
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 
 HALF = (jnp.bfloat16, jnp.float16)
 
@@ -57,7 +62,7 @@ def test_what_pads_the_splash_kernels_inputs_changes_no_bit(monkeypatch):
         rows = -x.shape[1] % 128
         return jnp.pad(x, ((0, 0), (0, rows), (0, 0), (0, 0)), constant_values=3.0)
 
-    monkeypatch.setattr("vosr_jax.models.splash_attention._pad", other)
+    monkeypatch.setattr("vosr_jax.models.attention.splash._pad", other)
     np.testing.assert_array_equal(splash_attention(*inputs, interpret=True), clean)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings, preprocess, visual_tokens
+from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings, preprocess, visual_tokens
 
 SETTINGS = DINOv2Settings(width=32, depth=3, heads=2, ffn_width=48, grid=3)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
-from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
-from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.models.rotary import rotary_table, rotate
+from vosr_jax.parameters.blueprint import Blueprint, flatten
 
 SMALL = LightningDiTSettings(
     latent_size=8, width=32, depth=3, heads=2, token_width=12, r_embedding=True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.models.lora import (
     adapters_of,
     base_of,
@@ -18,7 +18,7 @@ from vosr_jax.models.lora import (
     share_of,
     trained_of,
 )
-from vosr_jax.models.parameters import Blueprint
+from vosr_jax.parameters.blueprint import Blueprint
 
 SETTINGS = LightningDiTSettings(
     latent_size=8, width=32, depth=2, heads=4, token_width=16, swiglu_multiple=32

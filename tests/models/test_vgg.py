@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vosr_jax.models.dinov2 import visual_tokens
+from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.models.vgg import CHANNELS, VGG16, VGG16Settings, vgg16_maps
 from vosr_jax.weights import vgg
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.parity import goldens
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder
 from vosr_jax.weights import load_autoencoder
 
 TOLERANCE = 2e-5

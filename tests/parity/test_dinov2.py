@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.parity import goldens
-from vosr_jax.models import dinov2
+from vosr_jax.models.dinov2 import network as dinov2
 from vosr_jax.weights import load_encoder
 
 TOLERANCE = 2e-5

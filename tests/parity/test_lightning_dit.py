@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 from tests.parity import goldens
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
-from vosr_jax.weights.lightning_dit import entries, from_official
-from vosr_jax.weights.tensors import to_official
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
+from vosr_jax.models.lightning_dit.weights import entries, from_official
+from vosr_jax.parameters.tensors import to_official
 
 CASES = goldens.cases("lightningdit", "config.json")
 

@@ -12,9 +12,9 @@ from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.diffusion.objectives import flow_matching, loss_of, rcgm, shortcut
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.timesteps import TimeSettings
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.weights.lightning_dit import entries, from_official
-from vosr_jax.weights.tensors import to_official
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.models.lightning_dit.weights import entries, from_official
+from vosr_jax.parameters.tensors import to_official
 
 
 def network(name: str, *, r_embedding: bool) -> LightningDiT:

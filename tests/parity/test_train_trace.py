@@ -19,13 +19,13 @@ from vosr_jax.config import OptimizerConfig
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.objectives import loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.models.lightning_dit.weights import entries
+from vosr_jax.parameters.blueprint import Blueprint, flatten
+from vosr_jax.parameters.tensors import to_official
 from vosr_jax.training.optimizer import make_optimizer
 from vosr_jax.training.state import TrainState, new_state
 from vosr_jax.training.step import Method
-from vosr_jax.weights.lightning_dit import entries
-from vosr_jax.weights.tensors import to_official
 
 # Recorded kind: (the objective's settings, whether the network has r).
 KINDS = {

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
 
 _CODER = SDCoderSettings(channels=(16, 32, 32), layers_per_block=1, groups=4)

@@ -7,7 +7,7 @@ from flax import nnx
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.restoration.model import RestorationModel
 
 

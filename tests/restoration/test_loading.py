@@ -12,8 +12,8 @@ from PIL import Image
 
 from vosr_jax.config import AutoencoderConfig, Config, EncoderConfig, ModelConfig, SamplingConfig
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.models.parameters import flatten
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.parameters.blueprint import flatten
 from vosr_jax.restoration.loading import load_model
 from vosr_jax.restoration.summary import describe
 from vosr_jax.restoration.upscaler import Upscaler

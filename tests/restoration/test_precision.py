@@ -22,7 +22,7 @@ from vosr_jax.diffusion.sampler import (
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders import decode, encode
 from vosr_jax.models.layers import products_in
-from vosr_jax.models.parameters import flatten
+from vosr_jax.parameters.blueprint import flatten
 from vosr_jax.restoration.denoising import _shared, _velocity
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.precision import at_precision, first_finite

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vosr_jax.models.attention import plain_attention
+from vosr_jax.models.attention.dispatch import plain_attention
 from vosr_jax.restoration.streamed_attention import streamed_attention
 
 

@@ -15,9 +15,9 @@ from flax import nnx
 
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
-from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
 from vosr_jax.models.lora import base_of, trained_of
-from vosr_jax.models.parameters import Blueprint
+from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings, weight_shardings

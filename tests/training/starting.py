@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from tests.training.tiny import tiny_config
+from vosr_jax.parameters.host import HostArray
 from vosr_jax.training import beginning, run
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.processes import join
-from vosr_jax.weights.host import HostArray
 
 SIZES = {"width": 384, "depth": 6, "heads": 6, "remat": "none"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
-from vosr_jax.models.parameters import flatten
+from vosr_jax.parameters.blueprint import flatten
 from vosr_jax.training import loop
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.loop import train

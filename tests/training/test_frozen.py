@@ -14,7 +14,7 @@ from vosr_jax.diffusion.noise import normal_rows, row_keys
 from vosr_jax.diffusion.sampler import SamplerSettings, sample
 from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders
-from vosr_jax.models.dinov2 import visual_tokens
+from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.restoration.loading import from_config
 from vosr_jax.training.restoring import make_restore
 from vosr_jax.training.run import load_method

@@ -15,16 +15,16 @@ from vosr_jax.cli import main
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_json
 from vosr_jax.models.lora import is_adapter, merged_kernel
+from vosr_jax.parameters.identity import sha256_of
+from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.loop import train
 from vosr_jax.training.run import start_run
 from vosr_jax.weights.adapter import adapter_of_run, read_adapter
-from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.resolve import resolve
 from vosr_jax.weights.saved_run import Progress, SavedRun, load_run
-from vosr_jax.weights.tensors import read_tensors
 
 RANK, ALPHA = 2, 4.0
 

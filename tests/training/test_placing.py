@@ -6,9 +6,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vosr_jax.parameters.host import HostArray
 from vosr_jax.training.placing import place
 from vosr_jax.training.sharding import make_mesh
-from vosr_jax.weights.host import HostArray
 
 
 def test_every_kind_of_host_array_arrives_as_it_is():

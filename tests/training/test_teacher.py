@@ -15,8 +15,9 @@ from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.config import Config
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
-from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
+from vosr_jax.parameters.blueprint import Blueprint, flatten
+from vosr_jax.parameters.identity import sha256_of
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.gathering import stored
 from vosr_jax.training.loop import train
@@ -24,7 +25,6 @@ from vosr_jax.training.run import start_run
 from vosr_jax.training.teacher import open_teacher
 from vosr_jax.weights.export import load_export
 from vosr_jax.weights.export_folder import write_export
-from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.package import read_package
 from vosr_jax.weights.saved_run import load_ema, teacher_of
 
@@ -82,7 +82,7 @@ def test_a_teacher_that_does_not_match_is_refused_before_anything_is_made(
         raise AssertionError("weights were read")
 
     monkeypatch.setattr("vosr_jax.training.run.open_frozen", never)
-    monkeypatch.setattr("vosr_jax.weights.host.HostArray.__getitem__", never)
+    monkeypatch.setattr("vosr_jax.parameters.host.HostArray.__getitem__", never)
     with pytest.raises(UserError, match=f"teacher=.* does not match this student.*{told}") as error:
         train(student_config(teacher, **sections), tmp_path / "run")
     assert "\n" not in str(error.value)

@@ -9,8 +9,8 @@ from PIL import Image
 from tests.training.tiny import write_tiny_base
 from tests.tuning.test_photographs import write
 from vosr_jax.cli import main
+from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.restoration.upscaler import Upscaler
-from vosr_jax.weights.tensors import read_tensors
 
 pytestmark = pytest.mark.slow
 

@@ -12,11 +12,12 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from tests.parameters.torch_files import save_torch
 from tests.parity import goldens
-from tests.weights.torch_files import save_torch
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.parameters.blueprint import Blueprint, flatten
+from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.restoration.loading import load_model
 from vosr_jax.restoration.summary import describe
 from vosr_jax.restoration.upscaler import Upscaler
@@ -26,7 +27,6 @@ from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.manifest import verify
 from vosr_jax.weights.official_folder import write_official
 from vosr_jax.weights.package import Package, read_package
-from vosr_jax.weights.tensors import read_tensors
 
 _WEIGHTS = "checkpoints/ema_model.safetensors"
 

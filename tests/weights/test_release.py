@@ -8,9 +8,9 @@ from safetensors.numpy import save_file
 
 from tests.parity import goldens
 from vosr_jax.errors import UserError
+from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.weights import release
 from vosr_jax.weights.official_args import config_of_args
-from vosr_jax.weights.tensors import read_tensors
 
 _ARGS = {"dim": 32}
 

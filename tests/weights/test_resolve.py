@@ -108,7 +108,7 @@ def test_a_teacher_in_a_bucket_is_compared_as_one_on_a_disk_is(bucket):
 def test_training_begins_from_a_shipped_name():
     given = weights_of("nano")
     network, _ = load_denoiser("nano")
-    from vosr_jax.models.parameters import flatten
+    from vosr_jax.parameters.blueprint import flatten
 
     taught = flatten(network)
     assert given.keys() == taught.keys()

@@ -13,7 +13,7 @@ from vosr_jax.diffusion.objectives.rcgm import RCGMSettings
 from vosr_jax.diffusion.objectives.shortcut import ShortcutSettings
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.timesteps import TimeSettings
-from vosr_jax.models.lightning_dit import LightningDiTSettings
+from vosr_jax.models.lightning_dit.network import LightningDiTSettings
 from vosr_jax.models.vgg import CHANNELS as VGG_CHANNELS
 
 LATENT_CHANNELS = {"sd2": 4, "qwen": 16}

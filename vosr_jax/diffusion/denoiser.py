@@ -14,7 +14,7 @@ from jax import Array
 
 from vosr_jax.diffusion.guidance import mix
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
-from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.lightning_dit.network import LightningDiT
 
 
 class Times(NamedTuple):

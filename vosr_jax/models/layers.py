@@ -16,7 +16,7 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero, linear_call
 from jax.typing import DTypeLike
 
-from vosr_jax.models.initial import normal, xavier_uniform
+from vosr_jax.parameters.initial import normal, xavier_uniform
 
 Network = TypeVar("Network")
 Padding = str | Sequence[tuple[int, int]]

@@ -15,8 +15,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.initial import normal
 from vosr_jax.models.layers import Linear, linear_product
+from vosr_jax.parameters.initial import normal
 
 Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nnx.Module)

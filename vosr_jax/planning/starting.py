@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 from vosr_jax.compilation_cache import no_compilation_cache
+from vosr_jax.parameters.host import PIECE_BYTES
 from vosr_jax.training.abstract import AbstractRun
 from vosr_jax.training.beginning import beginning
-from vosr_jax.weights.host import PIECE_BYTES
 
 
 def start_memory(run: AbstractRun) -> dict[str, float]:

@@ -29,7 +29,7 @@ from vosr_jax.diffusion.sampler import (
     step_velocity,
 )
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.restoration.precision import first_finite
 from vosr_jax.restoration.tiled_latent import ProgramTile, TiledLatent, program_tile
 from vosr_jax.restoration.tiling import TileGrid

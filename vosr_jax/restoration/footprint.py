@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.models.autoencoders import decode, encode
-from vosr_jax.models.dinov2 import visual_tokens
+from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.restoration.model import RestorationModel
 
 

@@ -16,9 +16,9 @@ from jax.typing import ArrayLike
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.models.autoencoders import Autoencoder, decode, encode
-from vosr_jax.models.dinov2 import DINOv2, preprocess
+from vosr_jax.models.dinov2.network import DINOv2, preprocess
 from vosr_jax.models.layers import products_in
-from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.vgg import VGG16
 from vosr_jax.restoration.denoising import Latents, denoise
 from vosr_jax.restoration.precision import at_precision

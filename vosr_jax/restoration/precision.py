@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.lightning_dit.network import LightningDiT
 
 _PRODUCTS = {"float16": jnp.float16, "mixed": jnp.bfloat16, "bfloat16": jnp.bfloat16}
 

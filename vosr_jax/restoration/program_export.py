@@ -23,8 +23,8 @@ from vosr_jax.diffusion.guidance import weak_condition
 from vosr_jax.errors import UserError
 from vosr_jax.files.folders import whole_folder
 from vosr_jax.models.autoencoders import decode, encode
-from vosr_jax.models.dinov2 import visual_tokens
-from vosr_jax.models.parameters import Blueprint, flatten
+from vosr_jax.models.dinov2.network import visual_tokens
+from vosr_jax.parameters.blueprint import Blueprint, flatten
 from vosr_jax.restoration.model import RestorationModel
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -12,11 +12,11 @@ from jax.sharding import PartitionSpec as P
 from vosr_jax.config import Config
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
-from vosr_jax.models.attention import plain_attention
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.attention.dispatch import plain_attention
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
-from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
+from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
 from vosr_jax.models.lora import adapters_of, base_of
 from vosr_jax.models.vgg import VGG16, VGG16Settings
 from vosr_jax.training.build import (

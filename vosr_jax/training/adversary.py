@@ -19,7 +19,7 @@ from jax import Array
 from vosr_jax.config import Config
 from vosr_jax.models import autoencoders
 from vosr_jax.models.discriminator import PatchDiscriminator
-from vosr_jax.models.parameters import Blueprint
+from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.optimizer import clip_by_global_norm
 

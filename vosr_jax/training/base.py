@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.models.lora import base_of
+from vosr_jax.parameters.host import HostArray
+from vosr_jax.parameters.identity import sha256_of
 from vosr_jax.training.build import denoiser_blueprint
-from vosr_jax.weights.host import HostArray
-from vosr_jax.weights.identity import sha256_of
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.resolve import lasting_name, resolve
 

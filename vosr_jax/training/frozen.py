@@ -10,10 +10,10 @@ from jax import Array
 from vosr_jax.config import Config
 from vosr_jax.diffusion.noise import normal_rows, row_keys
 from vosr_jax.models import autoencoders
-from vosr_jax.models.attention import Attention
-from vosr_jax.models.dinov2 import DINOv2, visual_tokens
-from vosr_jax.models.parameters import Blueprint, Prepare
+from vosr_jax.models.attention.dispatch import Attention
+from vosr_jax.models.dinov2.network import DINOv2, visual_tokens
 from vosr_jax.models.vgg import VGG16
+from vosr_jax.parameters.blueprint import Blueprint, Prepare
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
 # Purposes of a row's draws; the objectives' start at 2.

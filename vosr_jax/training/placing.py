@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from vosr_jax.weights.host import HostArray
+from vosr_jax.parameters.host import HostArray
 
 
 def place(tree: Any, shardings: Any) -> Any:

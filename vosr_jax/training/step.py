@@ -18,7 +18,7 @@ from vosr_jax.diffusion.noise import index_columns
 from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.models.lora import trained_of, with_base
-from vosr_jax.models.parameters import Blueprint
+from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.compiler_options import compiler_options
 from vosr_jax.training.frozen import FrozenNets

@@ -12,10 +12,10 @@ from typing import Any
 from vosr_jax.config import Config, validate
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiTSettings
-from vosr_jax.weights.host import HostArray
-from vosr_jax.weights.identity import sha256_of
-from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.models.lightning_dit.network import LightningDiTSettings
+from vosr_jax.parameters.host import HostArray
+from vosr_jax.parameters.identity import sha256_of
 from vosr_jax.weights.official_args import config_of_args
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.release import read_args

@@ -17,7 +17,7 @@ from vosr_jax.data.validation import Pair, validation_pairs
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
 from vosr_jax.metrics.lpips import load_lpips, lpips
-from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.upscaler import Upscaler
 

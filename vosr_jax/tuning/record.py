@@ -6,7 +6,7 @@ from typing import Any
 
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_json
-from vosr_jax.weights.json_file import read_json_object
+from vosr_jax.files.json_file import read_json_object
 
 NAME = "train-on.json"
 

@@ -36,7 +36,7 @@ def load_encoder(path: str | Path, *, block: int | None = None):
     Raises:
       UserError: no such file, a damaged one, or one whose tensors are not a DINOv2's.
     """
-    from vosr_jax.weights import dinov2
+    from vosr_jax.models.dinov2 import weights as dinov2
 
     network, settings = dinov2.open_encoder(path, block=block)
     return network.network(), settings
@@ -64,7 +64,7 @@ def load_autoencoder(
       UserError: no such file, a damaged one, an autoencoder of an unknown kind, or tensors that
         are not the network's.
     """
-    from vosr_jax.weights import autoencoders
+    from vosr_jax.models.autoencoders import weights as autoencoders
 
     network, settings = autoencoders.open_autoencoder(path, decoder=decoder, parts=parts)
     return network.network(), settings

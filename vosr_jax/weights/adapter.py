@@ -11,14 +11,14 @@ from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_json
 from vosr_jax.files.folders import whole_folder
+from vosr_jax.files.json_file import read_json_object
 from vosr_jax.models.lora import is_adapter, kernels_of, merged_kernel
+from vosr_jax.parameters.host import HostArray, HostNetwork
+from vosr_jax.parameters.identity import sha256_of
+from vosr_jax.parameters.sharded import write_safetensors
+from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.version import __version__
-from vosr_jax.weights.host import HostArray, HostNetwork
-from vosr_jax.weights.identity import sha256_of
-from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.saved_run import SavedRun, facts_of
-from vosr_jax.weights.sharded import write_safetensors
-from vosr_jax.weights.tensors import read_tensors
 
 STEM, FACTS = "adapter", "adapter.json"
 

@@ -15,12 +15,12 @@ from flax import nnx
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_json
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
-from vosr_jax.models.parameters import Blueprint
-from vosr_jax.weights.host import HostArray, HostNetwork
-from vosr_jax.weights.json_file import read_json_object
-from vosr_jax.weights.sharded import find_safetensors, write_safetensors
-from vosr_jax.weights.tensors import open_tensors
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
+from vosr_jax.parameters.blueprint import Blueprint
+from vosr_jax.parameters.host import HostArray, HostNetwork
+from vosr_jax.parameters.sharded import find_safetensors, write_safetensors
+from vosr_jax.parameters.tensors import open_tensors
 
 # The official args.json of a release that was converted.
 ARGS_FILE = "official/args.json"

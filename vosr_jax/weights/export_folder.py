@@ -5,10 +5,10 @@ from pathlib import Path
 
 from vosr_jax.files import local_or_epath, write_json
 from vosr_jax.files.folders import whole_folder
-from vosr_jax.weights.autoencoders import LIGHT_DECODER
+from vosr_jax.models.autoencoders.weights import LIGHT_DECODER
+from vosr_jax.parameters.sharded import SHARD_BYTES, write_safetensors
 from vosr_jax.weights.manifest import write_manifest
 from vosr_jax.weights.package import ARGS_FILE, BUFFERS_FILE, STEM, Package
-from vosr_jax.weights.sharded import SHARD_BYTES, write_safetensors
 from vosr_jax.weights.writing import (
     DIFFUSERS_STEM,
     cast_tensors,

@@ -284,7 +284,7 @@ def _wanted(model: HubModel, remote: dict[str, _Remote], get) -> list[str]:
     if "config.json" in names and {"model.safetensors", "model.safetensors.index.json"} & names:
         return own
     args_path = _args_path(model, remote)
-    from vosr_jax.weights.json_file import read_json_object
+    from vosr_jax.files.json_file import read_json_object
 
     args = read_json_object(get(args_path))
     weights = _weights(model, names)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vosr_jax.config import Config, validate
+from vosr_jax.files.json_file import read_json_object
 from vosr_jax.weights import release
-from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.manifest import NAME
 from vosr_jax.weights.official_args import config_of_args
 

@@ -5,12 +5,12 @@ from typing import Any
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
-from vosr_jax.models.dinov2 import DINOv2
+from vosr_jax.models.autoencoders.weights import open_autoencoder
+from vosr_jax.models.dinov2.network import DINOv2
+from vosr_jax.models.dinov2.weights import open_encoder
 from vosr_jax.models.vgg import VGG16
+from vosr_jax.parameters.host import HostNetwork
 from vosr_jax.weights import vgg
-from vosr_jax.weights.autoencoders import open_autoencoder
-from vosr_jax.weights.dinov2 import open_encoder
-from vosr_jax.weights.host import HostNetwork
 
 
 def config_autoencoder(config: Config) -> HostNetwork[Any]:

@@ -6,8 +6,11 @@ from typing import Any
 from vosr_jax.errors import UserError
 from vosr_jax.files import local_or_epath, write_json
 from vosr_jax.files.folders import whole_folder
-from vosr_jax.weights.autoencoders import read_light
-from vosr_jax.weights.lightning_dit import entries, rotary_buffers
+from vosr_jax.models.autoencoders.weights import read_light
+from vosr_jax.models.lightning_dit.weights import entries, rotary_buffers
+from vosr_jax.parameters.sharded import SHARD_BYTES, write_safetensors
+from vosr_jax.parameters.tensors import name_officially
+from vosr_jax.parameters.torch_zip import write_torch_zip
 from vosr_jax.weights.manifest import write_manifest
 from vosr_jax.weights.official_args import (
     AUTOENCODERS,
@@ -18,9 +21,6 @@ from vosr_jax.weights.official_args import (
     unofficial,
 )
 from vosr_jax.weights.package import Package, Part
-from vosr_jax.weights.sharded import SHARD_BYTES, write_safetensors
-from vosr_jax.weights.tensors import name_officially
-from vosr_jax.weights.torch_zip import write_torch_zip
 from vosr_jax.weights.writing import (
     DIFFUSERS_STEM,
     cast_tensors,

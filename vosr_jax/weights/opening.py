@@ -6,7 +6,9 @@ from pathlib import Path
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
 from vosr_jax.files import absolute
-from vosr_jax.models.lightning_dit import LightningDiT
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.parameters.host import HostNetwork
 from vosr_jax.weights.adapter import (
     Adapter,
     adapter_of_run,
@@ -15,8 +17,6 @@ from vosr_jax.weights.adapter import (
     without_adapters,
 )
 from vosr_jax.weights.export import ARGS_FILE, local_config, open_export, open_parameters
-from vosr_jax.weights.host import HostNetwork
-from vosr_jax.weights.json_file import read_json_object
 from vosr_jax.weights.official_args import config_of_args
 from vosr_jax.weights.release import open_release, read_args
 from vosr_jax.weights.resolve import Found, resolve

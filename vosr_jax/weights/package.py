@@ -14,9 +14,15 @@ from flax import nnx
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
 from vosr_jax.files import absolute
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.models.parameters import Blueprint
-from vosr_jax.weights import autoencoders, dinov2, release
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.models.autoencoders import weights as autoencoders
+from vosr_jax.models.dinov2 import weights as dinov2
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.models.lightning_dit.weights import ROTARY_BUFFERS, entries
+from vosr_jax.parameters.blueprint import Blueprint
+from vosr_jax.parameters.sharded import INDEX, find_safetensors, shard_files
+from vosr_jax.parameters.tensors import arrange, read_tensors
+from vosr_jax.weights import release
 from vosr_jax.weights.adapter import (
     Adapter,
     adapter_of_run,
@@ -25,15 +31,11 @@ from vosr_jax.weights.adapter import (
     without_adapters,
 )
 from vosr_jax.weights.export import ARGS_FILE, local_config
-from vosr_jax.weights.json_file import read_json_object
-from vosr_jax.weights.lightning_dit import ROTARY_BUFFERS, entries
 from vosr_jax.weights.manifest import NAME, find_manifest
 from vosr_jax.weights.official_args import config_of_args
 from vosr_jax.weights.opening import base_of_run
 from vosr_jax.weights.resolve import Found, resolve
 from vosr_jax.weights.saved_run import SavedRun, facts_of, load_run
-from vosr_jax.weights.sharded import INDEX, find_safetensors, shard_files
-from vosr_jax.weights.tensors import arrange, read_tensors
 
 STEM = "model"
 BUFFERS_FILE = "official/buffers.safetensors"

@@ -9,14 +9,14 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit import LightningDiT
-from vosr_jax.weights import dinov2
-from vosr_jax.weights.host import HostNetwork
-from vosr_jax.weights.json_file import read_json_object
-from vosr_jax.weights.lightning_dit import from_official
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.models.dinov2 import weights as dinov2
+from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.models.lightning_dit.weights import from_official
+from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.sharded import INDEX
+from vosr_jax.parameters.tensors import open_tensors
 from vosr_jax.weights.official_args import config_of_args
-from vosr_jax.weights.sharded import INDEX
-from vosr_jax.weights.tensors import open_tensors
 
 _ARGS = "args.json"
 _LEVELS = 5

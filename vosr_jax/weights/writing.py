@@ -7,11 +7,11 @@ import numpy as np
 
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_json
+from vosr_jax.parameters.sharded import write_safetensors
 from vosr_jax.version import __version__
 from vosr_jax.weights.licences import licences
 from vosr_jax.weights.manifest import describe_files
 from vosr_jax.weights.package import Package, Part
-from vosr_jax.weights.sharded import write_safetensors
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 DTYPES = ("float32", "float16", "bfloat16")

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vosr_jax.models.attention import plain_attention
+from vosr_jax.models.attention.dispatch import plain_attention
 from vosr_jax.models.autoencoders.blocks import GroupNorm, double, halve, spatial_attention
-from vosr_jax.models.autoencoders.qwen2d import UnitNorm
+from vosr_jax.models.autoencoders.qwen import UnitNorm
 from vosr_jax.models.layers import Conv
 
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from vosr_jax.models.autoencoders import decode, encode
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import (
     SDAutoencoder,
     SDCoderSettings,

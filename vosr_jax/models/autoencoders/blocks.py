@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vosr_jax.models.attention import attention
+from vosr_jax.models.attention.dispatch import attention
 from vosr_jax.models.layers import Conv, Linear
 
 QUERY_CHUNK = 2048

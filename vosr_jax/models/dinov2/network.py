@@ -9,11 +9,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import Attention, attention
+from vosr_jax.models.attention.dispatch import Attention, attention
 from vosr_jax.models.bicubic import bicubic_matrix
-from vosr_jax.models.initial import normal
 from vosr_jax.models.layers import LayerNorm, Linear
-from vosr_jax.models.parameters import Prepare, prepared
+from vosr_jax.parameters.blueprint import Prepare, prepared
+from vosr_jax.parameters.initial import normal
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 

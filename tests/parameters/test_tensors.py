@@ -6,10 +6,10 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from tests.weights.torch_files import save_torch
+from tests.parameters.torch_files import save_torch
 from vosr_jax.errors import UserError
 from vosr_jax.models.layers import Linear
-from vosr_jax.weights.tensors import (
+from vosr_jax.parameters.tensors import (
     CONV,
     FLAT,
     POINTWISE,

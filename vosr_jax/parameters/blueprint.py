@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import jax
 from flax import nnx
 
-from vosr_jax.models.initial import shapes_only
+from vosr_jax.parameters.initial import shapes_only
 
 Net = TypeVar("Net", bound=nnx.Module)
 # What becomes of a parameter, given its dotted path, before a scanned block reads it.

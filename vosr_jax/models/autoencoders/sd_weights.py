@@ -11,8 +11,8 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
-from vosr_jax.weights.host import HostNetwork
-from vosr_jax.weights.tensors import CONV, POINTWISE, Entry, assign, dense
+from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.tensors import CONV, POINTWISE, Entry, assign, dense
 
 # Attention names of files written before diffusers renamed them, such as Stable Diffusion 2.1's.
 _NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

@@ -7,9 +7,9 @@ from typing import Any
 from flax import nnx
 
 from vosr_jax.errors import UserError
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
-from vosr_jax.weights.host import HostNetwork
-from vosr_jax.weights.tensors import (
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
+from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.tensors import (
     CONV,
     FLAT,
     POINTWISE,

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from vosr_jax.models.cudnn_attention import (
+from vosr_jax.models.attention.cudnn import (
     cudnn_attention,
     cudnn_fits,
     cudnn_has_gradient,
     kept_of_cudnn,
 )
+from vosr_jax.models.attention.head_by_head import head_attention, worth_it
+from vosr_jax.models.attention.splash import splash_attention, splash_fits
 from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
-from vosr_jax.models.head_attention import head_attention, worth_it
 from vosr_jax.models.layers import matmul_precision
-from vosr_jax.models.splash_attention import splash_attention, splash_fits
 
 # Name of attention's results for rematerialization policies; every implementation gives it.
 ATTENTION = "attention"

@@ -13,15 +13,15 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import Attention, attention, keep_attention
-from vosr_jax.models.detailer import Detailer
+from vosr_jax.models.attention.dispatch import Attention, attention, keep_attention
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
-from vosr_jax.models.lightning_dit_block import Block, CrossAttention, CrossKV, Mlp, token_norm
-from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
+from vosr_jax.models.lightning_dit.block import Block, CrossAttention, CrossKV, Mlp, token_norm
+from vosr_jax.models.lightning_dit.conv_stem_head import Detailer
+from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 from vosr_jax.models.lora import with_adapters
-from vosr_jax.models.parameters import Prepare, prepared
 from vosr_jax.models.patches import patchify, unpatchify
 from vosr_jax.models.rotary import RotaryTable, rotary_table, rotary_table_within
+from vosr_jax.parameters.blueprint import Prepare, prepared
 
 __all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "CrossKV"]
 

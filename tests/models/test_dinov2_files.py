@@ -9,12 +9,13 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from tests.weights.torch_files import save_torch
+from tests.parameters.torch_files import save_torch
 from vosr_jax.errors import UserError
-from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
-from vosr_jax.weights import dinov2, load_encoder
-from vosr_jax.weights.dinov2 import entries
-from vosr_jax.weights.tensors import to_official
+from vosr_jax.models.dinov2 import weights as dinov2
+from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
+from vosr_jax.models.dinov2.weights import entries
+from vosr_jax.parameters.tensors import to_official
+from vosr_jax.weights import load_encoder
 
 SETTINGS = DINOv2Settings(width=128, depth=3, heads=2, ffn_width=64, patch_size=4, grid=3)
 

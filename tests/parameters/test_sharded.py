@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vosr_jax.errors import UserError
-from vosr_jax.weights.sharded import find_safetensors, shard_files, write_safetensors
-from vosr_jax.weights.tensors import read_tensors
+from vosr_jax.parameters.sharded import find_safetensors, shard_files, write_safetensors
+from vosr_jax.parameters.tensors import read_tensors
 
 TENSORS = {
     "b": np.arange(30, dtype=np.float32).reshape(5, 6).T,

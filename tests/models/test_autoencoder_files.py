@@ -9,12 +9,14 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from tests.weights.torch_files import save_torch
+from tests.parameters.torch_files import save_torch
 from vosr_jax.errors import UserError
-from vosr_jax.models.autoencoders.qwen2d import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders import qwen_weights as qwen_autoencoder
+from vosr_jax.models.autoencoders import sd_weights as sd_autoencoder
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
-from vosr_jax.weights import load_autoencoder, qwen_autoencoder, sd_autoencoder
-from vosr_jax.weights.tensors import to_official
+from vosr_jax.parameters.tensors import to_official
+from vosr_jax.weights import load_autoencoder
 
 CODER = SDCoderSettings(channels=(8, 8, 16), layers_per_block=1, groups=4)
 SD = SDSettings(encoder=CODER, decoder=CODER)

@@ -9,11 +9,11 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.errors import UserError
-from vosr_jax.models.dinov2 import DINOv2, DINOv2Settings
-from vosr_jax.weights.host import HostNetwork
-from vosr_jax.weights.json_file import read_json_object
-from vosr_jax.weights.sharded import find_safetensors
-from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense, open_tensors
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
+from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.sharded import find_safetensors
+from vosr_jax.parameters.tensors import FLAT, SAME, Entry, Layout, assign, dense, open_tensors
 
 _HEAD_CHANNELS = 64
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.models.autoencoders import qwen_weights as qwen_autoencoder
+from vosr_jax.models.autoencoders import sd_weights as sd_autoencoder
 from vosr_jax.models.autoencoders.sd import SDSettings
-from vosr_jax.weights import qwen_autoencoder, sd_autoencoder
-from vosr_jax.weights.json_file import read_json_object
-from vosr_jax.weights.sharded import INDEX
-from vosr_jax.weights.tensors import open_tensors, state_dict
-from vosr_jax.weights.torch_pickle import read_torch_zip
+from vosr_jax.parameters.sharded import INDEX
+from vosr_jax.parameters.tensors import open_tensors, state_dict
+from vosr_jax.parameters.torch_pickle import read_torch_zip
 
 _STEM = "diffusion_pytorch_model"
 _WEIGHTS = (f"{_STEM}.safetensors", _STEM + INDEX, f"{_STEM}.bin")

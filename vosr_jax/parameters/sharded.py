@@ -9,8 +9,8 @@ import numpy as np
 
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file, write_json
-from vosr_jax.weights.json_file import read_json_object
-from vosr_jax.weights.mapping import map_file
+from vosr_jax.files.json_file import read_json_object
+from vosr_jax.parameters.mapping import map_file
 
 INDEX = ".safetensors.index.json"
 SHARD_BYTES = 4 << 30

@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.errors import UserError
-from vosr_jax.models.parameters import Blueprint, dotted
-from vosr_jax.weights.host import HostArray, HostNetwork
-from vosr_jax.weights.sharded import INDEX, open_safetensors, open_shards
-from vosr_jax.weights.torch_pickle import read_torch_zip
+from vosr_jax.parameters.blueprint import Blueprint, dotted
+from vosr_jax.parameters.host import HostArray, HostNetwork
+from vosr_jax.parameters.sharded import INDEX, open_safetensors, open_shards
+from vosr_jax.parameters.torch_pickle import read_torch_zip
 
 Network = TypeVar("Network", bound=nnx.Module)
 _STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")

@@ -10,11 +10,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention import Attention, attention, masked_attention
-from vosr_jax.models.initial import normal
+from vosr_jax.models.attention.dispatch import Attention, attention, masked_attention
 from vosr_jax.models.layers import LayerNorm, Linear, RMSNorm
-from vosr_jax.models.lightning_dit_settings import LightningDiTSettings
+from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 from vosr_jax.models.rotary import rotate
+from vosr_jax.parameters.initial import normal
 
 
 class SelfAttention(nnx.Module):

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from flax import nnx
 
-from vosr_jax.models.lightning_dit import LightningDiT, LightningDiTSettings
+from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.models.rotary import rotary_table
-from vosr_jax.weights.host import HostNetwork
-from vosr_jax.weights.tensors import FLAT, SAME, Entry, Layout, assign, dense
+from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.tensors import FLAT, SAME, Entry, Layout, assign, dense
 
 ROTARY_BUFFERS = "feat_rope."
 

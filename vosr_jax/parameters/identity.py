@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vosr_jax.weights.host import HostArray
+from vosr_jax.parameters.host import HostArray
 
 
 def sha256_of(parameters: Mapping[str, Any]) -> str:

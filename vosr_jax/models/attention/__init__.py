@@ -1,0 +1,1 @@
+"""Attention behind one function: the plain formula, and the kernels of each platform."""

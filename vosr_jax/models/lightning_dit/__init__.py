@@ -1,0 +1,1 @@
+"""LightningDiT, the denoiser: settings, block, network, and the official names of its weights."""
