@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
         raise UserError("give --config FILE and --workdir DIR")
     logging.set_verbosity(logging.ERROR)
     from vosr_jax.config import validate
-    from vosr_jax.evaluation.run import run_evaluation
+    from vosr_jax.evaluation.evaluate import run_evaluation
 
     print(run_evaluation(validate(_CONFIG.value), _WORKDIR.value))
 

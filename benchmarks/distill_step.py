@@ -37,7 +37,7 @@ from vosr_jax.models.rotary import rotary_table
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.optimizer import make_optimizer
 from vosr_jax.training.state import TrainState, new_state
-from vosr_jax.training.step import Method
+from vosr_jax.training.step import TrainStep
 
 _SIDE, _TOKENS, _TOKEN_WIDTH = 64, 1024, 768
 _FULL_DEPTH = 28
@@ -55,7 +55,7 @@ class Ours:
         self._student, self._teacher = blueprint(True), blueprint(False)
         self._rows = rows
         optimizer = OptimizerConfig(learning_rate=2e-5)
-        self._method = Method(
+        self._method = TrainStep(
             network=self._student,
             frozen=None,  # type: ignore[arg-type]
             objective=_SETTINGS,

@@ -28,7 +28,7 @@ def pictures(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """(truths, restored) [count, side, side, 3] uint8: crops of photographs, and them blurred."""
     import cv2
 
-    from vosr_jax.evaluation.cases import held_out_pictures
+    from vosr_jax.evaluation.pairs import held_out_pictures
     from vosr_jax.files.photo_reading import read_photo
 
     photographs = [np.asarray(read_photo(path).rgb) for path in held_out_pictures()]
@@ -44,12 +44,12 @@ def pictures(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(truths: np.ndarray, restored: np.ndarray) -> tuple[dict, dict]:
     """({measure: seconds}, {measure: figures}), a thread a core as eval.py measures its peers."""
-    from vosr_jax.evaluation.cases import Case
     from vosr_jax.evaluation.measures import chosen_measures
+    from vosr_jax.evaluation.pairs import EvalPair
 
     measures, missing = chosen_measures(KEYS)
     assert not missing, missing
-    cases = [Case(str(i), truth, truth.shape[:2], truth) for i, truth in enumerate(truths)]
+    cases = [EvalPair(str(i), truth, truth.shape[:2], truth) for i, truth in enumerate(truths)]
     seconds, figures = {}, {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for measure in measures:

@@ -87,7 +87,7 @@ def _measure(size: int, tile: int, parts: list[str], narrow: int, depth: int) ->
     import numpy as np
 
     from vosr_jax.diffusion.sampler import SamplerSettings
-    from vosr_jax.restoration.tiling import plan_tiles
+    from vosr_jax.restoration.tiled.latent import plan_tiles
 
     model = _model(narrow, depth)
     rng = np.random.default_rng(0)
@@ -126,7 +126,9 @@ def _programs(tile: int, parts: list[str], narrow: int, depth: int) -> dict:
     import numpy as np
     from flax import nnx
 
-    from vosr_jax.restoration import streamed_attention, streaming, tiled_autoencoder
+    from vosr_jax.restoration.tiled import attention as streamed_attention
+    from vosr_jax.restoration.tiled import autoencoder as tiled_autoencoder
+    from vosr_jax.restoration.tiled import streaming
 
     model = _model(narrow, depth)
     largest: dict[str, tuple[int, int]] = {}

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vosr_jax import Upscaler
-from vosr_jax.evaluation.cases import degraded_entries, enlarge, held_out_pictures
 from vosr_jax.evaluation.measures import lpips_distance
+from vosr_jax.evaluation.pairs import degraded_entries, enlarge, held_out_pictures
 
 _SIDE, _TEXT = 192, 18
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vosr_jax import Upscaler
-from vosr_jax.evaluation.cases import HELD_OUT, degraded_entries, held_out_pictures
+from vosr_jax.evaluation.pairs import HELD_OUT, degraded_entries, held_out_pictures
 from vosr_jax.restoration.presets import PRESETS, preset_settings
 
 _SIDE, _SCALE, _TEXT = 192, 4, 18

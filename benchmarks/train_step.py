@@ -48,12 +48,12 @@ def parts(run, batch, repeats: int) -> dict[str, float]:
     """Seconds of each part of the step."""
     import jax
 
-    method, state, weights = run.method, run.state, run.weights
-    key = jax.random.key(method.seed)
-    frozen = jax.jit(method.frozen.inputs)
-    loss = jax.jit(lambda p, w, b: method.loss(p, w, b, state.step)[0])
-    gradient = jax.jit(lambda p, w, b: method.gradient(p, w, b, state.step)[0])
-    update = jax.jit(method.update)
+    train_step, state, weights = run.train_step, run.state, run.weights
+    key = jax.random.key(train_step.seed)
+    frozen = jax.jit(train_step.frozen.inputs)
+    loss = jax.jit(lambda p, w, b: train_step.loss(p, w, b, state.step)[0])
+    gradient = jax.jit(lambda p, w, b: train_step.gradient(p, w, b, state.step)[0])
+    update = jax.jit(train_step.update)
     gradients = gradient(state.parameters, weights, batch)
     inputs = seconds_a_call(lambda: frozen(weights, batch, key), repeats)
     forward = seconds_a_call(lambda: loss(state.parameters, weights, batch), repeats)
@@ -71,9 +71,9 @@ def timed_steps(run, data, steps: int) -> tuple[float, float]:
     import jax
 
     from vosr_jax.training.loop import device_batch
-    from vosr_jax.training.step import compile_step
+    from vosr_jax.training.step import jit_train_step
 
-    step_fn = compile_step(run.method, run.abstract_state, run.mesh)
+    step_fn = jit_train_step(run.train_step, run.abstract_state, run.mesh)
     waited, started = 0.0, 0.0
     for number in range(steps + 2):
         if number == 2:
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
     from vosr_jax.data.pipeline import batches
     from vosr_jax.training.checkpoints import Checkpoints
     from vosr_jax.training.loop import device_batch
-    from vosr_jax.training.run import pipeline_settings, start_run
+    from vosr_jax.training.setup import pipeline_settings, start_run
 
     config = validate(_CONFIG.value)
     if _OFFICIAL.value is not None:

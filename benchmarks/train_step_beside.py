@@ -16,11 +16,10 @@ from vosr_jax.compiler_memory import return_compiler_memory
 from vosr_jax.config import Config
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.objectives import loss_of
-from vosr_jax.training.abstract import abstract_run
-from vosr_jax.training.flops import product_flops
+from vosr_jax.training.abstract import abstract_run, product_flops
 from vosr_jax.training.sharding import make_mesh
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import compile_step
+from vosr_jax.training.step import jit_train_step
 
 _PARTS = {
     "encode": "SD encoder, both pictures",
@@ -37,7 +36,7 @@ class Ours:
     def __init__(self, config: Config):
         self._mesh = make_mesh(1, 1, 1, jax.devices()[:1])
         run = abstract_run(config, self._mesh)
-        self.method, self._abstract = run.method, run.state
+        self.train_step, self._abstract = run.train_step, run.state
         rng = np.random.default_rng(0)
 
         def drawn(leaf):
@@ -52,13 +51,13 @@ class Ours:
         self.key = jax.random.key(0)
 
         def initial():
-            return new_state(self.method.network.initialize(), self.method.optimizer)
+            return new_state(self.train_step.network.initialize(), self.train_step.optimizer)
 
         self.state = jax.jit(initial)()
 
     def step_call(self) -> Callable:
         """One step after the other, the state donated."""
-        step = compile_step(self.method, self._abstract, self._mesh)
+        step = jit_train_step(self.train_step, self._abstract, self._mesh)
 
         def call():
             self.state, metrics = step(self.state, self.weights, self.batch)
@@ -68,7 +67,7 @@ class Ours:
 
     def update_call(self) -> Callable:
         """Clipping, optimizer and EMA with gradients of ones, a state of its own donated."""
-        update = jax.jit(self.method.update, donate_argnums=0)
+        update = jax.jit(self.train_step.update, donate_argnums=0)
         gradients = jax.tree.map(jnp.ones_like, self.state.parameters)
         kept = [jax.tree.map(jnp.copy, self.state)]
 
@@ -80,7 +79,7 @@ class Ours:
 
     def parts(self) -> dict[str, tuple[Callable, tuple]]:
         """(function, arguments) of each part."""
-        frozen, method = self.method.frozen, self.method
+        frozen, train_step = self.train_step.frozen, self.train_step
         inputs = jax.jit(frozen.inputs)(self.weights, self.batch, self.key)
         alone = dataclasses.replace(frozen, encoder=None)
 
@@ -93,17 +92,17 @@ class Ours:
 
         def denoise(parameters, inputs):
             denoiser = CachedDenoiser(
-                method.network.merge(parameters), method.objective.parameterization
+                train_step.network.merge(parameters), train_step.objective.parameterization
             )
-            loss = loss_of(method.objective)
-            return loss(denoiser, inputs | {"step": 0}, self.key, method.objective)[0]
+            loss = loss_of(train_step.objective)
+            return loss(denoiser, inputs | {"step": 0}, self.key, train_step.objective)[0]
 
         gradients = jax.tree.map(jnp.ones_like, self.state.parameters)
         return {
             "encode": (encode, (self.weights, self.batch)),
             "tokens": (tokens, (self.weights, self.batch)),
             "denoise": (jax.grad(denoise), (self.state.parameters, inputs)),
-            "update": (method.update, (self.state, gradients)),
+            "update": (train_step.update, (self.state, gradients)),
         }
 
 

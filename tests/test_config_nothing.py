@@ -8,8 +8,7 @@ from ml_collections import config_flags
 
 from vosr_jax import command_line
 from vosr_jax.config import validate
-from vosr_jax.config.from_file import config_from_file
-from vosr_jax.config.nothing import take_nones
+from vosr_jax.config.from_file import config_from_file, take_nones
 from vosr_jax.errors import UserError
 
 CONFIG = "configs/nano_onestep.py"

@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vosr_jax.config import require_key
-from vosr_jax.config.nothing import take_nones, unset
+from vosr_jax.config.from_file import take_nones, unset
 from vosr_jax.errors import UserError
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")

@@ -27,7 +27,7 @@ from vosr_jax.config.from_file import config_from_file
 from vosr_jax.data.pipeline import batches
 from vosr_jax.diffusion.noise import index_words
 from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
-from vosr_jax.training.run import pipeline_settings
+from vosr_jax.training.setup import pipeline_settings
 from vosr_jax.training.sharding import make_mesh
 
 _CONFIG = Path(__file__).parents[2] / "configs" / "vosr_0_5b.py"
@@ -104,7 +104,7 @@ class Training:
         """Random weights and a first state on the device."""
         run = self.abstract(self._config)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, run.state)
-        self.state = jax.jit(run.method.new_state, out_shardings=shardings)()
+        self.state = jax.jit(run.train_step.new_state, out_shardings=shardings)()
         self.weights = drawn(run.weights)
 
     def compiled(self, config: Config) -> Any:

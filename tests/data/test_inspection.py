@@ -12,7 +12,7 @@ from vosr_jax.data.contact_sheet import describe_plan
 from vosr_jax.data.degradation import RealESRGANSettings, sample_plan
 from vosr_jax.data.inspection import inspect
 from vosr_jax.data.pipeline import PipelineSettings, batches
-from vosr_jax.evaluation.cases import folder_entries
+from vosr_jax.evaluation.pairs import folder_entries
 
 
 def test_the_sheet_shows_the_runs_first_pairs(photographs):

@@ -23,7 +23,7 @@ from vosr_jax.errors import UserError
 MIXED = DegradationSettings("official:0.5,mild:0.38,clean:0.12")
 
 
-def drawn(settings, seed: int, height: int = 64, width: int = 64) -> plan.Plan:
+def drawn(settings, seed: int, height: int = 64, width: int = 64) -> plan.DegradationPlan:
     return sample_plan(np.random.default_rng(seed), height, width, settings)
 
 

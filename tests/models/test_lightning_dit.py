@@ -133,12 +133,12 @@ def test_initial_parameters_have_the_official_distributions():
 def test_padding_the_swiglu_keeps_the_distribution_of_what_is_real():
     padded = dataclasses.replace(SMALL, swiglu_multiple=64)
     parameters = initial(padded)
-    live = padded.swiglu_width
+    unpadded = padded.swiglu_width
     kernel = parameters["blocks.mlp.gate_up.kernel"]
-    assert kernel.shape[-1] == 128 and live == 85
-    assert not kernel[..., live:].any() and kernel[..., live - 1].any()
-    assert not parameters["blocks.mlp.out.kernel"][:, live:].any()
-    assert_uniform(kernel[..., :live], math.sqrt(6 / (32 + 2 * live)))
+    assert kernel.shape[-1] == 128 and unpadded == 85
+    assert not kernel[..., unpadded:].any() and kernel[..., unpadded - 1].any()
+    assert not parameters["blocks.mlp.out.kernel"][:, unpadded:].any()
+    assert_uniform(kernel[..., :unpadded], math.sqrt(6 / (32 + 2 * unpadded)))
 
 
 def test_scan_equals_a_plain_loop_over_the_blocks():

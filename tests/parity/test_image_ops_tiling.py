@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.parity import goldens
-from vosr_jax.restoration.tiling import gaussian_weights, plan_tiles, tile_starts
+from vosr_jax.restoration.tiled.latent import gaussian_weights, plan_tiles, tile_starts
 
 
 def test_tile_starts_are_the_official_ones():

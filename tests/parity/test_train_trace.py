@@ -25,7 +25,7 @@ from vosr_jax.parameters.blueprint import Blueprint, flatten
 from vosr_jax.parameters.tensors import to_official
 from vosr_jax.training.optimizer import make_optimizer
 from vosr_jax.training.state import TrainState, new_state
-from vosr_jax.training.step import Method
+from vosr_jax.training.step import TrainStep
 
 # Recorded kind: (the objective's settings, whether the network has r).
 KINDS = {
@@ -44,7 +44,7 @@ def steps_of(arrays: dict) -> list[str]:
     return sorted({name.split("/")[0] for name in arrays})
 
 
-def method_of(hyper: dict, model: LightningDiT, settings, steps: int) -> Method:
+def train_step_of(hyper: dict, model: LightningDiT, settings, steps: int) -> TrainStep:
     optimizer = OptimizerConfig(
         learning_rate=hyper["learning_rate"],
         beta1=hyper["adam_beta1"],
@@ -53,7 +53,7 @@ def method_of(hyper: dict, model: LightningDiT, settings, steps: int) -> Method:
         weight_decay=hyper["weight_decay"],
         max_grad_norm=hyper["max_grad_norm"],
     )
-    return Method(
+    return TrainStep(
         network=Blueprint(lambda: model),
         frozen=None,
         objective=settings,
@@ -89,21 +89,21 @@ def test_four_optimizer_steps_are_the_official_ones(kind: str):
     form, teacher = Parameterization(), None
     if named:
         teacher = CachedDenoiser(network(Path(named.rstrip(")")).stem, r_embedding=False), form)
-    method = method_of(hyper, model, settings_of_case(hyper), len(steps_of(arrays)))
-    objective = loss_of(method.objective)
+    train_step = train_step_of(hyper, model, settings_of_case(hyper), len(steps_of(arrays)))
+    objective = loss_of(train_step.objective)
 
     @jax.jit
     def update(state: TrainState, batch: dict, draws: dict):
         def loss(parameters):
-            velocity_fn = CachedDenoiser(method.network.merge(parameters), form)
+            velocity_fn = CachedDenoiser(train_step.network.merge(parameters), form)
             return objective(
-                velocity_fn, batch, None, method.objective, teacher_fn=teacher, draws=draws
+                velocity_fn, batch, None, train_step.objective, teacher_fn=teacher, draws=draws
             )[0]
 
         value, gradients = jax.value_and_grad(loss)(state.parameters)
-        return method.update(state, gradients), value, optax.global_norm(gradients)
+        return train_step.update(state, gradients), value, optax.global_norm(gradients)
 
-    state = new_state(flatten(model), method.optimizer)
+    state = new_state(flatten(model), train_step.optimizer)
     for step in steps_of(arrays):
         state, loss, norm = update(state, *replay(arrays, f"{step}/"))
         goldens.check(f"train_trace/{kind}/{step}/loss", loss, arrays[f"{step}/loss"], 2e-5)
@@ -112,7 +112,7 @@ def test_four_optimizer_steps_are_the_official_ones(kind: str):
     before = to_official(model, entries(model.settings))
     for part, ours in (("params", state.parameters), ("ema", state.ema)):
         after = goldens.arrays(folder / f"{kind}_{part}_after.safetensors")
-        official = to_official(method.network.merge(ours), entries(model.settings))
+        official = to_official(train_step.network.merge(ours), entries(model.settings))
         assert official.keys() <= after.keys()
         for name, array in official.items():
             error = change_error(array, after[name], before[name])

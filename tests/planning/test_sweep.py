@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
-from vosr_jax.planning.plan import Plan
+from vosr_jax.planning.plan import SlicePlan
 from vosr_jax.planning.report import describe_sweep
 from vosr_jax.planning.sweep import sweep
 from vosr_jax.planning.topology import parse_topology
@@ -24,7 +24,7 @@ class Compiler:
         self.broken = broken
         self.asked = []
 
-    def __call__(self, config, topology) -> Plan:
+    def __call__(self, config, topology) -> SlicePlan:
         remat, fsdp = config.model.remat, config.mesh.fsdp or 4
         rows = config.train.batch_size // topology.devices
         self.asked.append((fsdp, remat, rows))
@@ -32,7 +32,7 @@ class Compiler:
             raise UserError("the TPU compiler fails on this step")
         memory, seconds = COSTS[remat]
         mesh = {"data": topology.devices // fsdp, "fsdp": fsdp, "tensor": 1}
-        plan = Plan(topology.name, mesh, config.train.batch_size, rows, remat, fits=False)
+        plan = SlicePlan(topology.name, mesh, config.train.batch_size, rows, remat, fits=False)
         if rows * memory > 16:
             return dataclasses.replace(plan, why_not="out of memory")
         took = FIXED[fsdp] + rows * seconds

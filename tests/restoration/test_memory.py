@@ -11,9 +11,11 @@ from flax import nnx
 from tests.restoration import autoencoders
 from tests.restoration.models import tiny_model
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
-from vosr_jax.restoration import memory, streamed_attention, streaming
+from vosr_jax.restoration import memory
 from vosr_jax.restoration.memory import plan_tile_sizes
-from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
+from vosr_jax.restoration.tiled import attention as streamed_attention
+from vosr_jax.restoration.tiled import streaming
+from vosr_jax.restoration.tiled.autoencoder import decode_tiled, encode_tiled
 
 
 @pytest.fixture(scope="module")

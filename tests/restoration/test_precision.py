@@ -27,7 +27,7 @@ from vosr_jax.restoration.denoising import _shared, _velocity
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.precision import at_precision, first_finite
 from vosr_jax.restoration.precisions import settle
-from vosr_jax.restoration.tiling import plan_tiles
+from vosr_jax.restoration.tiled.latent import plan_tiles
 
 _PLAIN = dataclasses.replace(SMALL, r_embedding=False)
 _SAMPLER = SamplerSettings(steps=2, guidance_scale=0.5)

@@ -9,9 +9,12 @@ from flax import nnx
 from tests.restoration import autoencoders
 from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders as plain
-from vosr_jax.restoration import maps, streamed_attention, streaming, tiled_autoencoder
-from vosr_jax.restoration.streaming import Statistics
-from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
+from vosr_jax.restoration.tiled import attention as streamed_attention
+from vosr_jax.restoration.tiled import autoencoder as tiled_autoencoder
+from vosr_jax.restoration.tiled import feature_store as maps
+from vosr_jax.restoration.tiled import streaming
+from vosr_jax.restoration.tiled.autoencoder import decode_tiled, encode_tiled
+from vosr_jax.restoration.tiled.streaming import Statistics
 
 _KINDS = {
     "light decoder": autoencoders.stable_diffusion,

@@ -4,8 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from vosr_jax.restoration.tiled_latent import TiledLatent, program_sides, program_tile
-from vosr_jax.restoration.tiling import gaussian_weights, plan_tiles
+from vosr_jax.restoration.tiled.latent import (
+    TiledLatent,
+    gaussian_weights,
+    plan_tiles,
+    program_sides,
+    program_tile,
+)
 
 _HW = (21, 30)
 _GRID = plan_tiles(_HW, 8, 3, 1, 1)

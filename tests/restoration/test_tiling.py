@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vosr_jax.restoration.tiling import gaussian_weights, plan_tiles
+from vosr_jax.restoration.tiled.latent import gaussian_weights, plan_tiles
 
 
 @pytest.mark.parametrize("latent", [(65, 64), (200, 130), (64, 300), (10, 77)])

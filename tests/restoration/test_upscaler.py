@@ -16,8 +16,10 @@ from tests.restoration.profiles import display_p3_profile
 from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_writing import write_photo
-from vosr_jax.restoration import denoising, restore, streamed_attention, streaming
+from vosr_jax.restoration import denoising, restore
 from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.restoration.tiled import attention as streamed_attention
+from vosr_jax.restoration.tiled import streaming
 from vosr_jax.restoration.upscaler import Upscaler
 
 

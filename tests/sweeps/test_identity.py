@@ -10,8 +10,10 @@ import pytest
 from tests.sweeps.test_sweeps import _PROGRAM, _figures, _file
 from vosr_jax.cli import main
 from vosr_jax.errors import UserError
-from vosr_jax.sweeps import gathering, judging, running
-from vosr_jax.sweeps.gathering import gather
+from vosr_jax.sweeps import aggregate as gathering
+from vosr_jax.sweeps import running
+from vosr_jax.sweeps import score as judging
+from vosr_jax.sweeps.aggregate import gather
 from vosr_jax.sweeps.identity import differences, settings_of
 from vosr_jax.sweeps.running import finished, run_trials
 from vosr_jax.sweeps.trials import load_sweep

@@ -11,10 +11,10 @@ import pytest
 
 from vosr_jax.errors import UserError
 from vosr_jax.sweeps import running
-from vosr_jax.sweeps.gathering import interval, table_of
+from vosr_jax.sweeps.aggregate import interval, table_of
 from vosr_jax.sweeps.hyper import chainit, fixed, product, sweep, zipit
-from vosr_jax.sweeps.judging import at_psnr
 from vosr_jax.sweeps.running import array_index, chosen, finished, run_trials
+from vosr_jax.sweeps.score import at_psnr
 from vosr_jax.sweeps.trials import load_sweep
 
 _ROOT = Path(__file__).parents[2]

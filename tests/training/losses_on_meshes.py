@@ -22,14 +22,14 @@ from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings, weight_shardings
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import Method, compile_step
+from vosr_jax.training.step import TrainStep, jit_train_step
 
 STEPS, ROWS = 10, 16
 WATCHED = ("blocks.attn.qkv.kernel", "blocks.mlp.gate_up.kernel", "blocks.cross_attn.key.kernel")
 THIN = ("blocks.attn.qkv.lora.down", "blocks.mlp.gate_up.lora.down", "blocks.attn.proj.lora.down")
 
 
-def tiny_method(*, distils: bool = False, rank: int = 0) -> tuple[Method, dict]:
+def tiny_method(*, distils: bool = False, rank: int = 0) -> tuple[TrainStep, dict]:
     """A denoiser with every kind of parameter, visual tokens of a random encoder included."""
     student: dict = {"model": {"r_embedding": True}, "objective": {"name": "rcgm"}}
     config = tiny_config(
@@ -55,10 +55,10 @@ def tiny_method(*, distils: bool = False, rank: int = 0) -> tuple[Method, dict]:
     if rank:
         weights["base"] = moved(base_of(network.initialize()))
     if not distils:
-        return Method.from_config(config, network, frozen), weights
+        return TrainStep.from_config(config, network, frozen), weights
     teacher = denoiser_blueprint(config, r_embedding=False)
     weights["teacher"] = moved(teacher.initialize())
-    return Method.from_config(config, network, frozen, teacher=teacher), weights
+    return TrainStep.from_config(config, network, frozen, teacher=teacher), weights
 
 
 def moved(parameters: dict) -> dict:
@@ -70,17 +70,17 @@ def moved(parameters: dict) -> dict:
     }
 
 
-def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int) -> dict:
+def run(train_step: TrainStep, weights: dict, axes: tuple[int, int, int], devices: int) -> dict:
     """Losses and shard shapes of one mesh."""
     mesh = make_mesh(*axes, devices=jax.devices()[:devices])
 
     def initialize():
-        return new_state(trained_of(method.network.initialize()), method.optimizer)
+        return new_state(trained_of(train_step.network.initialize()), train_step.optimizer)
 
     abstract = jax.eval_shape(initialize)
     state = jax.device_put(initialize(), state_shardings(abstract, mesh))
     weights = jax.device_put(weights, weight_shardings(weights, mesh))
-    step_fn = compile_step(method, abstract, mesh)
+    step_fn = jit_train_step(train_step, abstract, mesh)
     losses, norms = [], []
     for step in range(STEPS):
         batch = {k: np.asarray(v) for k, v in tiny_batch(step, ROWS).items()}
@@ -107,15 +107,15 @@ def run(method: Method, weights: dict, axes: tuple[int, int, int], devices: int)
 
 def main() -> None:
     assert jax.device_count() == 8, jax.device_count()
-    method, weights = tiny_method()
-    halved = dataclasses.replace(method, microbatches=2)
+    train_step, weights = tiny_method()
+    halved = dataclasses.replace(train_step, microbatches=2)
     student, adapted = tiny_method(distils=True), tiny_method(rank=2)
     results = {
-        "single": run(method, weights, (1, 1, 1), 1),
-        "fsdp 8": run(method, weights, (1, 8, 1), 8),
-        "data 8": run(method, weights, (8, -1, 1), 8),
-        "data 2 fsdp 4": run(method, weights, (2, 4, 1), 8),
-        "data 2 fsdp 2 tensor 2": run(method, weights, (2, 2, 2), 8),
+        "single": run(train_step, weights, (1, 1, 1), 1),
+        "fsdp 8": run(train_step, weights, (1, 8, 1), 8),
+        "data 8": run(train_step, weights, (8, -1, 1), 8),
+        "data 2 fsdp 4": run(train_step, weights, (2, 4, 1), 8),
+        "data 2 fsdp 2 tensor 2": run(train_step, weights, (2, 2, 2), 8),
         "microbatches": run(halved, weights, (2, 2, 2), 8),
         "adapters, single": run(*adapted, (1, 1, 1), 1),
         "adapters, fsdp 8": run(*adapted, (1, 8, 1), 8),

@@ -16,19 +16,19 @@ import numpy as np
 from tests.training.tiny import tiny_config
 from vosr_jax.training.build import abstract_state, mesh_of
 from vosr_jax.training.preview import Preview, rows_over
-from vosr_jax.training.run import Run, load_method
+from vosr_jax.training.setup import Run, load_train_step
 from vosr_jax.training.state import new_state
 
 
 def run_on(config, devices: int) -> Run:
     """An untrained run on so many devices."""
     mesh = mesh_of(config, jax.devices()[:devices])
-    method, weights = load_method(config, mesh)
-    abstract = abstract_state(method, mesh)
+    train_step, weights = load_train_step(config, mesh)
+    abstract = abstract_state(train_step, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
     def initialize():
-        state = new_state(method.network.initialize(), method.optimizer)
+        state = new_state(train_step.network.initialize(), train_step.optimizer)
         # A new network gives nothing at all.
         ema = {
             k: v + 0.05 * jnp.cos(jnp.arange(v.size).reshape(v.shape)) for k, v in state.ema.items()
@@ -36,7 +36,7 @@ def run_on(config, devices: int) -> Run:
         return dataclasses.replace(state, ema=ema)
 
     state = jax.jit(initialize, out_shardings=shardings)()
-    return Run(config, mesh, method, weights, state, abstract)
+    return Run(config, mesh, train_step, weights, state, abstract)
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from tests.training.tiny import tiny_config
 from vosr_jax.parameters.host import HostArray
-from vosr_jax.training import beginning, run
+from vosr_jax.training import setup as beginning
+from vosr_jax.training import setup as run
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.processes import join
 

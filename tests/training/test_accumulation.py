@@ -13,7 +13,7 @@ from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.diffusion.noise import columns_index
 from vosr_jax.diffusion.objectives import ends_at_a_picture
 from vosr_jax.training.build import denoiser_blueprint, mesh_of
-from vosr_jax.training.run import load_method
+from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.state import new_state
 
 ROWS = 12
@@ -45,14 +45,14 @@ def moved(shapes: tuple) -> dict:
 
 def outcome(config) -> tuple[float, dict, dict]:
     """(loss, gradient, metrics) of one batch."""
-    method, weights = load_method(config, mesh_of(config, jax.devices()[:1]))
+    train_step, weights = load_train_step(config, mesh_of(config, jax.devices()[:1]))
     if config.distils:
         teacher = denoiser_blueprint(config, r_embedding=False)
-        method = dataclasses.replace(method, teacher=teacher)
+        train_step = dataclasses.replace(train_step, teacher=teacher)
         weights["teacher"] = moved(tuple((k, v.shape) for k, v in teacher.shapes.items()))
-    parameters = moved(tuple((k, v.shape) for k, v in method.network.shapes.items()))
+    parameters = moved(tuple((k, v.shape) for k, v in train_step.network.shapes.items()))
     batch = tiny_batch(5, ROWS, 16)
-    gradient, loss, metrics = jax.jit(method.gradient)(parameters, weights, batch, 0)
+    gradient, loss, metrics = jax.jit(train_step.gradient)(parameters, weights, batch, 0)
     return float(loss), gradient, metrics
 
 
@@ -130,20 +130,20 @@ def test_four_parts_are_the_whole_with_the_true_distance():
 
 def test_the_rows_that_are_compared_are_the_first_wanted_ones_of_the_batch():
     config = config_of("rcgm", 4, 1, {"objective": PERCEPTUAL | {"perceptual_rows": 2}})
-    method, _ = load_method(config, mesh_of(config, jax.devices()[:1]))
+    train_step, _ = load_train_step(config, mesh_of(config, jax.devices()[:1]))
     key, index = jax.random.key(config.seed), tiny_batch(5, ROWS, 16)["index"]
     wanted = np.flatnonzero(ends_at_a_picture(config.objective_settings(), key, index))
     assert 2 < len(wanted) < ROWS
-    shares = np.asarray(method.perceptual.shares(key, index))
+    shares = np.asarray(train_step.perceptual.shares(key, index))
     assert np.flatnonzero(shares).tolist() == wanted[:2].tolist()
     assert shares.mean() == pytest.approx(1.0) and shares.max() == ROWS / 2
 
 
 def test_the_steps_metrics_name_the_samples_of_their_rows():
     config = config_of("flow_matching", 4, 1, {})
-    method, weights = load_method(config, mesh_of(config, jax.devices()[:1]))
-    state = new_state(method.network.initialize(), method.optimizer)
+    train_step, weights = load_train_step(config, mesh_of(config, jax.devices()[:1]))
+    state = new_state(train_step.network.initialize(), train_step.optimizer)
     batch = tiny_batch(5, ROWS, 16)
-    _, metrics = jax.jit(method.step)(state, weights, batch)
+    _, metrics = jax.jit(train_step.step)(state, weights, batch)
     assert columns_index(metrics).tolist() == list(range(60, 72))
     assert metrics["loss_rows"].shape == (ROWS,) and "notes" not in metrics

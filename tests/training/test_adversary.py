@@ -14,26 +14,26 @@ from vosr_jax.models.discriminator import PatchDiscriminator
 from vosr_jax.training.adversary import make_adversary
 from vosr_jax.training.build import abstract_state, mesh_of
 from vosr_jax.training.checkpoints import Checkpoints
-from vosr_jax.training.run import load_method
-from vosr_jax.training.step import Method
+from vosr_jax.training.setup import load_train_step
+from vosr_jax.training.step import TrainStep
 
 WEIGHT = 0.5
 
 
 @functools.cache
-def method_of(weight: float = WEIGHT, microbatches: int = 1, width: int = 4):
+def train_step_of(weight: float = WEIGHT, microbatches: int = 1, width: int = 4):
     config = tiny_config(
         objective={"adversarial_weight": weight, "adversarial_width": width},
         train={"microbatches": microbatches},
     )
     mesh = mesh_of(config)
-    return *load_method(config, mesh), mesh
+    return *load_train_step(config, mesh), mesh
 
 
 @functools.cache
 def initial(weight: float = WEIGHT):
     """A state whose network already changes the picture: it starts as a change of nothing."""
-    state = method_of(weight)[0].new_state()
+    state = train_step_of(weight)[0].new_state()
     rng = np.random.default_rng(0)
     for name, value in state.parameters.items():
         noise = 0.02 * rng.normal(size=value.shape)
@@ -41,10 +41,10 @@ def initial(weight: float = WEIGHT):
     return state
 
 
-def gradients(method: Method, weights: dict, state):
+def gradients(train_step: TrainStep, weights: dict, state):
     rival = None if state.discriminator is None else state.discriminator["parameters"]
     batch = tiny_batch(0)
-    run = jax.jit(lambda p: method.gradient(p, weights, batch, jnp.int32(0), rival))
+    run = jax.jit(lambda p: train_step.gradient(p, weights, batch, jnp.int32(0), rival))
     return run(state.parameters)
 
 
@@ -63,10 +63,10 @@ def test_a_score_sees_the_picture_and_its_input_and_nothing_far_away():
 
 
 def test_the_term_moves_the_network_and_the_discriminator_learns_the_other_way():
-    method, weights, _ = method_of()
+    train_step, weights, _ = train_step_of()
     state = initial()
-    with_it, loss, metrics = gradients(method, weights, state)
-    plain_method, plain_weights, _ = method_of(0.0)
+    with_it, loss, metrics = gradients(train_step, weights, state)
+    plain_method, plain_weights, _ = train_step_of(0.0)
     plain, plain_loss, _ = gradients(plain_method, plain_weights, initial(0.0))
     mean = float(jnp.mean(metrics["adversarial_rows"]))
     assert float(loss - plain_loss) == pytest.approx(WEIGHT * mean, rel=1e-3)
@@ -75,7 +75,9 @@ def test_the_term_moves_the_network_and_the_discriminator_learns_the_other_way()
     own = metrics["discriminator_gradient"]
     moved = {k: v - 0.1 * own[k] for k, v in state.discriminator["parameters"].items()}
     rival = state.discriminator | {"parameters": moved}
-    after = gradients(method, weights, state.__class__(**vars(state) | {"discriminator": rival}))[2]
+    after = gradients(
+        train_step, weights, state.__class__(**vars(state) | {"discriminator": rival})
+    )[2]
     assert after["discriminator_rows"].mean() < metrics["discriminator_rows"].mean()
     assert after["adversarial_rows"].mean() > metrics["adversarial_rows"].mean()
 
@@ -83,7 +85,7 @@ def test_the_term_moves_the_network_and_the_discriminator_learns_the_other_way()
 @pytest.mark.slow
 def test_microbatches_give_the_same_gradients():
     state = initial()
-    whole, parts = (gradients(*method_of(WEIGHT, n)[:2], state) for n in (1, 2))
+    whole, parts = (gradients(*train_step_of(WEIGHT, n)[:2], state) for n in (1, 2))
     for name, value in whole[0].items():
         np.testing.assert_allclose(parts[0][name], value, atol=1e-5, err_msg=name)
     theirs = parts[2]["discriminator_gradient"]
@@ -93,8 +95,8 @@ def test_microbatches_give_the_same_gradients():
 
 @pytest.mark.slow
 def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
-    method, weights, mesh = method_of()
-    step = jax.jit(method.step)
+    train_step, weights, mesh = train_step_of()
+    step = jax.jit(train_step.step)
     after = [initial()]
     for number in range(2):
         state, metrics = step(after[-1], weights, tiny_batch(number))
@@ -105,12 +107,12 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(after[1], samples_seen=4)
     checkpoints.close()
-    resumed = Checkpoints(tmp_path).restore(abstract_state(method, mesh))
+    resumed = Checkpoints(tmp_path).restore(abstract_state(train_step, mesh))
     again, _ = step(resumed, weights, tiny_batch(1))
     assert jax.tree.structure(again) == jax.tree.structure(after[2])
     for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(after[2]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    other, _, _ = method_of(0.0)
+    other, _, _ = train_step_of(0.0)
     with pytest.raises(UserError, match="another discriminator"):
         Checkpoints(tmp_path).restore(abstract_state(other, mesh))
 

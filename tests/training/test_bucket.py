@@ -12,7 +12,7 @@ from tests.training.processes import finish, start, wait_for_line
 from tests.training.tiny import tiny_config
 from vosr_jax import Upscaler
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.run import run_evaluation
+from vosr_jax.evaluation.evaluate import run_evaluation
 from vosr_jax.files import listing, to_path
 from vosr_jax.training.loop import train
 

@@ -15,8 +15,8 @@ from vosr_jax.parameters.blueprint import flatten
 from vosr_jax.training import loop
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.loop import train
-from vosr_jax.training.run import start_run
-from vosr_jax.training.step import compile_step
+from vosr_jax.training.setup import start_run
+from vosr_jax.training.step import jit_train_step
 from vosr_jax.training.workdir import open_workdir
 from vosr_jax.weights.export import load_export, save_export
 from vosr_jax.weights.opening import open_denoiser
@@ -33,7 +33,7 @@ def workdir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
 
     def guarded(*arguments):
-        step_fn = compile_step(*arguments)
+        step_fn = jit_train_step(*arguments)
 
         def step(*arguments):
             with jax.transfer_guard("disallow"):
@@ -42,7 +42,7 @@ def workdir(tmp_path_factory) -> Path:
         return step
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_step", guarded)
+        patch.setattr(loop, "jit_train_step", guarded)
         train(tiny_config(train={"sample_every": 3, "eval_every": 3}), folder)
     return folder
 
@@ -240,7 +240,7 @@ def test_weights_of_a_run_serve_at_another_crop_size(workdir: Path, tmp_path: Pa
     run = started(tmp_path, train={"init_from": str(workdir)}, data={"crop_size": 64})
     _, step, ema = load_ema(workdir)
     assert step == 3 and run.step == 0
-    assert run.method.network.merge(run.state.ema).settings.latent_size == 32
+    assert run.train_step.network.merge(run.state.ema).settings.latent_size == 32
     for name, value in ema.items():
         np.testing.assert_array_equal(run.state.parameters[name], value)
         np.testing.assert_array_equal(run.state.ema[name], value)

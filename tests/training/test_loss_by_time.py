@@ -9,7 +9,7 @@ import pytest
 from vosr_jax.diffusion.noise import index_words
 from vosr_jax.training.loss_by_time import LossByTime, loss_by_time
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import Method
+from vosr_jax.training.step import TrainStep
 
 
 def test_rows_fall_into_tenths_and_those_that_are_not_finite_are_left_out():
@@ -35,7 +35,7 @@ def test_means_are_over_all_rows_since_the_last_call_and_empty_tenths_are_left_o
     assert by_time.take() == {}
 
 
-class Echo(Method):
+class Echo(TrainStep):
     """A method whose rows' losses and times are the batch's own."""
 
     def _whole(self, batch):
@@ -46,7 +46,7 @@ class Echo(Method):
         return jnp.mean(rows), {"loss_rows": rows, "t": batch["t"]}
 
 
-def echo(microbatches: int) -> Method:
+def echo(microbatches: int) -> TrainStep:
     nothing: dict = dict.fromkeys(("network", "frozen", "objective"))
     return Echo(
         **nothing,
@@ -68,9 +68,9 @@ def batch_of(t, losses) -> dict:
 def test_tenths_and_norms_are_right_with_accumulation(microbatches):
     rng = np.random.default_rng(1)
     t, losses = rng.random(8, np.float32), rng.random(8, np.float32)
-    method = echo(microbatches)
-    state = new_state({"a": jnp.array([0.6, 0.4])}, method.optimizer)
-    new, metrics = jax.jit(method.step)(state, {}, batch_of(t, losses))
+    train_step = echo(microbatches)
+    state = new_state({"a": jnp.array([0.6, 0.4])}, train_step.optimizer)
+    new, metrics = jax.jit(train_step.step)(state, {}, batch_of(t, losses))
     expected = np.histogram(t, 10, (0, 1), weights=losses)[0], np.histogram(t, 10, (0, 1))[0]
     np.testing.assert_allclose(metrics["loss_by_t"], expected, rtol=1e-6)
     moved = np.asarray(new.parameters["a"]) - [0.6, 0.4]
@@ -80,9 +80,9 @@ def test_tenths_and_norms_are_right_with_accumulation(microbatches):
 
 
 def test_a_skipped_update_moves_nothing_and_its_rows_do_not_spoil_the_tenths():
-    method = echo(1)
-    state = new_state({"a": jnp.array([0.6, 0.4])}, method.optimizer)
-    _, metrics = jax.jit(method.step)(state, {}, batch_of([0.05, 0.15], [jnp.nan, 2.0]))
+    train_step = echo(1)
+    state = new_state({"a": jnp.array([0.6, 0.4])}, train_step.optimizer)
+    _, metrics = jax.jit(train_step.step)(state, {}, batch_of([0.05, 0.15], [jnp.nan, 2.0]))
     assert float(metrics["skipped"]) == 1 and float(metrics["update_norm"]) == 0
     assert float(metrics["param_norm"]) == pytest.approx(np.hypot(0.6, 0.4))
     np.testing.assert_allclose(metrics["loss_by_t"][:, :2], [[0, 2], [0, 1]])

@@ -12,7 +12,7 @@ from vosr_jax.config import OptimizerConfig
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from vosr_jax.training.state import TrainState
-from vosr_jax.training.step import Method
+from vosr_jax.training.step import TrainStep
 
 PEAK, TOTAL = 2.0, 10
 
@@ -67,12 +67,12 @@ def test_a_norm_of_0_clips_nothing_and_leaves_the_optimizers_state_as_it_is():
 @pytest.mark.parametrize(("steps", "warmup"), [(2000, 50), (40, 1), (4, 0)])
 def test_a_share_of_the_schedule_warms_up_where_no_steps_are_given(steps, warmup):
     config = OptimizerConfig(learning_rate=PEAK, warmup_steps=None, warmup_share=0.025)
-    method = Method.from_config(
+    train_step = TrainStep.from_config(
         tiny_config(optimizer=dataclasses.asdict(config), train={"total_steps": steps}),
         denoiser_blueprint(tiny_config()),
         frozen=None,
     )
-    rates = [float(method.schedule(step)) for step in range(warmup + 1)]
+    rates = [float(train_step.schedule(step)) for step in range(warmup + 1)]
     np.testing.assert_allclose(
         rates,
         [PEAK * min((k + 1) / max(warmup, 1), 1) for k in range(warmup + 1)],
@@ -122,20 +122,23 @@ def test_muon_turns_residual_convolutions_where_it_is_asked_to(convolutions: boo
         assert is_turned == (convolutions and name in turned), name
 
 
-def method_with(decay: float, ramp: bool) -> Method:
+def method_with(decay: float, ramp: bool) -> TrainStep:
     config = tiny_config(ema={"decay": decay, "ramp": ramp})
-    return Method.from_config(config, denoiser_blueprint(config), frozen=None)
+    return TrainStep.from_config(config, denoiser_blueprint(config), frozen=None)
 
 
 @pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (10, 0.55), (10_000, 0.9)])
 def test_the_average_starts_faster_where_it_is_ramped(step: int, decay: float):
     parameters = {"a": jnp.array([1.0])}
     for ramp, expected in ((True, decay), (False, 0.9)):
-        method = method_with(0.9, ramp)
+        train_step = method_with(0.9, ramp)
         state = TrainState(
-            jnp.int32(step), parameters, {"a": jnp.array([0.0])}, method.optimizer.init(parameters)
+            jnp.int32(step),
+            parameters,
+            {"a": jnp.array([0.0])},
+            train_step.optimizer.init(parameters),
         )
-        new = jax.jit(method.update)(state, {"a": jnp.array([0.0])})
+        new = jax.jit(train_step.update)(state, {"a": jnp.array([0.0])})
         moved = 1 - 1e-3 * 0.01
         np.testing.assert_allclose(new.ema["a"], (1 - expected) * moved, rtol=1e-5)
         assert int(new.step) == step + 1

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vosr_jax.training.prefetch import Prefetch
+from vosr_jax.training.placing import Prefetch
 
 
 def test_batches_come_in_order_and_placed():

@@ -16,9 +16,9 @@ from vosr_jax.models.lora import adapters_of, kernels_of
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.sharding import (
     describe,
-    lies_over,
     make_mesh,
     parameter_spec,
+    sharded_over,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -111,8 +111,10 @@ def fake_mesh(data: int, fsdp: int, tensor: int, processes: int) -> SimpleNamesp
 
 def test_an_axis_that_does_not_divide_is_left_out():
     mesh = fake_mesh(1, 8, 1, 1)
-    assert not lies_over(parameter_spec("blocks.attn.qkv.kernel", (2, 20, 3, 4, 8), mesh), "fsdp")
-    assert lies_over(parameter_spec("blocks.attn.qkv.kernel", (2, 24, 3, 4, 8), mesh), "fsdp")
+    assert not sharded_over(
+        parameter_spec("blocks.attn.qkv.kernel", (2, 20, 3, 4, 8), mesh), "fsdp"
+    )
+    assert sharded_over(parameter_spec("blocks.attn.qkv.kernel", (2, 24, 3, 4, 8), mesh), "fsdp")
     both = fake_mesh(1, 4, 2, 1)
     assert parameter_spec("blocks.attn.proj.kernel", (2, 24, 8), both)[1] == ("tensor", "fsdp")
     assert parameter_spec("blocks.attn.proj.kernel", (2, 20, 8), both)[1] == "tensor"
@@ -127,7 +129,7 @@ def test_every_large_parameter_has_a_rule():
     )
     for name, value in denoiser_blueprint(config).shapes.items():
         if value.size >= 64 * 64:
-            assert lies_over(parameter_spec(name, value.shape, mesh), "fsdp"), name
+            assert sharded_over(parameter_spec(name, value.shape, mesh), "fsdp"), name
 
 
 def test_an_adapter_lies_over_tensor_as_its_kernel_and_whole_over_fsdp():
@@ -140,9 +142,9 @@ def test_an_adapter_lies_over_tensor_as_its_kernel_and_whole_over_fsdp():
             whole, thin, wide = (
                 tuple(parameter_spec(name, shapes[name].shape, mesh)) for name in (kernel, down, up)
             )
-            assert not lies_over(thin, "fsdp") and not lies_over(wide, "fsdp"), kernel
-            assert lies_over(thin[1:2], "tensor") == lies_over(whole[1:2], "tensor"), down
-            assert lies_over(wide, "tensor") == lies_over(whole[2:], "tensor"), up
+            assert not sharded_over(thin, "fsdp") and not sharded_over(wide, "fsdp"), kernel
+            assert sharded_over(thin[1:2], "tensor") == sharded_over(whole[1:2], "tensor"), down
+            assert sharded_over(wide, "tensor") == sharded_over(whole[2:], "tensor"), up
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():

@@ -17,11 +17,11 @@ from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.parameters.blueprint import Blueprint, flatten
-from vosr_jax.parameters.identity import sha256_of
+from vosr_jax.parameters.host import sha256_of
 from vosr_jax.training.checkpoints import Checkpoints
-from vosr_jax.training.gathering import stored
+from vosr_jax.training.fsdp import cast_frozen
 from vosr_jax.training.loop import train
-from vosr_jax.training.run import start_run
+from vosr_jax.training.setup import start_run
 from vosr_jax.training.teacher import open_teacher
 from vosr_jax.weights.export import load_export
 from vosr_jax.weights.export_folder import write_export
@@ -81,7 +81,7 @@ def test_a_teacher_that_does_not_match_is_refused_before_anything_is_made(
     def never(*_):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("vosr_jax.training.run.open_frozen", never)
+    monkeypatch.setattr("vosr_jax.training.setup.open_frozen", never)
     monkeypatch.setattr("vosr_jax.parameters.host.HostArray.__getitem__", never)
     with pytest.raises(UserError, match=f"teacher=.* does not match this student.*{told}") as error:
         train(student_config(teacher, **sections), tmp_path / "run")
@@ -144,7 +144,7 @@ def test_the_student_begins_as_its_teacher(teacher: Path, tmp_path: Path):
             assert value.std() == pytest.approx(0.02, rel=0.1)
             assert abs(value.mean()) < 0.002
     form = config.parameterization()
-    ours = CachedDenoiser(run.method.network.merge(run.state.parameters), form)
+    ours = CachedDenoiser(run.train_step.network.merge(run.state.parameters), form)
     theirs = CachedDenoiser(model, form)
     z, t = jax.random.normal(jax.random.key(0), (3, 16, 16, 12)), jnp.array([0.2, 0.6, 1.0])
     np.testing.assert_allclose(ours(z, z, t, None, t), theirs(z, z, t), atol=1e-6)
@@ -211,7 +211,7 @@ def test_every_objective_trains_with_and_without_a_teacher(name: str, teacher: P
             given, objective={"name": name, "one_step_share": 0.3}, guidance={"drop_rate": 0.3}
         )
         run = begun(config, tmp_path / str(given is None))
-        step = jax.jit(run.method.step)
+        step = jax.jit(run.train_step.step)
         state, metrics = step(run.state, run.weights, tiny_batch(0))
         assert np.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
         assert metrics["loss_rows"].shape == (4,)
@@ -234,7 +234,7 @@ def test_half_precision_storage_changes_no_bit_of_the_teachers_output():
             k: np.asarray(v) + rng.normal(0, 0.1, v.shape).astype(np.float32)
             for k, v in blueprint.initialize().items()
         }
-        half = stored(whole, jnp.dtype(jnp.bfloat16))
+        half = cast_frozen(whole, jnp.dtype(jnp.bfloat16))
         halved = sum(v.nbytes for v in half.values()) / sum(v.nbytes for v in whole.values())
         assert halved < 0.9
         z, t = rng.normal(size=(2, 4, 4, 3)).astype(np.float32), np.array([0.3, 0.9], np.float32)

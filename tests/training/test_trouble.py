@@ -18,7 +18,7 @@ from vosr_jax.training.build import mesh_of
 from vosr_jax.training.guard import UpdateGuard
 from vosr_jax.training.notes import ENLARGED, FAILED, FIRST_SOURCE, NAMED, SAMPLES, notes_of
 from vosr_jax.training.processes import SharedError, errors_of_one
-from vosr_jax.training.run import load_method
+from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.state import new_state
 from vosr_jax.training.trouble import Board, Feed, Judge
 
@@ -81,9 +81,9 @@ def as_process(monkeypatch, number: int) -> None:
 
 def test_a_process_that_fails_leaves_the_whole_state_as_it_was():
     config = tiny_config()
-    method, weights = load_method(config, mesh_of(config, jax.devices()[:1]))
-    state = new_state(method.network.initialize(), method.optimizer)
-    step = jax.jit(method.step)
+    train_step, weights = load_train_step(config, mesh_of(config, jax.devices()[:1]))
+    state = new_state(train_step.network.initialize(), train_step.optimizer)
+    step = jax.jit(train_step.step)
     notes = np.zeros((4, FIRST_SOURCE + 1), np.int32)
     notes[1, SAMPLES] = notes[3, SAMPLES] = 2
     after, metrics = step(state, weights, tiny_batch(0) | {"notes": notes})

@@ -25,14 +25,14 @@ def main() -> None:
     plain = loop.device_batch
 
     def draws(run):
-        method = run.method
+        train_step = run.train_step
 
         @jax.jit
         def drawn(weights, batch):
-            key = jax.random.key(method.seed)
-            inputs = method.frozen.inputs(weights, batch, key) | {"step": 0}
-            found = draw(key, inputs, method.objective)
-            return found["noise"], method.objective.time.to_t(found["time_draw"])
+            key = jax.random.key(train_step.seed)
+            inputs = train_step.frozen.inputs(weights, batch, key) | {"step": 0}
+            found = draw(key, inputs, train_step.objective)
+            return found["noise"], train_step.objective.time.to_t(found["time_draw"])
 
         return drawn
 

@@ -10,9 +10,8 @@ from huggingface_hub import ModelCard, constants
 from tests.weights.hub_server import HubServer
 from vosr_jax.cli import main
 from vosr_jax.errors import UserError
-from vosr_jax.weights.card import CARD, write_card
 from vosr_jax.weights.hub import fetch, parse
-from vosr_jax.weights.push import push
+from vosr_jax.weights.publish import CARD, push, write_card
 
 SHIPPED = Path(__file__).parents[2] / "vosr_jax" / "pretrained" / "nano-onestep"
 REPO = "someone/nano-here"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.errors import UserError
-from vosr_jax.training.beginning import weights_of
+from vosr_jax.training.setup import weights_of
 from vosr_jax.weights import hub, load_denoiser
 from vosr_jax.weights.resolve import Found, resolve
 

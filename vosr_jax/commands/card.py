@@ -55,7 +55,7 @@ def make(options: argparse.Namespace, title: str, address: str) -> Path:
       UserError: the folder is no export, or a file that it shall show cannot be used.
     """
     from vosr_jax.files.json_file import read_json_object
-    from vosr_jax.weights.card import write_card
+    from vosr_jax.weights.publish import write_card
 
     folder = Path(options.folder)
     results = None if options.results is None else read_json_object(Path(options.results))

@@ -153,7 +153,7 @@ def _inspected(options: argparse.Namespace):
 
     if options.workdir is not None:
         from vosr_jax.config import validate
-        from vosr_jax.training.run import pipeline_settings
+        from vosr_jax.training.setup import pipeline_settings
         from vosr_jax.weights.saved_run import read_config
 
         own = pipeline_settings(validate(read_config(options.workdir)))

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     if size is not None:
         import jax
 
-        from vosr_jax.restoration.footprint import estimate
+        from vosr_jax.restoration.memory import estimate
 
         memory = estimate(model, size, options.tile_size)
         print(describe_memory(memory, size, options.tile_size, jax.default_backend()))

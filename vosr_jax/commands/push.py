@@ -21,7 +21,7 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the card and upload."""
-    from vosr_jax.weights.push import push, require_publishable
+    from vosr_jax.weights.publish import push, require_publishable
 
     # Before the card is written anew: the one that lies there may be better than none.
     require_publishable(options.repo)

@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _gather(options: argparse.Namespace) -> int:
-    from vosr_jax.sweeps.gathering import gather
+    from vosr_jax.sweeps.aggregate import gather
     from vosr_jax.sweeps.trials import load_sweep
 
     sweep = load_sweep(options.file, options.overrides)

@@ -49,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise UserError(f"training needs pip install '.[train]' ({error})") from error
     from vosr_jax.compilation_cache import use_compilation_cache
-    from vosr_jax.tuning.run import closing_lines, train_on
     from vosr_jax.tuning.settings import Wishes
+    from vosr_jax.tuning.tune import closing_lines, train_on
 
     use_compilation_cache()
     rank = 0 if options.full else options.rank

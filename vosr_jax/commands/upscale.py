@@ -107,7 +107,7 @@ def _restore(
     from vosr_jax.commands.quiet import open_devices
     from vosr_jax.commands.waiting import told_of_compilation
     from vosr_jax.restoration.manifest import Manifest, manifest_path, read_records
-    from vosr_jax.restoration.run import Outcome, RunSettings, compare_later, restore_all
+    from vosr_jax.restoration.restore_run import Outcome, RunSettings, compare_later, restore_all
     from vosr_jax.restoration.standing import standing_of
     from vosr_jax.restoration.upscaler import Upscaler
     from vosr_jax.weights.resolve import SHIPPED

@@ -5,7 +5,7 @@ dataclasses of schema.py before anything is allocated. An unknown key, a wrong t
 contradiction is an error that names the key.
 """
 
-from vosr_jax.config.parent import parent
+from vosr_jax.config.from_file import parent
 from vosr_jax.config.schema import (
     AutoencoderConfig,
     Config,

@@ -1,16 +1,71 @@
-"""An experiment from a file in configs/ and overrides, outside absl's programs."""
+"""An experiment from a file in configs/ and overrides.
 
+`--config.key=None` is handled here, which ml_collections takes for a text or refuses.
+"""
+
+import dataclasses
+import importlib.util
+import re
 import sys
+import typing
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from vosr_jax.config.nothing import take_nones, unset
 from vosr_jax.config.schema import Config
 from vosr_jax.config.validation import require_key, validate
 from vosr_jax.errors import UserError
+
+_OVERRIDE = re.compile(r"--?config\.([\w.]+)=None")
+
+
+def take_nones(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Set the overrides apart by which a key that may be unset is.
+
+    Args:
+      arguments: of a program.
+
+    Returns:
+      (the other arguments, dotted keys to unset). An override that a later one of the same key
+      replaces is left out of both.
+    """
+    last = {_key(argument): number for number, argument in enumerate(arguments)}
+    rest, keys = [], []
+    for number, argument in enumerate(arguments):
+        found = _OVERRIDE.fullmatch(argument)
+        if found is None or not _may_be_none(found[1]):
+            rest.append(argument)
+        elif last[found[1]] == number:
+            keys.append(found[1])
+    return [a for a in rest if _key(a) not in keys], keys
+
+
+def unset(config: Any, keys: Sequence[str]) -> None:
+    """Set keys of a ConfigDict to None."""
+    for dotted in keys:
+        *sections, key = dotted.split(".")
+        section = config
+        for name in sections:
+            section = section[name]
+        section[key] = None
+
+
+def _key(argument: str) -> str:
+    found = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+    return found[1] if found else argument
+
+
+def _may_be_none(dotted: str) -> bool:
+    hint: Any = Config
+    for key in dotted.split("."):
+        hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+        hint = hints.get(key)
+    return type(None) in typing.get_args(hint)
+
 
 _PREFIX = "--config."
 
@@ -46,3 +101,18 @@ def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
     finally:
         sys.argv = arguments
     return validate(config)
+
+
+def parent(child: str, name: str) -> ModuleType:
+    """Load the config file of that name beside another.
+
+    Args:
+      child: `__file__` of the one that asks.
+      name: without .py.
+    """
+    path = Path(child).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vosr_jax.data.degradation import Plan
+from vosr_jax.data.degradation import DegradationPlan
 from vosr_jax.data.samples import Sample
 
 _MARGIN = 8
@@ -14,7 +14,7 @@ _FONT_SIZE = 12
 _BACKGROUND, _INK, _FAINT = "#ffffff", "#202020", "#707070"
 
 
-def describe_plan(plan: Plan) -> list[str]:
+def describe_plan(plan: DegradationPlan) -> list[str]:
     """A line for every operation, with the numbers that matter to the eye."""
     return [_describe(one) for one in plan.describe()]
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from vosr_jax.data.cache import PictureCache, picture_bytes
 from vosr_jax.data.cropping import at_least, random_crop
-from vosr_jax.data.degradation import Plan, Settings, sample_plan
+from vosr_jax.data.degradation import DegradationPlan, Settings, sample_plan
 from vosr_jax.data.pictures import UnreadablePicture, decode_image, read_all
 from vosr_jax.data.raw_pictures import raw_picture
 from vosr_jax.data.sources import Source
@@ -50,7 +50,7 @@ class Sample:
     bad: list[BadRecord] = field(default_factory=list)
     enlarged: bool = False
     lost: bool = False
-    plan: Plan | None = None
+    plan: DegradationPlan | None = None
 
 
 class SampleMaker:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.cases import Case, enlarge
+from vosr_jax.evaluation.pairs import EvalPair, enlarge
 from vosr_jax.metrics import fidelity
 from vosr_jax.metrics.dists import dists, load_dists
 from vosr_jax.metrics.lpips import load_lpips, lpips
@@ -28,7 +28,7 @@ _PYIQA_WITH_TRUTH = {"topiq_fr", "dists", "afine_fr", "lpips", "pieapp"}
 _HIGHEST_PSNR = 100.0
 _SMALLEST_LPIPS = 32
 
-Function = Callable[[np.ndarray, Case], float]
+Function = Callable[[np.ndarray, EvalPair], float]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def chosen_measures(keys: Sequence[str], crop: int = 0) -> tuple[list[Measure], 
     return found, missing
 
 
-def _psnr(image: np.ndarray, case: Case, *, channel: str, crop: int) -> float:
+def _psnr(image: np.ndarray, case: EvalPair, *, channel: str, crop: int) -> float:
     return min(fidelity.psnr(image, _truth(case), crop, channel), _HIGHEST_PSNR)
 
 
-def _ssim(image: np.ndarray, case: Case, *, channel: str, crop: int) -> float:
+def _ssim(image: np.ndarray, case: EvalPair, *, channel: str, crop: int) -> float:
     return fidelity.ssim(image, _truth(case), crop, channel)
 
 
@@ -127,7 +127,7 @@ def _lpips_measure(net: str, crop: int) -> Measure:
 def _dists_measure(crop: int) -> Measure:
     compiled, params = _dists()
 
-    def measure(image: np.ndarray, case: Case) -> float:
+    def measure(image: np.ndarray, case: EvalPair) -> float:
         a, b = (np.asarray(x, np.float32)[None] / 255 for x in (image, _truth(case)))
         return float(compiled(params, a, b)[0])
 
@@ -149,7 +149,7 @@ def _niqe_measure(crop: int) -> Measure:
 def _drift_measure(crop: int) -> Measure:
     _lpips("alex")
 
-    def measure(image: np.ndarray, case: Case) -> float:
+    def measure(image: np.ndarray, case: EvalPair) -> float:
         small = enlarge(image, case.source.shape[:2])
         source = case.source
         if min(source.shape[:2]) < _SMALLEST_LPIPS:
@@ -182,7 +182,7 @@ def _of_pyiqa(key: str) -> Measure:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"pyiqa {version} can't make {name} ({reason})") from error
 
-    def measure(image: np.ndarray, case: Case) -> float:
+    def measure(image: np.ndarray, case: EvalPair) -> float:
         import torch
 
         def tensor(picture: np.ndarray):
@@ -246,7 +246,7 @@ def lpips_distance(image: np.ndarray, truth: np.ndarray, net: str = "alex") -> f
     return float(compiled(params, a, b)[0])
 
 
-def _truth(case: Case) -> np.ndarray:
+def _truth(case: EvalPair) -> np.ndarray:
     assert case.truth is not None, "a measure with a truth was asked about a case without"
     return case.truth
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation import published as published_figures
-from vosr_jax.evaluation.cases import Case, Entry, enlarge
+from vosr_jax.evaluation.pairs import Entry, EvalPair, enlarge
 from vosr_jax.evaluation.plots import plots_of
 from vosr_jax.evaluation.results import Outcome, Results, lpips_ratios
-from vosr_jax.evaluation.rows import Judge
+from vosr_jax.evaluation.scores import Evaluator
 from vosr_jax.files.photo_reading import read_photo
 
 _SHOWN = 3  # best and worst each
@@ -49,7 +49,7 @@ td.best { font-weight: 700; } td small { color: #687076; font-weight: 400; }
 """
 
 
-def page_of(results: Results, judge: Judge, entries: Sequence[Entry]) -> str:
+def page_of(results: Results, judge: Evaluator, entries: Sequence[Entry]) -> str:
     """The report.
 
     Args:
@@ -175,7 +175,7 @@ def _remarks(results: Results) -> str:
     return "".join(f'<p class="note">{line}</p>' for line in lines)
 
 
-def _pictures(results: Results, judge: Judge, entries: Sequence[Entry]) -> list[str]:
+def _pictures(results: Results, judge: Evaluator, entries: Sequence[Entry]) -> list[str]:
     """The best and the worst of the model's best row, beside everyone else's."""
     ranked = _ranked(results)
     if ranked is None:
@@ -184,11 +184,11 @@ def _pictures(results: Results, judge: Judge, entries: Sequence[Entry]) -> list[
     by_name = {entry.name: entry for entry in entries}
     shown = names if len(names) <= 2 * _SHOWN else names[:_SHOWN] + names[-_SHOWN:]
     worst = set(names[-_SHOWN:]) if len(names) > 2 * _SHOWN else set()
-    others = [o for o in results.outcomes if not o.contestant.sampler]
+    others = [o for o in results.outcomes if not o.method.sampler]
     columns = [*others[:_MOST_PEERS], chosen]
     title = results.columns[key][0]
     parts = [
-        f"<h2>Pictures of “{_text(chosen.contestant.name)}”, best and worst by {_text(title)}</h2>",
+        f"<h2>Pictures of “{_text(chosen.method.name)}”, best and worst by {_text(title)}</h2>",
         f'<p class="note">Below each picture {_DETAIL} x {_DETAIL} pixels of it, enlarged: where '
         "the model changed its input most.</p>",
     ]
@@ -210,29 +210,29 @@ def _pictures(results: Results, judge: Judge, entries: Sequence[Entry]) -> list[
 
 def _ranked(results: Results) -> tuple[Outcome, str, list[str]] | None:
     """(the model's best row, by which measure, its cases from best to worst)."""
-    models = [o for o in results.outcomes if o.contestant.sampler]
+    models = [o for o in results.outcomes if o.method.sampler]
     means = results.means
     for key in ("lpips", "dists", "psnr", "niqe"):
-        having = [o for o in models if key in means[o.contestant.name]]
+        having = [o for o in models if key in means[o.method.name]]
         if not having:
             continue
         sign = -1 if key == "psnr" else 1
-        chosen = min(having, key=lambda o: sign * means[o.contestant.name][key].mean)
+        chosen = min(having, key=lambda o: sign * means[o.method.name][key].mean)
         rows = [row for row in chosen.rows if key in row]
         names = [row["name"] for row in sorted(rows, key=lambda row: sign * row[key])]
         return chosen, key, names
     return None
 
 
-def _strip(case: Case, columns: Sequence[Outcome], chosen: Outcome, judge: Judge) -> str:
+def _strip(case: EvalPair, columns: Sequence[Outcome], chosen: Outcome, judge: Evaluator) -> str:
     height, width = case.size
     input_pixels = enlarge(case.source, case.size, "nearest")
     pictures = [("input", input_pixels)]
     for outcome in columns:
-        path = judge.picture(outcome.contestant, case.name)
+        path = judge.picture(outcome.method, case.name)
         if path.is_file():
             picture = np.asarray(read_photo(path).rgb)
-            pictures.append((outcome.contestant.name, picture))
+            pictures.append((outcome.method.name, picture))
             if outcome is chosen:
                 restored = picture
     if case.truth is not None:

@@ -68,13 +68,13 @@ def _points(results: Results, x: str, y: str) -> list[dict[str, Any]]:
     means = results.means
     return [
         {
-            "name": outcome.contestant.name,
-            "sampler": dict(outcome.contestant.sampler),
-            "x": means[outcome.contestant.name][x].mean,
-            "y": means[outcome.contestant.name][y],
+            "name": outcome.method.name,
+            "sampler": dict(outcome.method.sampler),
+            "x": means[outcome.method.name][x].mean,
+            "y": means[outcome.method.name][y],
         }
         for outcome in results.outcomes
-        if {x, y} <= means[outcome.contestant.name].keys()
+        if {x, y} <= means[outcome.method.name].keys()
     ]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vosr_jax.evaluation import published as published_figures
-from vosr_jax.evaluation.contestants import Contestant
 from vosr_jax.evaluation.measures import Measure
-from vosr_jax.evaluation.rows import Row
+from vosr_jax.evaluation.methods import Method
+from vosr_jax.evaluation.scores import Row
 from vosr_jax.evaluation.summary import Mean, summarize
 from vosr_jax.files import write_text
 
@@ -87,9 +87,9 @@ SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One contestant and its rows."""
+    """One method and its rows."""
 
-    contestant: Contestant
+    method: Method
     rows: list[Row]
 
 
@@ -126,16 +126,16 @@ class Results:
 
     @cached_property
     def means(self) -> dict[str, dict[str, Mean]]:
-        """{contestant: {column: mean}}."""
-        return {o.contestant.name: summarize(o.rows, list(self.columns)) for o in self.outcomes}
+        """{method: {column: mean}}."""
+        return {o.method.name: summarize(o.rows, list(self.columns)) for o in self.outcomes}
 
     def errors(self) -> dict[str, str]:
-        """{case: what went wrong}, of whatever contestant first."""
+        """{case: what went wrong}, of whatever method first."""
         found: dict[str, str] = {}
         for outcome in self.outcomes:
             for row in outcome.rows:
                 if "error" in row:
-                    found.setdefault(f"{row['name']} ({outcome.contestant.name})", row["error"])
+                    found.setdefault(f"{row['name']} ({outcome.method.name})", row["error"])
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,11 +149,10 @@ class Results:
             "published": published_figures.published(self.protocol),
             "runs": [
                 {
-                    "name": outcome.contestant.name,
-                    "about": outcome.contestant.about,
+                    "name": outcome.method.name,
+                    "about": outcome.method.about,
                     "means": {
-                        key: mean.to_dict()
-                        for key, mean in self.means[outcome.contestant.name].items()
+                        key: mean.to_dict() for key, mean in self.means[outcome.method.name].items()
                     },
                     "pictures": outcome.rows,
                 }
@@ -163,7 +162,7 @@ class Results:
 
 
 def table_of(results: Results) -> str:
-    """table.md: a row a contestant, mean and 95% interval over photographs."""
+    """table.md: a row a method, mean and 95% interval over photographs."""
     means, present = results.means, results.present
     titles = [results.columns[key][0] for key in present]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(present) + 1) + "|"]
@@ -188,7 +187,7 @@ def table_of(results: Results) -> str:
 
 
 def lpips_ratios(means: dict[str, dict[str, Mean]]) -> dict[str, float]:
-    """Every other contestant's LPIPS over bicubic's; empty without."""
+    """Every other method's LPIPS over bicubic's; empty without."""
     base = means.get("bicubic", {}).get("lpips")
     if base is None:
         return {}

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from vosr_jax.evaluation.cases import Case, enlarge
+from vosr_jax.evaluation.pairs import EvalPair, enlarge
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.shapes import computed_side, mirror
 
@@ -35,7 +35,7 @@ def alignment(a: Array, b: Array) -> Array:
     return jnp.where(lengths > 0, together / jnp.where(lengths > 0, lengths, 1.0), 0.0)
 
 
-def token_figures(model: RestorationModel) -> Callable[[Case], dict[str, float]] | None:
+def token_figures(model: RestorationModel) -> Callable[[EvalPair], dict[str, float]] | None:
     """case -> {"token_similarity": mean over the blocks}; None for a model without tokens.
 
     The denoiser is asked as a sampling begins: the full condition, pure noise, t = 1. The tokens
@@ -46,12 +46,12 @@ def token_figures(model: RestorationModel) -> Callable[[Case], dict[str, float]]
     graph, state = nnx.split(model.denoiser)
     known: dict[str, dict[str, float]] = {}
 
-    def figures(case: Case) -> dict[str, float]:
+    def figures(case: EvalPair) -> dict[str, float]:
         if case.name not in known:
             known[case.name] = {"token_similarity": asked(case)}
         return known[case.name]
 
-    def asked(case: Case) -> float:
+    def asked(case: EvalPair) -> float:
         rows, columns = (computed_side(side, model.multiple) for side in case.size)
         lq = enlarge(case.source, case.size).astype(np.float32) / 255
         lq = mirror(lq, (rows, columns)) * 2 - 1

@@ -92,7 +92,7 @@ class Linear(nnx.Module):
       outputs: one or more output axes.
       rngs: source of the initial kernel.
       init: "xavier" (over the fused matrix), "normal" (deviation 0.02) or "zeros".
-      live: where the last axis is padded, how much of it is real; the padding is zero.
+      unpadded: where the last axis is padded, how much of it is real; the padding is zero.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class Linear(nnx.Module):
         *,
         rngs: nnx.Rngs,
         init: str = "xavier",
-        live: int | None = None,
+        unpadded: int | None = None,
     ):
         shape = (outputs,) if isinstance(outputs, int) else tuple(outputs)
-        real = (*shape[:-1], live or shape[-1])
+        real = (*shape[:-1], unpadded or shape[-1])
         if init == "xavier":
             kernel = xavier_uniform(rngs, (inputs, *real), inputs, math.prod(real))
         elif init == "normal":

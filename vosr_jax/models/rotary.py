@@ -64,8 +64,8 @@ def rotary_table_within(
     frequencies = jnp.asarray(np.repeat(exact, 2), jnp.float32)
     rows, columns = grid
 
-    def angles(length: int, live: Array) -> Array:
-        scale = training_side / live.astype(jnp.float32) if rescale else jnp.ones(len(live))
+    def angles(length: int, unpadded: Array) -> Array:
+        scale = training_side / unpadded.astype(jnp.float32) if rescale else jnp.ones(len(unpadded))
         position = jnp.arange(length, dtype=jnp.float32) * scale[:, None]
         return position[:, :, None] * frequencies
 

@@ -20,8 +20,8 @@ from vosr_jax.planning.starting import start_memory
 from vosr_jax.planning.topology import Topology, devices_of, other_compiler
 from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.training.build import mesh_of
-from vosr_jax.training.gathering import in_products
-from vosr_jax.training.sharding import lies_over, parameter_spec
+from vosr_jax.training.fsdp import is_matmul_param
+from vosr_jax.training.sharding import parameter_spec, sharded_over
 
 # A slow network hides behind nothing here; what a chip's own does beside other work costs nothing
 # until it takes longer than that work.
@@ -29,7 +29,7 @@ _FORWARD_PRODUCTS, _BACKWARD_PRODUCTS = 2, 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SlicePlan:
     """What is known of a step before it runs. Bytes and seconds are one device's.
 
     Compiled: `fits`, `memory`, `collectives`, `compiled_flops`, `compile_seconds`. Counted in the
@@ -88,7 +88,9 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def make_plan(config: Config, topology: Topology, *, slowest: int = 0, start: bool = False) -> Plan:
+def make_plan(
+    config: Config, topology: Topology, *, slowest: int = 0, start: bool = False
+) -> SlicePlan:
     """Compile the step that train.py would run there, and read the program.
 
     Args:
@@ -111,7 +113,7 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0, start: bo
             f"set it to a multiple of {shards * config.train.microbatches}"
         )
     run = abstract_run(config, mesh)
-    known = Plan(
+    known = SlicePlan(
         topology.name,
         dict(mesh.shape),
         config.train.batch_size,
@@ -148,10 +150,10 @@ def make_plan(config: Config, topology: Topology, *, slowest: int = 0, start: bo
 
 def _trained(run: AbstractRun) -> tuple[int, int]:
     counts = [math.prod(leaf.shape) for leaf in run.state.parameters.values()]
-    return sum(counts), run.method.network.count()
+    return sum(counts), run.train_step.network.count()
 
 
-def _reckoned(known: Plan, config, topology, run, compiled, sent, work, seconds) -> Plan:
+def _reckoned(known: SlicePlan, config, topology, run, compiled, sent, work, seconds) -> SlicePlan:
     chip = topology.chip
     memory = memory_by_kind(run, compiled.memory_analysis())
     busy = least_seconds(work, chip)
@@ -254,15 +256,15 @@ def fsdp_ideal(run: AbstractRun) -> float:
     batch lies over `data` too, each device's part of the gradients is summed over it.
     """
     mesh, config = run.mesh, run.config
-    gather = run.method.gather
+    gather = run.train_step.gather
     passes = 2 if config.model.remat != "none" else 1
     total = 0.0
     base = run.weights.get("base", {})
     for name, leaf in (run.state.parameters | base).items():
         spec = parameter_spec(name, leaf.shape, mesh)
         own = float(np.prod(leaf.sharding.shard_shape(leaf.shape)))
-        fsdp = mesh.shape["fsdp"] if lies_over(spec, "fsdp") else 1
-        width = gather.dtype.itemsize if gather is not None and in_products(name) else 4
+        fsdp = mesh.shape["fsdp"] if sharded_over(spec, "fsdp") else 1
+        width = gather.dtype.itemsize if gather is not None and is_matmul_param(name) else 4
         again = passes if name.startswith("blocks.") else 1
         if name in base:  # frozen: no gradient travels
             total += own * (fsdp - 1) * again * width

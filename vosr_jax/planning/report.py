@@ -1,12 +1,12 @@
 """A plan as a person reads it."""
 
-from vosr_jax.planning.plan import Plan
+from vosr_jax.planning.plan import SlicePlan
 from vosr_jax.planning.topology import Topology
 
 _GIB, _MIB = 2**30, 2**20
 
 
-def describe(plan: Plan, topology: Topology) -> str:
+def describe(plan: SlicePlan, topology: Topology) -> str:
     """A page: what was compiled, what was counted, what is modelled."""
     chip = topology.chip
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
@@ -68,15 +68,15 @@ def describe(plan: Plan, topology: Topology) -> str:
     return "\n".join(lines)
 
 
-def _starved(plan: Plan) -> bool:
+def _starved(plan: SlicePlan) -> bool:
     return plan.host_cores[0] > plan.host_cores[1]
 
 
-def _ideal(plan: Plan) -> str:
+def _ideal(plan: SlicePlan) -> str:
     return f"{plan.gathered_bytes / _MIB:.1f} MiB"
 
 
-def describe_sweep(plans: list[Plan]) -> str:
+def describe_sweep(plans: list[SlicePlan]) -> str:
     """A table, the best that fits first."""
     rows = [
         "| mesh | pairs a chip | remat | fits | GiB | ms a step | pairs/s | MFU |",

@@ -8,7 +8,7 @@ import jax
 from vosr_jax.compilation_cache import no_compilation_cache
 from vosr_jax.parameters.host import PIECE_BYTES
 from vosr_jax.training.abstract import AbstractRun
-from vosr_jax.training.beginning import beginning
+from vosr_jax.training.setup import beginning
 
 
 def start_memory(run: AbstractRun) -> dict[str, float]:
@@ -28,7 +28,7 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
     given = given and not base  # adapters are made, beside a base that is read
     resident = sum(map(_shard_bytes, placed))
     with no_compilation_cache():
-        program = beginning(run.method, run.state, given=given)
+        program = beginning(run.train_step, run.state, given=given)
         lowered = program.lower(*([run.state.parameters] if given else []))
         made = lowered.compile().memory_analysis()
     device = (

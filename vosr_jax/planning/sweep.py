@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.planning.plan import Plan, make_plan
+from vosr_jax.planning.plan import SlicePlan, make_plan
 from vosr_jax.planning.topology import Topology
 
 _ROWS = (4, 8, 16, 32)
 # From the least recomputed to the most.
 _REMAT = ("none", "attention", "dots", "full")
 
-MakePlan = Callable[[Config, Topology], Plan]
+MakePlan = Callable[[Config, Topology], SlicePlan]
 
 
 def sweep(
@@ -26,7 +26,7 @@ def sweep(
     topology: Topology,
     tell: Callable[[str], None],
     make: MakePlan = make_plan,
-) -> list[Plan]:
+) -> list[SlicePlan]:
     """Plans of all candidates, those that fit first, the fastest first.
 
     Args:
@@ -38,9 +38,9 @@ def sweep(
     Raises:
       UserError: nothing could be planned.
     """
-    plans: list[Plan] = []
+    plans: list[SlicePlan] = []
 
-    def attempt(fsdp: int, remat: str, rows: int) -> Plan | None:
+    def attempt(fsdp: int, remat: str, rows: int) -> SlicePlan | None:
         """A candidate's plan; None where the compiler itself fails on it."""
         label = f"fsdp {fsdp or 'auto'}, {rows} pairs a chip, remat {remat}"
         try:

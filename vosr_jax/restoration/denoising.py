@@ -31,8 +31,7 @@ from vosr_jax.diffusion.sampler import (
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.restoration.precision import first_finite
-from vosr_jax.restoration.tiled_latent import ProgramTile, TiledLatent, program_tile
-from vosr_jax.restoration.tiling import TileGrid
+from vosr_jax.restoration.tiled.latent import ProgramTile, TiledLatent, TileGrid, program_tile
 
 if TYPE_CHECKING:
     from vosr_jax.restoration.model import RestorationModel

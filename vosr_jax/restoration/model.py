@@ -22,8 +22,8 @@ from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.vgg import VGG16
 from vosr_jax.restoration.denoising import Latents, denoise
 from vosr_jax.restoration.precision import at_precision
-from vosr_jax.restoration.tiled_autoencoder import decode_tiled, encode_tiled
-from vosr_jax.restoration.tiling import TileGrid
+from vosr_jax.restoration.tiled.autoencoder import decode_tiled, encode_tiled
+from vosr_jax.restoration.tiled.latent import TileGrid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ def programs_of(model: RestorationModel, tile_size: int, batch: int = 1) -> dict
     side, channels = tile_size // model.autoencoder.downscale, model.autoencoder.latent_channels
     image = _floats(batch, tile_size, tile_size, 3)
     latent, times = _floats(batch, side, side, channels), _floats(batch)
-    form, sampler = model.parameterization, model.sampler
+    parameterization, sampler = model.parameterization, model.sampler
 
     coder, with_coder = _taken_apart(model.autoencoder)
     denoiser, with_denoiser = _taken_apart(model.denoiser)
@@ -102,7 +102,7 @@ def programs_of(model: RestorationModel, tile_size: int, batch: int = 1) -> dict
 
     def velocity(weights: dict[str, Array], *arrays: Array) -> Array:
         given = dict(zip(conditions, arrays, strict=True))
-        direct = DirectDenoiser(with_denoiser(weights), form)
+        direct = DirectDenoiser(with_denoiser(weights), parameterization)
         times = direct.times(given["t"], given["r"] if sampler.r_input else None)
         condition, noisy, tokens = given["condition"], given["noisy"], given.get("tokens")
         if not guided:
@@ -113,7 +113,7 @@ def programs_of(model: RestorationModel, tile_size: int, batch: int = 1) -> dict
     programs["velocity"] = Program(denoiser, velocity, conditions)
 
     def decoded(weights: dict[str, Array], z: Array, lq_latent: Array) -> Array:
-        picture = decode(with_coder(weights), form.to_latent(z, lq_latent))
+        picture = decode(with_coder(weights), parameterization.to_latent(z, lq_latent))
         return jnp.clip(picture, -1.0, 1.0)
 
     programs["decode"] = Program(coder, decoded, {"z": latent, "lq_latent": latent})

@@ -12,8 +12,7 @@ from vosr_jax.restoration.denoising import Latents, denoise, network_calls
 from vosr_jax.restoration.memory import tile_batch
 from vosr_jax.restoration.preview import Preview
 from vosr_jax.restoration.shapes import computed_side, mirror
-from vosr_jax.restoration.tiled_latent import program_sides
-from vosr_jax.restoration.tiling import TileGrid, plan_tiles
+from vosr_jax.restoration.tiled.latent import TileGrid, plan_tiles, program_sides
 
 if TYPE_CHECKING:
     from vosr_jax.diffusion.sampler import SamplerSettings

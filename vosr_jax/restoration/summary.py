@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vosr_jax.restoration.footprint import Memory, parameter_count
+from vosr_jax.restoration.memory import Memory, parameter_count
 from vosr_jax.restoration.model import RestorationModel
 
 

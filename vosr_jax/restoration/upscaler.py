@@ -273,7 +273,7 @@ class Upscaler:
         """Photographs in, photographs out; every picture's grey or colour channels and alpha."""
         import jax
 
-        from vosr_jax.restoration.draws import latent_draws
+        from vosr_jax.restoration.noise import latent_draws
         from vosr_jax.restoration.restore import Enlarged, TilePlan, restore
 
         forks.check()

@@ -1,6 +1,11 @@
-"""A config's training step from shapes alone: no weights, no files, no devices that run."""
+"""A config's training step from shapes alone: no weights, no files, no devices that run.
+
+Its floating-point operations are counted from the traced function.
+"""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,20 +27,63 @@ from vosr_jax.models.vgg import VGG16, VGG16Settings
 from vosr_jax.training.build import (
     abstract_state,
     attention_over,
-    build_method,
+    build_train_step,
     compute_dtype,
     denoiser_blueprint,
     encoder_gather_on,
     platform_of,
 )
-from vosr_jax.training.flops import product_flops
 from vosr_jax.training.frozen import frozen_nets
-from vosr_jax.training.gathering import in_products
+from vosr_jax.training.fsdp import is_matmul_param
 from vosr_jax.training.notes import FIRST_SOURCE
 from vosr_jax.training.perceptual import perceptual_weights
 from vosr_jax.training.sharding import AXES, batch_sharding, make_mesh, weight_shardings
 from vosr_jax.training.state import TrainState
-from vosr_jax.training.step import Method, compile_step
+from vosr_jax.training.step import TrainStep, jit_train_step
+
+
+def product_flops(function: Callable, *arguments: Any) -> int:
+    """Operations of all matrix products and convolutions of a call; a multiply-add is two.
+
+    Args:
+      function: anything that jax can trace.
+      *arguments: arrays or their shapes.
+    """
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _of_jaxpr(jaxpr) -> int:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation) -> int:
+    name, parameters = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        inner = math.prod(left[axis] for axis in contracted)
+        return 2 * inner * math.prod(equation.outvars[0].aval.shape)
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        outputs = kernel[parameters["dimension_numbers"].rhs_spec[0]]
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
+    if name == "scan":
+        return parameters["length"] * _of_jaxpr(parameters["jaxpr"].jaxpr)
+    if name == "cond":
+        return max(_of_jaxpr(branch.jaxpr) for branch in parameters["branches"])
+    if name == "pallas_call":
+        raise ValueError("a kernel's work is not in its trace; count the plain formula instead")
+    return sum(_of_jaxpr(inner) for inner in _inner(parameters))
+
+
+def _inner(parameters: dict[str, Any]):
+    for value in parameters.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(item, "jaxpr"):
+                yield item.jaxpr
+            elif hasattr(item, "eqns"):
+                yield item
+
 
 _ENCODERS = {
     "dinov2s": DINOv2Settings.vit_s,
@@ -52,7 +100,7 @@ class AbstractRun:
     Attributes:
       config: the experiment.
       mesh: of devices that need not exist.
-      method: what a step does.
+      train_step: what a step does.
       state: of the first step.
       weights: the frozen nets' and the teacher's.
       batch: one global batch.
@@ -60,14 +108,14 @@ class AbstractRun:
 
     config: Config
     mesh: Mesh
-    method: Method
+    train_step: TrainStep
     state: TrainState
     weights: dict[str, Any]
     batch: dict[str, jax.ShapeDtypeStruct]
 
     def lower(self):
         """The step, traced and lowered; `.compile()` it."""
-        step: Any = compile_step(self.method, self.state, self.mesh)
+        step: Any = jit_train_step(self.train_step, self.state, self.mesh)
         return step.lower(self.state, self.weights, self.batch)
 
 
@@ -81,18 +129,18 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
     gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
     nets = _autoencoder(config), _encoder(config)
     frozen = frozen_nets(config, *nets, dtype, gather, attention)
-    teacher_form = None
+    teacher_parameterization = None
     if config.teacher is not None:
-        teacher_form = Parameterization(*_form(config))
-    method = build_method(config, mesh, frozen, teacher_form)
+        teacher_parameterization = Parameterization(*_form(config))
+    train_step = build_train_step(config, mesh, frozen, teacher_parameterization)
     weights: dict[str, Any] = {
         "autoencoder": frozen.autoencoder.shapes,
         "encoder": _stored(frozen.encoder.shapes, dtype) if frozen.encoder is not None else {},
     }
-    if method.teacher is not None:
-        weights["teacher"] = _stored(method.teacher.shapes, dtype)
-    if adapters_of(method.network.shapes):
-        weights["base"] = _stored(base_of(method.network.shapes), dtype)
+    if train_step.teacher is not None:
+        weights["teacher"] = _stored(train_step.teacher.shapes, dtype)
+    if adapters_of(train_step.network.shapes):
+        weights["base"] = _stored(base_of(train_step.network.shapes), dtype)
     weights |= jax.eval_shape(lambda: perceptual_weights(config))
     shardings = weight_shardings(weights, mesh, shard_encoder=config.mesh.shard_encoder)
     rows, side = config.train.batch_size, config.data.crop_size
@@ -107,7 +155,12 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
     notes = NamedSharding(mesh, P(AXES))
     batch["notes"] = jax.ShapeDtypeStruct((mesh.size, FIRST_SOURCE + 1), jnp.int32, sharding=notes)
     return AbstractRun(
-        config, mesh, method, abstract_state(method, mesh), _placed(weights, shardings), batch
+        config,
+        mesh,
+        train_step,
+        abstract_state(train_step, mesh),
+        _placed(weights, shardings),
+        batch,
     )
 
 
@@ -125,9 +178,9 @@ def _placed(shapes, shardings):
 
 
 def _stored(shapes: dict[str, jax.ShapeDtypeStruct], dtype: jnp.dtype) -> dict[str, Any]:
-    """As training/gathering.py stores frozen weights."""
+    """As training/fsdp.py stores frozen weights."""
     return {
-        name: jax.ShapeDtypeStruct(s.shape, dtype if in_products(name) else s.dtype)
+        name: jax.ShapeDtypeStruct(s.shape, dtype if is_matmul_param(name) else s.dtype)
         for name, s in shapes.items()
     }
 
@@ -182,7 +235,7 @@ def analytic_flops(config: Config, device: jax.Device | None = None) -> float:
     run = abstract_run(plain, mesh)
     # Others make the scores twice.
     network = denoiser_blueprint(plain, mesh, plain_attention)
-    gradient = dataclasses.replace(run.method, network=network).gradient
+    gradient = dataclasses.replace(run.train_step, network=network).gradient
     return float(
         product_flops(gradient, run.state.parameters, run.weights, run.batch, run.state.step)
     )

@@ -20,7 +20,7 @@ from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.frozen import FrozenNets
-from vosr_jax.training.gathering import Gather
+from vosr_jax.training.fsdp import Gather
 from vosr_jax.training.sharding import (
     BATCH_AXES,
     ENCODER_RULES,
@@ -29,7 +29,7 @@ from vosr_jax.training.sharding import (
     state_shardings,
 )
 from vosr_jax.training.state import TrainState
-from vosr_jax.training.step import Method
+from vosr_jax.training.step import TrainStep
 
 # Of a TPU's vector unit. A part of a kernel's rows that does not fill them is not scattered as a
 # part: the whole is summed.
@@ -151,31 +151,31 @@ def denoiser_blueprint(
     return Blueprint(build)
 
 
-def build_method(
+def build_train_step(
     config: Config,
     mesh: Mesh,
     frozen: FrozenNets,
-    teacher_form: Parameterization | None = None,
-) -> Method:
+    teacher_parameterization: Parameterization | None = None,
+) -> TrainStep:
     """The method of a config on a mesh.
 
     Args:
       config: the experiment.
       mesh: from `make_mesh`.
       frozen: the frozen nets' structure.
-      teacher_form: what the teacher's output stands for; None without a teacher.
+      teacher_parameterization: what the teacher's output stands for; None without a teacher.
     """
     teacher = {}
-    if teacher_form is not None:
+    if teacher_parameterization is not None:
         blueprint = denoiser_blueprint(config, mesh, r_embedding=False, lora_rank=0)
-        teacher = {"teacher": blueprint, "teacher_form": teacher_form}
+        teacher = {"teacher": blueprint, "teacher_parameterization": teacher_parameterization}
     network = denoiser_blueprint(config, mesh)
-    return Method.from_config(config, network, frozen, gather=gather_on(config, mesh), **teacher)
+    return TrainStep.from_config(config, network, frozen, gather=gather_on(config, mesh), **teacher)
 
 
-def abstract_state(method: Method, mesh: Mesh) -> TrainState:
+def abstract_state(train_step: TrainStep, mesh: Mesh) -> TrainState:
     """Shapes and shardings of the method's train state."""
-    shapes = jax.eval_shape(method.new_state)
+    shapes = jax.eval_shape(train_step.new_state)
     return jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
         shapes,

@@ -16,11 +16,14 @@ from etils import epath
 from vosr_jax.console import say
 from vosr_jax.errors import UserError
 from vosr_jax.files.paths import is_remote, reason_of, to_path
-from vosr_jax.training.agreement import worst_of_all
-from vosr_jax.training.keeping import manager_options
-from vosr_jax.training.sealing import SummedHandler, temporary_path_class
-from vosr_jax.training.setting_aside import set_aside
+from vosr_jax.training.sealing import (
+    SummedHandler,
+    manager_options,
+    set_aside,
+    temporary_path_class,
+)
 from vosr_jax.training.state import TrainState
+from vosr_jax.training.trouble import worst_of_all
 from vosr_jax.weights.checkpoint_files import Verdict, finished_steps, unfinished_folders, verify
 from vosr_jax.weights.saved_run import (
     Progress,

@@ -17,18 +17,17 @@ from vosr_jax.files.mirror import Mirror
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.goodput import Goodput
 from vosr_jax.training.guard import UpdateGuard
-from vosr_jax.training.log import RunLog
 from vosr_jax.training.loss_by_time import LossByTime
-from vosr_jax.training.prefetch import Prefetch
+from vosr_jax.training.placing import Prefetch
 from vosr_jax.training.preview import Preview
 from vosr_jax.training.processes import SharedError, compiled_together, errors_of_one
 from vosr_jax.training.profile import Profile
-from vosr_jax.training.rates import Rates
-from vosr_jax.training.run import Run, pipeline_settings, start_run
 from vosr_jax.training.run_report import report_start
+from vosr_jax.training.setup import Run, pipeline_settings, start_run
 from vosr_jax.training.sharding import process_rows, put_batch, put_notes
-from vosr_jax.training.step import compile_step
+from vosr_jax.training.step import jit_train_step
 from vosr_jax.training.stopping import StopRequest
+from vosr_jax.training.telemetry import Rates, RunLog
 from vosr_jax.training.trouble import Board, Feed, Judge
 from vosr_jax.training.watchdog import Watchdog
 from vosr_jax.training.workdir import Workdir, open_workdir
@@ -125,7 +124,7 @@ def _steps(
         return
     log = RunLog(folder, t.total_steps, config.to_dict())
     preview, profile = Preview(config, folder), Profile(folder, t.profile_steps)
-    step_fn = compile_step(run.method, run.abstract_state, run.mesh)
+    step_fn = jit_train_step(run.train_step, run.abstract_state, run.mesh)
     rows = process_rows(run.mesh, t.batch_size, jax.process_index())
     data = batches(
         pipeline_settings(config),

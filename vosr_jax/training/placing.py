@@ -3,8 +3,14 @@
 `jax.device_put` onto devices of several processes first compares the values over all of them,
 which gathers every array whole on every device. Here each process reads the parts of its own
 devices, each once, and hands them over; that all read the same file is for whoever names it.
+
+`Prefetch` has batches on the devices before the step asks for them.
 """
 
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -45,3 +51,69 @@ def _placed(value: Any, sharding: Sharding) -> jax.Array:
 
     array = jax.make_array_from_callback(value.shape, sharding, part, dtype=value.dtype)
     return jax.block_until_ready(array)
+
+
+class Prefetch:
+    """Places batches on the devices in a thread of its own; close it, or use it in a `with` block.
+
+    Args:
+      batches: what next() is called on; an error that it raises is raised here, in its turn.
+      place: puts a batch on the devices.
+      depth: batches that lie ready.
+
+    Attributes:
+      waited: seconds that the latest next() took.
+    """
+
+    def __init__(self, batches: Iterator, place: Callable[[Any], Any], depth: int = 2):
+        self.waited = 0.0
+        self._ready: queue.Queue = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._work = (batches, place)
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        batches, place = self._work
+        try:
+            for batch in batches:
+                if not self._put((place(batch), None)):
+                    return
+            self._put((None, StopIteration()))
+        except BaseException as error:
+            self._put((None, error))
+
+    def _put(self, item: tuple) -> bool:
+        """Wait for room, unless closed meanwhile; whether the item went in."""
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> "Prefetch":
+        return self
+
+    def __next__(self) -> Any:
+        """The next batch on the devices."""
+        asked = time.monotonic()
+        batch, error = self._ready.get()
+        self.waited = time.monotonic() - asked
+        if error is not None:
+            # Nothing follows; another next() must not wait for ever.
+            self._ready.put((None, error))
+            raise error
+        return batch
+
+    def close(self) -> None:
+        """Let the thread end; the batches themselves stay open."""
+        self._closed.set()
+        self._thread.join()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

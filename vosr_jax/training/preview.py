@@ -1,4 +1,4 @@
-"""What a run shows of itself: sample pictures and the EMA's figures on fixed pairs."""
+"""What a run shows of itself: sample pictures and its average's figures on fixed pairs."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -15,7 +16,8 @@ from vosr_jax.console import say
 from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.validation import Pair, readable_pictures, validation_pairs
-from vosr_jax.diffusion.sampler import SamplerSettings
+from vosr_jax.diffusion.denoiser import CachedDenoiser
+from vosr_jax.diffusion.sampler import SamplerSettings, build_context, run_steps
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
 from vosr_jax.files.attempts import Attempts
@@ -23,9 +25,45 @@ from vosr_jax.files.cached import local_folder
 from vosr_jax.files.levels import to_uint8
 from vosr_jax.metrics.fidelity import psnr
 from vosr_jax.metrics.lpips import load_lpips, lpips
-from vosr_jax.training.restoring import make_restore
-from vosr_jax.training.run import Run
+from vosr_jax.models import autoencoders
+from vosr_jax.models.lora import with_base
+from vosr_jax.training.setup import Run
 from vosr_jax.training.sharding import batch_sharding
+from vosr_jax.training.step import TrainStep
+
+Restore = Callable[[dict, dict, Array, Array, Array, Array], Array]
+
+
+def make_restore(train_step: TrainStep, sampler: SamplerSettings) -> Restore:
+    """How a method's network restores a batch.
+
+    Args:
+      train_step: what was trained.
+      sampler: its guidance scale only tells whether there is a weak branch; the scale itself is
+        an argument, so that many share a program.
+
+    Returns:
+      (EMA, frozen weights, lq [B, H, W, 3] in [-1, 1], hr, noise's key, guidance scale) ->
+      restored [B, H, W, 3]. hr is looked at by encoder.tokens_of=hr alone.
+    """
+    parameterization, frozen = train_step.objective.parameterization, train_step.frozen
+
+    def restore(ema: dict, weights: dict, lq: Array, hr: Array, key: Array, scale: Array) -> Array:
+        autoencoder = frozen.autoencoder.merge(weights["autoencoder"])
+        lq_latent = autoencoders.encode(autoencoder, lq)
+        z = jax.random.normal(key, lq_latent.shape)
+        denoiser = CachedDenoiser(
+            train_step.network.merge(with_base(ema, weights)), parameterization
+        )
+        tokens = frozen.tokens(weights, lq, hr)
+        context = None if tokens is None else denoiser.precompute(tokens)
+        shared = build_context(denoiser, sampler)._replace(guidance_scale=scale)
+        for guided, first, last in sampler.runs():
+            z = run_steps(denoiser, shared, context, lq_latent, z, first, last, guided=guided)
+        return autoencoders.decode(autoencoder, parameterization.to_latent(z, lq_latent))
+
+    return restore
+
 
 _SEED = 0
 
@@ -108,7 +146,7 @@ class Preview:
 
     def _compile(self, run: Run) -> Callable[[dict, dict, jax.Array, jax.Array], jax.Array]:
         """(ema, frozen weights, lq [B, H, W, 3], hr) -> restored, all in [-1, 1]."""
-        plain = make_restore(run.method, self._sampler)
+        plain = make_restore(run.train_step, self._sampler)
         scale = self._sampler.guidance_scale
 
         def restore(ema: dict, weights: dict, lq: jax.Array, hr: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from vosr_jax.data.sources.source import Source
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_text
 from vosr_jax.models.lora import share_of, trained_of
-from vosr_jax.training.run import Run
+from vosr_jax.training.setup import Run
 from vosr_jax.training.sharding import describe
 
 PARAMETERS = "parameters.txt"
@@ -30,7 +30,7 @@ def report_start(run: Run, folder: Path, sources: Iterable[Source]) -> None:
     if jax.process_index():
         return
     say(about_devices(run.mesh))
-    shapes = run.method.network.shapes
+    shapes = run.train_step.network.shapes
     table, last = describe(trained_of(shapes), run.mesh).rsplit("\n", 1)
     if run.base is not None:
         last += f", of adapters: {share_of(shapes):.2%} of the network"

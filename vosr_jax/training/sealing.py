@@ -5,18 +5,21 @@ rename on a disk, by a last file in a bucket. Each process sums the files that i
 they are written; the first one sums the rest, puts everything into `checksums.txt` and commits.
 All of this runs in Orbax's background thread. A kill at any moment leaves either no checkpoint or
 one with checksums.
+
+A damaged checkpoint leaves the others' way; which of the whole ones stay is decided here too.
 """
 
 import asyncio
+import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-
-# Orbax has no public name for what commits a checkpoint; `temporary_path_class` takes it.
 from orbax.checkpoint._src.path import atomicity
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from vosr_jax.files.atomic import write_text
 from vosr_jax.files.checksums import (
@@ -27,7 +30,7 @@ from vosr_jax.files.checksums import (
     parse,
     render,
 )
-from vosr_jax.files.paths import is_remote
+from vosr_jax.files.paths import filesystem, is_remote
 from vosr_jax.weights.checkpoint_files import COMMITTED, SUMS, UNFINISHED
 
 _PART = "checksums.process_"
@@ -127,3 +130,71 @@ def seal(folder: epath.Path, final: epath.Path) -> None:
     write_text(folder / SUMS, render(sums))
     for name in parts:
         (folder / name).unlink()
+
+
+def set_aside(checkpoint: epath.Path) -> str:
+    """Rename `<step>` to `<step>.damaged`; the new name.
+
+    A bucket has no rename: the file that makes it a checkpoint goes first, then the store copies
+    the rest within itself. Cut off in between, what is left counts as an unfinished save.
+    """
+    target, count = checkpoint.with_name(f"{checkpoint.name}.damaged"), 1
+    while target.exists():
+        count += 1
+        target = checkpoint.with_name(f"{checkpoint.name}-{count}.damaged")
+    if not is_remote(checkpoint):
+        os.rename(checkpoint, target)
+        return target.name
+    (checkpoint / COMMITTED).unlink(missing_ok=True)
+    store = filesystem(checkpoint)
+    for name in names_below(checkpoint):
+        store.cp_file(str(checkpoint / name), str(target / name))
+    checkpoint.rmtree(missing_ok=True)
+    return target.name
+
+
+class _Best:
+    """Preserves the checkpoint with the best figure; one without a figure is none of them.
+
+    The figures are looked up and not taken from Orbax, which would read them from every
+    checkpoint at its start and fail where one is damaged.
+    """
+
+    def __init__(self, figures: dict[int, float], largest: bool):
+        self._figures, self._largest = figures, largest
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """For every checkpoint whether it is the best."""
+        del context
+        judged = [info.step for info in checkpoints if info.step in self._figures]
+        choose = max if self._largest else min
+        best = choose(judged, key=self._figures.__getitem__) if judged else None
+        return [info.step == best for info in checkpoints]
+
+
+def manager_options(
+    keep: int,
+    keep_every: int,
+    figures: dict[int, float],
+    *,
+    largest: bool,
+    temporary_path_class: type,
+) -> ocp.CheckpointManagerOptions:
+    """Orbax's options: asynchronous, sealed, and what stays.
+
+    Args:
+      keep: so many of the newest.
+      keep_every: those of every so manieth step; 0: none.
+      figures: of judged steps; may grow while the run goes on.
+      largest: whether the largest of them is the best.
+      temporary_path_class: what commits a checkpoint.
+    """
+    kept: list = [policies.LatestN(keep), _Best(figures, largest)]
+    if keep_every:
+        kept.append(policies.EveryNSteps(keep_every))
+    return ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        enable_async_checkpointing=True,
+        create=True,
+        temporary_path_class=temporary_path_class,
+    )

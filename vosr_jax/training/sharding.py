@@ -123,7 +123,7 @@ def axes_of(entry) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
-def lies_over(spec: P, axis: str) -> bool:
+def sharded_over(spec: P, axis: str) -> bool:
     """Whether any dimension is divided by this axis."""
     return any(axis in axes_of(entry) for entry in spec)
 

@@ -22,7 +22,7 @@ from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.compiler_options import compiler_options
 from vosr_jax.training.frozen import FrozenNets
-from vosr_jax.training.gathering import Gather
+from vosr_jax.training.fsdp import Gather
 from vosr_jax.training.loss_by_time import loss_by_time
 from vosr_jax.training.notes import FAILED
 from vosr_jax.training.optimizer import make_optimizer, schedule_of
@@ -37,7 +37,7 @@ StepFn = Callable[[TrainState, dict, dict[str, Array]], tuple[TrainState, Metric
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class TrainStep:
     """What is trained and how; all that the step's program depends on, but for the mesh.
 
     Attributes:
@@ -53,7 +53,7 @@ class Method:
       perceptual: the distance of the predicted endpoint, or None.
       teacher: blueprint of the multi-step network that a student learns from, or None; its
         weights travel with the frozen nets'.
-      teacher_form: what the teacher's output stands for.
+      teacher_parameterization: what the teacher's output stands for.
       gather: brings the parameters that lie outside the blocks; None where none is sharded.
       deterministic: the same bits in every run on GPU too.
       adversary: the adversarial term, or None.
@@ -70,7 +70,7 @@ class Method:
     seed: int
     perceptual: PerceptualTerm | None = None
     teacher: Blueprint | None = None
-    teacher_form: Parameterization = Parameterization()
+    teacher_parameterization: Parameterization = Parameterization()
     gather: Gather | None = None
     deterministic: bool = False
     adversary: Adversary | None = None
@@ -78,7 +78,7 @@ class Method:
     @classmethod
     def from_config(
         cls, config: Config, network: Blueprint, frozen: FrozenNets, **others
-    ) -> "Method":
+    ) -> "TrainStep":
         """The method that a config describes, with the fields that it does not name."""
         o = config.optimizer
         total = config.train.total_steps
@@ -136,12 +136,12 @@ class Method:
         """The objective of a part of a batch that `_whole` gave."""
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
-        form, own = self.objective.parameterization, with_base(parameters, weights)
-        velocity_fn = CachedDenoiser(self.network.merge(self._gathered(own)), form)
+        parameterization, own = self.objective.parameterization, with_base(parameters, weights)
+        velocity_fn = CachedDenoiser(self.network.merge(self._gathered(own)), parameterization)
         teacher_fn = None
         if self.teacher is not None:
             teacher = self.teacher.merge(self._gathered(weights["teacher"]))
-            teacher_fn = CachedDenoiser(teacher, self.teacher_form, keep_kv=False)
+            teacher_fn = CachedDenoiser(teacher, self.teacher_parameterization, keep_kv=False)
         distance = None
         if self.perceptual is not None:
             inputs["perceptual_share"] = batch["perceptual_share"]
@@ -275,11 +275,11 @@ def _chosen(
     return jax.tree.map(chosen, updated, state)
 
 
-def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> StepFn:
+def jit_train_step(train_step: TrainStep, abstract_state: TrainState, mesh: Mesh) -> StepFn:
     """The jitted step: state donated and sharded, the teacher too, rows over the batch axes.
 
     Args:
-      method: what to run.
+      train_step: what to run.
       abstract_state: shapes of the state.
       mesh: from `make_mesh`.
 
@@ -291,9 +291,9 @@ def compile_step(method: Method, abstract_state: TrainState, mesh: Mesh) -> Step
     # Weights lie where `weight_shardings` put them, and a batch where `put_batch` and `put_notes`
     # did; their trees are not known here.
     return jax.jit(
-        method.step,
+        train_step.step,
         in_shardings=(states, None, None),
         out_shardings=(states, everywhere),
         donate_argnums=0,
-        compiler_options=compiler_options(platform, deterministic=method.deterministic) or None,
+        compiler_options=compiler_options(platform, deterministic=train_step.deterministic) or None,
     )

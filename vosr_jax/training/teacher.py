@@ -1,7 +1,8 @@
-"""The frozen teacher of a one-step student: found, checked against the config, and identified.
+"""Frozen denoisers: a one-step student's teacher, and the base around which adapters are trained.
 
-Everything that can be told from its settings is checked before any array is read; the arrays'
-hash is the identity that checkpoints of the student carry.
+Each is found, checked against the config and identified. Everything that can be told from its
+settings is checked before any array is read; the arrays' hash is the identity that checkpoints
+carry.
 """
 
 import dataclasses
@@ -14,12 +15,13 @@ from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
 from vosr_jax.files.json_file import read_json_object
 from vosr_jax.models.lightning_dit.network import LightningDiTSettings
-from vosr_jax.parameters.host import HostArray
-from vosr_jax.parameters.identity import sha256_of
+from vosr_jax.models.lora import base_of
+from vosr_jax.parameters.host import HostArray, sha256_of
+from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.weights.official_args import config_of_args
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.release import read_args
-from vosr_jax.weights.resolve import resolve
+from vosr_jax.weights.resolve import lasting_name, resolve
 
 _FROM_AUTOENCODER = ("kind", "downscale", "scaling_factor")
 _FROM_ENCODER = ("kind", "block", "size", "weights", "tokens_of")
@@ -51,16 +53,16 @@ def open_teacher(config: Config) -> Teacher | None:
     if config.teacher is None:
         return None
     found = resolve(config.teacher, "teacher")
-    form = Parameterization()
+    parameterization = Parameterization()
     if found.kind == "release":
         check_official_teacher(config, found.path)
     else:
         own = validate(read_json_object(found.path / "config.json"))
         check_teacher(config, own)
-        form = own.parameterization()
+        parameterization = own.parameterization()
     parameters = open_denoiser(found).network.parameters
     identity = {"path": config.teacher, "sha256": sha256_of(parameters)}
-    return Teacher(parameters, form, identity)
+    return Teacher(parameters, parameterization, identity)
 
 
 def check_teacher(config: Config, own: Config) -> None:
@@ -96,8 +98,8 @@ def check_official_teacher(config: Config, path: Path) -> None:
         "encoder.block": (args.get("layer_dinov2b_list") or [None])[0],
         "encoder.size": args.get("dinov2_size", 448),
     }
-    form = dataclasses.asdict(Parameterization())
-    theirs |= {f"objective.{key}": form[key] for key in _FROM_OBJECTIVE[:2]}
+    parameterization = dataclasses.asdict(Parameterization())
+    theirs |= {f"objective.{key}": parameterization[key] for key in _FROM_OBJECTIVE[:2]}
     ours = {key: value for key, value in _comparable(config).items() if key in theirs}
     # The official list may count from the last block; and tests' networks have kinds of their own.
     if not isinstance(theirs["encoder.block"], int) or theirs["encoder.block"] < 0:
@@ -156,4 +158,64 @@ def check_identity(
     raise UserError(
         f"checkpoint {where} was distilled with {told[0]}, but this config's key teacher gives "
         f"{told[1]}; name the same weights, or choose another workdir"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A base whose weights are still where they lie.
+
+    Attributes:
+      parameters: float32 host arrays by dotted path.
+      identity: {"path": good from every folder, "name": of the model, "sha256": of its values}.
+    """
+
+    parameters: Mapping[str, HostArray]
+    identity: dict[str, str]
+
+
+def open_base(config: Config) -> Base | None:
+    """The base of a config's adapters; None where model.lora_rank is 0 and all is trained.
+
+    Raises:
+      UserError: train.init_from is not set, is no model or one of other sizes, or is damaged.
+    """
+    if not config.model.lora_rank:
+        return None
+    if not config.train.init_from:
+        raise UserError(
+            f"model.lora_rank={config.model.lora_rank} trains adapters of a model; name it with "
+            "train.init_from, or set model.lora_rank=0 to train all of a new one"
+        )
+    source = f"train.init_from={config.train.init_from}"
+    opened = open_denoiser(resolve(config.train.init_from, "train.init_from"))
+    parameters = opened.network.parameters
+    _check(base_of(denoiser_blueprint(config).shapes), parameters, source)
+    name, path = opened.name, lasting_name(config.train.init_from)
+    return Base(parameters, {"path": path, "name": name, "sha256": sha256_of(parameters)})
+
+
+def _check(wanted: Mapping, given: Mapping[str, HostArray], source: str) -> None:
+    """Refuse a base of other sizes than the config's; the first parameter is named."""
+    for name in sorted(wanted.keys() | given.keys()):
+        ours, theirs = (tuple(s[name].shape) if name in s else None for s in (wanted, given))
+        if ours != theirs:
+            raise UserError(
+                f"{source}: {name} is {theirs or 'missing'} there and {ours or 'missing'} by this "
+                "config; take the model's own config.model"
+            )
+
+
+def check_base(identity: dict[str, str] | None, saved: dict[str, str] | None, where: str) -> None:
+    """Refuse to go on around another base than a checkpoint's adapters were trained on.
+
+    Raises:
+      UserError: the weights differ.
+    """
+    if identity is None or saved is None or identity["sha256"] == saved["sha256"]:
+        return
+    raise UserError(
+        f"checkpoint {where} holds adapters of {saved['path']} (sha256 {saved['sha256'][:12]}…), "
+        f"but train.init_from={identity['path']} has other weights (sha256 "
+        f"{identity['sha256'][:12]}…); name the same ones, or choose another workdir"
     )

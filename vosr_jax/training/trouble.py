@@ -4,6 +4,8 @@ A process whose data fail goes on with empty batches that carry a flag. The step
 all processes and leaves the update out; all read the sum one step later, save together the state
 that was there before, and end with the same sentence. Counts of bad records travel in the same way,
 so that the limit holds for the whole job.
+
+What one process finds at another time, as in its files, all agree on by `worst_of_all`.
 """
 
 import dataclasses
@@ -11,6 +13,8 @@ import json
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -29,6 +33,49 @@ from vosr_jax.training.notes import (
     notes_of,
 )
 from vosr_jax.training.processes import SharedError, store
+
+_BYTES = 600
+_T = TypeVar("_T")
+
+
+def worst_of_all(rank: int, sentence: str = "") -> tuple[int, str]:
+    """The highest rank that any process gives, and that process's sentence; all wait for all.
+
+    Args:
+      rank: 0 to 255, how bad it is here.
+      sentence: why, cut after 600 bytes.
+    """
+    if jax.process_count() == 1:
+        return rank, sentence
+    from jax.experimental import multihost_utils
+
+    own = np.zeros(_BYTES + 1, np.uint8)
+    text = sentence.encode()[:_BYTES]
+    own[0], own[1 : 1 + len(text)] = rank, np.frombuffer(text, np.uint8)
+    everyone = np.asarray(multihost_utils.process_allgather(own))
+    worst = everyone[everyone[:, 0].argmax()]
+    return int(worst[0]), worst[1:].tobytes().rstrip(b"\0").decode(errors="ignore")
+
+
+def refused_together(action: Callable[[], _T]) -> _T:
+    """What the action gives; where it is refused on one process, all raise that sentence.
+
+    Raises:
+      UserError: the action was refused on some process.
+    """
+    failure: UserError | None = None
+    result = None
+    try:
+        result = action()
+    except UserError as error:
+        failure = error
+    refused, sentence = worst_of_all(int(failure is not None), str(failure or ""))
+    if failure is not None:
+        raise failure
+    if refused:
+        raise UserError(sentence)
+    return result  # type: ignore[return-value]
+
 
 _LOG = logging.getLogger(__name__)
 _FAILURE, _BAD = "vosr/failure", "vosr/bad/"

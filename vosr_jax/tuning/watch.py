@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from vosr_jax.training.run import Run
+from vosr_jax.training.setup import Run
 
 _EVERY_SECONDS = 10.0
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vosr_jax.data.degradation.plan import Plan, Settings, sample_plan
+from vosr_jax.data.degradation.plan import DegradationPlan, Settings, sample_plan
 from vosr_jax.data.degradation.settings import (
     BlurSettings,
     DegradationSettings,
@@ -14,7 +14,7 @@ from vosr_jax.data.degradation.settings import (
 __all__ = [
     "BlurSettings",
     "DegradationSettings",
-    "Plan",
+    "DegradationPlan",
     "RealESRGANSettings",
     "ReducedSettings",
     "Settings",

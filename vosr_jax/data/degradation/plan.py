@@ -143,7 +143,7 @@ Operation = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class DegradationPlan:
     """A sampled degradation.
 
     Attributes:
@@ -182,7 +182,7 @@ def sample_plan(
     width: int,
     settings: Settings,
     scale: int = 4,
-) -> Plan:
+) -> DegradationPlan:
     """Draw everything that is random about the degradation of one picture.
 
     Args:
@@ -209,7 +209,9 @@ def _sample_recipe(rng, shares: dict[str, float]) -> str:
     return names[min(int(rank), len(names) - 1)]
 
 
-def _sample_reduced(rng, height: int, width: int, settings: ReducedSettings, scale: int) -> Plan:
+def _sample_reduced(
+    rng, height: int, width: int, settings: ReducedSettings, scale: int
+) -> DegradationPlan:
     operations: list[Operation] = []
     if rng.random() < settings.blur_probability:
         operations.append(Blur(kernels.sample_kernel(rng, settings.blur)))
@@ -219,12 +221,12 @@ def _sample_reduced(rng, height: int, width: int, settings: ReducedSettings, sca
         operations.append(_sample_noise(rng, settings))
     if rng.random() < settings.jpeg_probability:
         operations.append(Jpeg(rng.uniform(*settings.jpeg_quality), "libjpeg"))
-    return Plan(tuple(operations), EnlargeTo(height, width), "reduced")
+    return DegradationPlan(tuple(operations), EnlargeTo(height, width), "reduced")
 
 
 def _sample_official(
     rng, height: int, width: int, settings: RealESRGANSettings, scale: int
-) -> Plan:
+) -> DegradationPlan:
     lr_size = height // scale, width // scale
     first = rng.random() < settings.first_probability
     second = first and rng.random() < settings.second_probability
@@ -240,7 +242,7 @@ def _sample_official(
         operations.append(ResizeTo(*lr_size, "bicubic"))
     operations += _colours(rng, settings)
     back = _sample_mode(rng) if first else "bicubic"
-    return Plan(tuple(operations), ResizeTo(height, width, back))
+    return DegradationPlan(tuple(operations), ResizeTo(height, width, back))
 
 
 def _first_stage(rng, stage: StageSettings, jpeg_variant: str) -> list[Operation]:

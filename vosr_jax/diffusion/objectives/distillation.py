@@ -111,20 +111,20 @@ def prepare(
     if draws is None:
         assert key is not None, "the run's key is needed where no draws are given"
         draws = draw(key, batch, settings)
-    guidance, form = settings.guidance, settings.parameterization
+    guidance, parameterization = settings.guidance, settings.parameterization
     lq_latent, tokens = batch["lq_latent"], batch.get("visual_tokens")
     strength = settings.weak_strength if guidance.kind == "restoration" else 0.0
     draws = draws | {"weak_strength": jnp.float32(strength)}
     condition, seen_tokens = training_condition(lq_latent, tokens, draws, guidance)
     t, r = settings.interval.interval(draws)
     weight, noise = t[:, None, None, None], draws["noise"]
-    endpoint = form.to_endpoint(batch["hr_latent"], lq_latent)
+    endpoint = parameterization.to_endpoint(batch["hr_latent"], lq_latent)
     z_t = (1 - weight) * endpoint + weight * noise
     sample = Sample(
         t=t,
         r=r,
         z_t=z_t,
-        velocity=form.velocity_target(endpoint, noise, z_t, t),
+        velocity=parameterization.velocity_target(endpoint, noise, z_t, t),
         condition=condition,
         tokens=seen_tokens,
         full=full_condition(
@@ -184,9 +184,9 @@ def with_perceptual(
     metrics = {"loss_rows": rows, "t": sample.t}
     total = jnp.mean(rows)
     if endpoint_distance is not None and settings.perceptual_weight:
-        form = settings.parameterization
-        endpoint = form.predicted_endpoint(average, sample.z_t, sample.t)
-        latent = form.to_latent(endpoint, batch["lq_latent"])
+        parameterization = settings.parameterization
+        endpoint = parameterization.predicted_endpoint(average, sample.z_t, sample.t)
+        latent = parameterization.to_latent(endpoint, batch["lq_latent"])
         metrics["perceptual_rows"] = endpoint_distance(latent, batch, sample.r == 0)
         total += settings.perceptual_weight * jnp.mean(metrics["perceptual_rows"])
     return total, jax.lax.stop_gradient(metrics)

@@ -145,9 +145,9 @@ def loss(
     if draws is None:
         assert key is not None, "the run's key is needed where no draws are given"
         draws = draw(key, batch, settings)
-    form = settings.parameterization
+    parameterization = settings.parameterization
     lq_latent = batch["lq_latent"]
-    endpoint = form.to_endpoint(batch["hr_latent"], lq_latent)
+    endpoint = parameterization.to_endpoint(batch["hr_latent"], lq_latent)
     condition, tokens = training_condition(
         lq_latent, batch.get("visual_tokens"), draws, settings.guidance
     )
@@ -155,15 +155,15 @@ def loss(
     weight = t[:, None, None, None]
     z_t = (1 - weight) * endpoint + weight * draws["noise"]
     velocity = velocity_fn(condition, z_t, t, tokens, None)
-    error = velocity - form.velocity_target(endpoint, draws["noise"], z_t, t)
+    error = velocity - parameterization.velocity_target(endpoint, draws["noise"], z_t, t)
     penalty = error**2 if settings.penalty == "square" else jnp.sqrt(error**2 + _CORNER**2)
     rows = jnp.mean(penalty, axis=(1, 2, 3))
     metrics = {"loss_rows": rows, "t": t}
     total = jnp.mean(rows)
-    pointed_at = form.predicted_endpoint(velocity, z_t, t)
+    pointed_at = parameterization.predicted_endpoint(velocity, z_t, t)
     if settings.weave_weight:
         total += settings.weave_weight * jnp.mean(weave(pointed_at - endpoint))
-    predicted = form.to_latent(pointed_at, lq_latent)
+    predicted = parameterization.to_latent(pointed_at, lq_latent)
     if settings.keep_endpoint:
         metrics["endpoint_latent"] = predicted
     if endpoint_distance is not None and settings.perceptual_weight:

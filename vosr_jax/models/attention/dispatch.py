@@ -54,19 +54,19 @@ def plain_attention(query: Array, key: Array, value: Array) -> Array:
     return checkpoint_name(out, ATTENTION)
 
 
-def masked_attention(query: Array, key: Array, value: Array, live: Array) -> Array:
+def masked_attention(query: Array, key: Array, value: Array, unpadded: Array) -> Array:
     """`plain_attention` to those keys that are live, one head after another.
 
     Args:
       query: [B, N, heads, d].
       key, value: [B, M, heads, d].
-      live: [B, M] bool, at least one in every row.
+      unpadded: [B, M] bool, at least one in every row.
 
     Returns:
       [B, N, heads, d] in the query's dtype.
     """
     precision = matmul_precision(query.dtype)
-    bias = jnp.where(live, 0.0, -jnp.inf)[:, None]
+    bias = jnp.where(unpadded, 0.0, -jnp.inf)[:, None]
 
     def one(head: tuple[Array, Array, Array]) -> Array:
         query, key, value = head

@@ -31,17 +31,17 @@ class SelfAttention(nnx.Module):
         self.k_norm = norm(head_width) if settings.qk_norm else None
         self.proj = Linear(settings.width, settings.width, rngs=rngs)
 
-    def __call__(self, x: Array, table, dtype: DTypeLike, live: Array | None = None) -> Array:
+    def __call__(self, x: Array, table, dtype: DTypeLike, unpadded: Array | None = None) -> Array:
         """x [B, N, width]; only tokens that are live, [B, N] bool, are attended to."""
         query, key, value = jnp.moveaxis(self.qkv(x, dtype), 2, 0)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        if live is None:
+        if unpadded is None:
             y = self.attention(query, key, value)
         else:
-            y = masked_attention(query, key, value, live)
+            y = masked_attention(query, key, value, unpadded)
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
 
@@ -101,11 +101,11 @@ class SwiGLU(nnx.Module):
     """out(silu(a) * b) with (a, b) = gate_up(x); the hidden axis may carry zero padding."""
 
     def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
-        live, padded = settings.swiglu_width, settings.padded_swiglu_width
-        self.gate_up = Linear(settings.width, (2, padded), rngs=rngs, live=live)
-        self.out = Linear(live, settings.width, rngs=rngs)
-        if padded > live:
-            kernel = jnp.pad(self.out.kernel[...], ((0, padded - live), (0, 0)))
+        unpadded, padded = settings.swiglu_width, settings.padded_swiglu_width
+        self.gate_up = Linear(settings.width, (2, padded), rngs=rngs, unpadded=unpadded)
+        self.out = Linear(unpadded, settings.width, rngs=rngs)
+        if padded > unpadded:
+            kernel = jnp.pad(self.out.kernel[...], ((0, padded - unpadded), (0, 0)))
             self.out.kernel = nnx.Param(kernel)
 
     def __call__(self, x: Array, dtype: DTypeLike) -> Array:
@@ -161,18 +161,18 @@ class Block(nnx.Module):
         cross: Callable[[Array], Array] | None,
         table,
         dtype: DTypeLike,
-        live: Array | None = None,
+        unpadded: Array | None = None,
     ) -> Array:
         """One block; `cross` is what stands for its cross-attention, in whichever form.
 
-        live: [B, N] bool, the tokens that there are; None: all.
+        unpadded: [B, N] bool, the tokens that there are; None: all.
         """
         # modulation: [B, 6, width], one for all blocks; each block adds its own table.
         parts = self.scale_shift_table[...].astype(modulation.dtype) + modulation
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(parts, 6, axis=1)
         stream = x.dtype
         y = self.norm1(x).astype(stream) * (1 + scale1) + shift1
-        x = (x + gate1 * self.attn(y, table, dtype, live)).astype(stream)
+        x = (x + gate1 * self.attn(y, table, dtype, unpadded)).astype(stream)
         if cross is not None:
             x = (x + cross(x)).astype(stream)
         y = self.norm2(x).astype(stream) * (1 + scale2) + shift2

@@ -32,12 +32,12 @@ class ResidualConv(nnx.Module):
         self.modulation = Linear(time_width, (3, width), rngs=rngs, init="zeros")
 
     def __call__(
-        self, x: Array, modulation: Array, dtype: DTypeLike, live: Array | None = None
+        self, x: Array, modulation: Array, dtype: DTypeLike, unpadded: Array | None = None
     ) -> Array:
         parts = modulation.astype(dtype)[:, :, None, None]
         scale, shift, gate = parts[:, 0], parts[:, 1], parts[:, 2]
-        y = self.first(within(live, jax.nn.silu(x * (1 + scale) + shift)), dtype)
-        return x * (1 + gate) + self.second(within(live, jax.nn.silu(y)), dtype)
+        y = self.first(within(unpadded, jax.nn.silu(x * (1 + scale) + shift)), dtype)
+        return x * (1 + gate) + self.second(within(unpadded, jax.nn.silu(y)), dtype)
 
 
 class PixelHead(nnx.Module):
@@ -61,19 +61,19 @@ class PixelHead(nnx.Module):
         self.refine = Conv(width, width, rngs=rngs)
         self.out = Conv(width, outputs // scale**2, rngs=rngs, init="zeros")
 
-    def __call__(self, features: Array, dtype: DTypeLike, live: Array | None = None) -> Array:
+    def __call__(self, features: Array, dtype: DTypeLike, unpadded: Array | None = None) -> Array:
         """[B, h, w, inputs] to [B, h, w, outputs]."""
         batch, height, width, _ = features.shape
-        spread = self.spread(within(live, features), dtype).reshape(batch, height * width, -1)
+        spread = self.spread(within(unpadded, features), dtype).reshape(batch, height * width, -1)
         pixels = unpatchify(spread, (height, width), self.scale)
-        if live is not None:
-            live = jnp.repeat(jnp.repeat(live, self.scale, axis=1), self.scale, axis=2)
-        pixels = pixels + self.refine(within(live, jax.nn.silu(pixels)), dtype)
-        pixels = self.out(within(live, jax.nn.silu(pixels)), dtype)
+        if unpadded is not None:
+            unpadded = jnp.repeat(jnp.repeat(unpadded, self.scale, axis=1), self.scale, axis=2)
+        pixels = pixels + self.refine(within(unpadded, jax.nn.silu(pixels)), dtype)
+        pixels = self.out(within(unpadded, jax.nn.silu(pixels)), dtype)
         return patchify(pixels, self.scale).reshape(batch, height, width, -1)
 
 
-class Detailer(nnx.Module):
+class ConvStemHead(nnx.Module):
     """Stem and head at the latent's resolution.
 
     Args:
@@ -122,15 +122,15 @@ class Detailer(nnx.Module):
         return [block.modulation(time, dtype) for block in blocks]
 
     def stem(
-        self, pair: Array, modulations: list[Array], dtype: DTypeLike, live: Array | None = None
+        self, pair: Array, modulations: list[Array], dtype: DTypeLike, unpadded: Array | None = None
     ) -> Array:
         """[B, h, w, inputs] to features [B, h, w, width].
 
-        live: [B, h, w, 1], 0 where the picture ends, so that it is seen to end there; None: all.
+        unpadded: [B, h, w, 1], 0 where the picture ends, where it is seen to end; None: all.
         """
-        y = self.embed(within(live, pair), dtype)
+        y = self.embed(within(unpadded, pair), dtype)
         for block, modulation in zip((self.refine, *self.stem_blocks), modulations, strict=False):
-            y = block(y, modulation, dtype, live)
+            y = block(y, modulation, dtype, unpadded)
         return y
 
     def head(
@@ -139,22 +139,22 @@ class Detailer(nnx.Module):
         decoded: Array,
         modulations: list[Array],
         dtype: DTypeLike,
-        live: Array | None = None,
+        unpadded: Array | None = None,
     ) -> Array:
         """Stem features and the transformer's output, both [B, h, w, width], to [.., outputs].
 
-        live: as in `stem`.
+        unpadded: as in `stem`.
         """
         y = features + decoded
         of_head = modulations[1 + len(self.stem_blocks) :]
         for block, modulation in zip(self.blocks, of_head, strict=True):
-            y = block(y, modulation, dtype, live)
+            y = block(y, modulation, dtype, unpadded)
         y = jax.nn.silu(y)
         if isinstance(self.out, PixelHead):
-            return self.out(y, dtype, live).astype(jnp.float32)
-        return self.out(within(live, y), dtype).astype(jnp.float32)
+            return self.out(y, dtype, unpadded).astype(jnp.float32)
+        return self.out(within(unpadded, y), dtype).astype(jnp.float32)
 
 
-def within(live: Array | None, x: Array) -> Array:
+def within(unpadded: Array | None, x: Array) -> Array:
     """x, zero where it is not live: what a zero-padded convolution sees beyond the edge."""
-    return x if live is None else x * live
+    return x if unpadded is None else x * unpadded

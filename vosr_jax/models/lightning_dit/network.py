@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from vosr_jax.models.attention.dispatch import Attention, attention, keep_attention
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
 from vosr_jax.models.lightning_dit.block import Block, CrossAttention, CrossKV, Mlp, token_norm
-from vosr_jax.models.lightning_dit.conv_stem_head import Detailer
+from vosr_jax.models.lightning_dit.conv_stem_head import ConvStemHead
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 from vosr_jax.models.lora import with_adapters
 from vosr_jax.models.patches import patchify, unpatchify
@@ -107,7 +107,7 @@ class LightningDiT(nnx.Module):
             self.token_norm, self.token_mlp = None, None
         self.blocks = _stacked_blocks(settings, rngs, attention)
         self.final = FinalLayer(settings, patch_area * (detail or single), rngs=rngs)
-        self.detailer = _detailer(settings, rngs) if detail else None
+        self.detailer = _conv_stem_head(settings, rngs) if detail else None
 
     def __call__(
         self,
@@ -369,8 +369,8 @@ def _attend(cross_attn: CrossAttention, context, null: Array | None, dtype, x: A
     return jnp.stack([full, jnp.broadcast_to(null, full.shape)], 1).reshape(x.shape)
 
 
-def _detailer(s: LightningDiTSettings, rngs: nnx.Rngs) -> Detailer:
-    return Detailer(
+def _conv_stem_head(s: LightningDiTSettings, rngs: nnx.Rngs) -> ConvStemHead:
+    return ConvStemHead(
         2 * s.latent_channels,
         s.latent_channels,
         s.detail_width,

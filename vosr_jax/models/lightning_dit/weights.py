@@ -80,19 +80,19 @@ def _block(s: LightningDiTSettings, layer: int) -> Iterator[Entry]:
 
 
 def _swiglu(s: LightningDiTSettings, official: str, layer: int) -> Iterator[Entry]:
-    live, extra = s.swiglu_width, s.padded_swiglu_width - s.swiglu_width
+    unpadded, extra = s.swiglu_width, s.padded_swiglu_width - s.swiglu_width
 
     def pad(x: np.ndarray, axis: int) -> np.ndarray:
         return np.pad(x, [(0, extra if a == axis % x.ndim else 0) for a in range(x.ndim)])
 
     gate_up = Layout(
-        lambda x, shape: pad(x.T.reshape(s.width, 2, live), -1),
-        lambda x: x[..., :live].reshape(s.width, -1).T,
+        lambda x, shape: pad(x.T.reshape(s.width, 2, unpadded), -1),
+        lambda x: x[..., :unpadded].reshape(s.width, -1).T,
     )
     gate_up_bias = Layout(
-        lambda x, shape: pad(x.reshape(2, live), -1), lambda x: x[:, :live].reshape(-1)
+        lambda x, shape: pad(x.reshape(2, unpadded), -1), lambda x: x[:, :unpadded].reshape(-1)
     )
-    out = Layout(lambda x, shape: pad(x.T, 0), lambda x: x[:live].T)
+    out = Layout(lambda x, shape: pad(x.T, 0), lambda x: x[:unpadded].T)
     ours = ("blocks", "mlp")
     yield Entry(f"{official}.w12.weight", (*ours, "gate_up", "kernel"), gate_up, layer)
     yield Entry(f"{official}.w12.bias", (*ours, "gate_up", "bias"), gate_up_bias, layer)

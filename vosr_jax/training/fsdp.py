@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vosr_jax.training.sharding import PARAMETER_RULES, Rules, axes_of, lies_over, parameter_spec
+from vosr_jax.training.sharding import PARAMETER_RULES, Rules, axes_of, parameter_spec, sharded_over
 
 # What the networks compute in their matrix products' dtype anyway, so that casting it beforehand
 # changes nothing: all kernels and biases but those of times, of norms and of the first patches.
@@ -31,7 +31,7 @@ _IN_PRODUCTS = re.compile(
 _BLOCKS = "blocks."
 
 
-def in_products(name: str) -> bool:
+def is_matmul_param(name: str) -> bool:
     """Whether a parameter is read in the matrix products' dtype alone."""
     return _IN_PRODUCTS.fullmatch(name) is not None
 
@@ -69,12 +69,12 @@ class Gather:
         return gathered
 
     def _gathered(self, name: str, value: Array, spec: P) -> Array:
-        if not lies_over(spec, "fsdp"):
+        if not sharded_over(spec, "fsdp"):
             return value
         parts = NamedSharding(self.mesh, spec)
         without = (tuple(axis for axis in axes_of(entry) if axis != "fsdp") for entry in spec)
         whole = NamedSharding(self.mesh, P(*without))
-        dtype = self.dtype if in_products(name) else value.dtype
+        dtype = self.dtype if is_matmul_param(name) else value.dtype
         return _gather(value, jnp.dtype(dtype), self.short_gradients, parts, whole)
 
 
@@ -100,9 +100,9 @@ def _backward(dtype, short, parts, whole, like, cotangent):
 _gather.defvjp(_forward, _backward)
 
 
-def stored(parameters: Mapping[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
+def cast_frozen(parameters: Mapping[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
     """Frozen parameters as they lie on the devices: products' operands in `dtype`, others float32.
 
     The network's output is the same bit for bit.
     """
-    return {k: v.astype(dtype) if in_products(k) else v for k, v in parameters.items()}
+    return {k: v.astype(dtype) if is_matmul_param(k) else v for k, v in parameters.items()}

@@ -17,9 +17,9 @@ from jax import Array
 
 from vosr_jax.models.autoencoders.blocks import double
 from vosr_jax.models.layers import Conv
-from vosr_jax.restoration.maps import Maps
-from vosr_jax.restoration.streamed_attention import streamed_attention
-from vosr_jax.restoration.streaming import Stage, Statistics, run_stage
+from vosr_jax.restoration.tiled.attention import streamed_attention
+from vosr_jax.restoration.tiled.feature_store import FeatureStore
+from vosr_jax.restoration.tiled.streaming import Stage, Statistics, run_stage
 
 
 def encode_tiled(
@@ -37,7 +37,7 @@ def encode_tiled(
       noise: [B, h, w, C], or None for the posterior's mode.
       tile_size: side of a tile in pixels, at the finest resolution.
       host_bytes: what features may take of the host's memory before they go to a file, as
-        in `Maps`.
+        in `FeatureStore`.
 
     Returns:
       [B, h, w, C] float32.
@@ -47,8 +47,8 @@ def encode_tiled(
     """
     encoded = []
     for picture in np.asarray(image):
-        with Maps(host_bytes) as maps:
-            walk = _Walk(maps, autoencoder.encoder, tile_size)
+        with FeatureStore(host_bytes) as maps:
+            walk = _TiledCoder(maps, autoencoder.encoder, tile_size)
             encoded.append(np.array(walk.encode(picture)))
     # NumPy's, not a program for each size.
     mean, std = autoencoder.posterior(np.stack(encoded))
@@ -77,13 +77,13 @@ def decode_tiled(
     given = np.asarray(latent, np.float32) / np.float32(autoencoder.scaling_factor)
     pictures = []
     for one in np.asarray(autoencoder.decoder_input(given)):
-        with Maps(host_bytes) as maps:
-            picture = _Walk(maps, autoencoder.decoder, tile_size).decode(one)
+        with FeatureStore(host_bytes) as maps:
+            picture = _TiledCoder(maps, autoencoder.decoder, tile_size).decode(one)
             pictures.append(np.clip(np.array(picture), -1, 1))
     return np.stack(pictures)
 
 
-class _Walk:
+class _TiledCoder:
     """One network over one picture.
 
     Args:
@@ -92,7 +92,7 @@ class _Walk:
       tile_size: in pixels at the finest resolution.
     """
 
-    def __init__(self, maps: Maps, network: Any, tile_size: int):
+    def __init__(self, maps: FeatureStore, network: Any, tile_size: int):
         self.maps, self.network = maps, network
         # The finest resolution is the encoder's first and the decoder's last.
         width = min(network.conv_in.kernel.shape[-1], network.conv_out.kernel.shape[-2])

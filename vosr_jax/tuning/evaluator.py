@@ -61,7 +61,7 @@ class Verdict:
         return self.ours < self.base
 
 
-class Judge:
+class Evaluator:
     """Restores the held-out crops as `vosr upscale` would, and compares with their truths.
 
     Args:
@@ -93,7 +93,7 @@ class Judge:
         self._distances_of_base = self._distances(self._of_base)
 
     def compare(self, denoiser: LightningDiT, file: Path) -> Verdict:
-        """Judge a trained denoiser, and draw it.
+        """Evaluator a trained denoiser, and draw it.
 
         Args:
           denoiser: of the base's structure.

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.cases import Case, Entry
-from vosr_jax.evaluation.contestants import Contestant
 from vosr_jax.evaluation.measures import Measure, lpips_distance
+from vosr_jax.evaluation.methods import Method
+from vosr_jax.evaluation.pairs import Entry, EvalPair
 from vosr_jax.files import write_text
 from vosr_jax.files.photo_writing import write_photo
 
@@ -25,14 +25,14 @@ Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
-    """How a contestant is judged, and where that is kept.
+class Evaluator:
+    """How a method is judged, and where that is kept.
 
-    A row on disk counts as finished if its case's pixels, its contestant's settings and weights,
+    A row on disk counts as finished if its case's pixels, its method's settings and weights,
     the measures and the number of samples are what they were.
 
     Attributes:
-      folder: gets rows/ and pictures/, one folder each for every contestant.
+      folder: gets rows/ and pictures/, one folder each for every method.
       measures: the columns.
       samples: pictures of every case under further seeds; the row's figures are their means. With
         more than one, "diversity" is their deviation (0..255) and "lpips_of_mean" that of their
@@ -47,14 +47,14 @@ class Judge:
 
     def evaluate(
         self,
-        contestant: Contestant,
+        method: Method,
         entries: Sequence[Entry],
         tell: Callable[[int, int], None] = lambda done, count: None,
     ) -> list[Row]:
         """A row for every case, in their order.
 
         Args:
-          contestant: spread over as many threads as it has devices.
+          method: spread over as many threads as it has devices.
           entries: the cases.
           tell: called with how many are done, and of how many.
 
@@ -63,8 +63,8 @@ class Judge:
           "photograph" and "error", for a case that could not be read or restored.
         """
         for part in ("rows", "pictures"):
-            (self.folder / part / contestant.slug).mkdir(parents=True, exist_ok=True)
-        free = list(contestant.restore)
+            (self.folder / part / method.slug).mkdir(parents=True, exist_ok=True)
+        free = list(method.restore)
         warm: dict[int, set] = {number: set() for number in range(len(free))}
         numbers = list(range(len(free)))
         lock, done = threading.Lock(), 0
@@ -74,7 +74,7 @@ class Judge:
             with lock:
                 number = numbers.pop()
             try:
-                return self._row(contestant, entry, free[number], warm[number])
+                return self._row(method, entry, free[number], warm[number])
             finally:
                 with lock:
                     numbers.append(number)
@@ -88,25 +88,25 @@ class Judge:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def picture(self, contestant: Contestant, name: str) -> Path:
+    def picture(self, method: Method, name: str) -> Path:
         """Where a case's picture of seed 0 lies."""
-        return self.folder / "pictures" / contestant.slug / f"{name}.png"
+        return self.folder / "pictures" / method.slug / f"{name}.png"
 
-    def _row(self, contestant: Contestant, entry: Entry, restore, warm: set) -> Row:
+    def _row(self, method: Method, entry: Entry, restore, warm: set) -> Row:
         about = {"name": entry.name, "photograph": entry.photograph}
         try:
             case = entry.load()
-            fingerprint = self._fingerprint(contestant, case)
-            file = self.folder / "rows" / contestant.slug / f"{entry.name}.json"
+            fingerprint = self._fingerprint(method, case)
+            file = self.folder / "rows" / method.slug / f"{entry.name}.json"
             kept = _read(file)
-            picture = self.picture(contestant, entry.name)
+            picture = self.picture(method, entry.name)
             if kept is not None and kept.pop("fingerprint", None) == fingerprint:
                 if picture.is_file():
                     return kept
             if (case.source.shape, case.size) not in warm:
                 restore(case, 0)  # compiled now, so that no picture's time holds it
                 warm.add((case.source.shape, case.size))
-            row = about | self._judge(contestant, case, restore, picture)
+            row = about | self._judge(method, case, restore, picture)
         except UserError as error:
             return about | {"error": str(error)}
         except MemoryError:
@@ -114,8 +114,8 @@ class Judge:
         write_text(file, json.dumps(row | {"fingerprint": fingerprint}, indent=1) + "\n")
         return row
 
-    def _judge(self, contestant: Contestant, case: Case, restore, picture: Path) -> Row:
-        samples = self.samples if contestant.seeded else 1
+    def _judge(self, method: Method, case: EvalPair, restore, picture: Path) -> Row:
+        samples = self.samples if method.seeded else 1
         started = time.monotonic()
         results = [restore(case, 0)]
         seconds = time.monotonic() - started
@@ -134,14 +134,14 @@ class Judge:
             row["diversity"] = float(stack.std(0).mean())
             if case.truth is not None and "lpips" in row:
                 row["lpips_of_mean"] = lpips_distance(stack.mean(0), case.truth)
-        if contestant.also is not None:
-            row |= contestant.also(case)
+        if method.also is not None:
+            row |= method.also(case)
         return row | {"seconds": seconds}
 
-    def _fingerprint(self, contestant: Contestant, case: Case) -> str:
+    def _fingerprint(self, method: Method, case: EvalPair) -> str:
         digest = hashlib.sha256()
         settings = {
-            "about": contestant.about,
+            "about": method.about,
             "measures": [measure.title for measure in self.measures],
             "samples": self.samples,
             "versions": self.versions,

@@ -12,7 +12,7 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.diffusion.sampler import SamplerSettings
-from vosr_jax.evaluation.cases import degraded_entries, enlarge, held_out_pictures, pictures_in
+from vosr_jax.evaluation.pairs import degraded_entries, enlarge, held_out_pictures, pictures_in
 from vosr_jax.files import to_path, write_text
 from vosr_jax.files.cached import local_folder
 from vosr_jax.files.levels import to_uint8
@@ -21,8 +21,8 @@ from vosr_jax.metrics.lpips import load_lpips, lpips
 from vosr_jax.sweeps.identity import settings_of
 from vosr_jax.sweeps.trials import Trial
 from vosr_jax.training.build import mesh_of
-from vosr_jax.training.restoring import make_restore
-from vosr_jax.training.run import load_method
+from vosr_jax.training.preview import make_restore
+from vosr_jax.training.setup import load_train_step
 from vosr_jax.weights.saved_run import load_ema
 
 _FILE = "figures.json"
@@ -77,7 +77,7 @@ def _judge(config: Config, folder: os.PathLike) -> list[dict[str, Any]]:
     lq, hr = (x.astype(np.float32) / 127.5 - 1 for x in (enlarged, truth))
 
     mesh = mesh_of(config, jax.local_devices()[:1])
-    method, weights = load_method(config, mesh)
+    train_step, weights = load_train_step(config, mesh)
     _, _, ema = load_ema(folder)
     scales = scales_of(config)
     sampler = SamplerSettings.from_guidance(
@@ -88,7 +88,7 @@ def _judge(config: Config, folder: os.PathLike) -> list[dict[str, Any]]:
     )
     # Whether there is a weak branch is part of the program; how much of it, an argument.
     sampler = dataclasses.replace(sampler, guidance_scale=1.0 if scales == (1.0,) else 0.0)
-    restore = jax.jit(make_restore(method, sampler))
+    restore = jax.jit(make_restore(train_step, sampler))
     distance, lpips_weights = jax.jit(lpips), load_lpips("alex")
     key, figures = jax.random.key(_NOISE_SEED), []
     for scale in scales:

@@ -15,11 +15,11 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import write_text
 from vosr_jax.files.folders import make_folder
 from vosr_jax.models.lightning_dit.network import LightningDiT
-from vosr_jax.parameters.identity import sha256_of
+from vosr_jax.parameters.host import sha256_of
 from vosr_jax.restoration.loading import from_config
 from vosr_jax.training.loop import train
-from vosr_jax.training.run import Run
-from vosr_jax.tuning.judging import Judge, Verdict
+from vosr_jax.training.setup import Run
+from vosr_jax.tuning.evaluator import Evaluator, Verdict
 from vosr_jax.tuning.photographs import divide, look
 from vosr_jax.tuning.record import Record, read_record, require_same
 from vosr_jax.tuning.settings import Wishes, judged_side, tuning_config
@@ -85,7 +85,7 @@ def train_on(folder: str | Path, out: str | Path, wishes: Wishes, tell: Tell = p
     write_text(listed, "".join(f"{photographs / name}\n" for name in record.training))
     tell(f"the base restores held-out crops of {len(record.held_out)} photographs")
     judging = time.monotonic()
-    judge = Judge(
+    judge = Evaluator(
         [photographs / name for name in record.held_out],
         model,
         judged_side(config),
@@ -150,7 +150,7 @@ def _trained(
     wishes: Wishes,
     record: Record,
     base: OpenDenoiser,
-    judge: Judge,
+    judge: Evaluator,
     clock: tuple[float, float],
     tell: Tell,
 ) -> bool:

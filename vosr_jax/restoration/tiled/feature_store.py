@@ -16,7 +16,7 @@ _MOST_BYTES = 4 << 30
 _SHARE = 4  # of the free memory, one part
 
 
-class Maps:
+class FeatureStore:
     """Float32 maps on the host; beyond a limit, in temporary files. Use it as a context.
 
     Args:
@@ -32,7 +32,7 @@ class Maps:
         self._folder: Path | None = None
         self._made = 0
 
-    def __enter__(self) -> "Maps":
+    def __enter__(self) -> "FeatureStore":
         return self
 
     def __exit__(self, *_) -> None:

@@ -13,8 +13,8 @@ from vosr_jax.evaluation.plots import figure
 from vosr_jax.evaluation.summary import Mean
 from vosr_jax.files import to_path, write_text
 from vosr_jax.sweeps.identity import differences
-from vosr_jax.sweeps.judging import at_psnr, figures_of
 from vosr_jax.sweeps.running import finished
+from vosr_jax.sweeps.score import at_psnr, figures_of
 from vosr_jax.sweeps.trials import Sweep
 
 _RESAMPLES = 4000

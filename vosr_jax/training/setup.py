@@ -1,19 +1,20 @@
-"""Setting a run up: mesh, networks, state and its restoration. The loop itself is in loop.py."""
+"""Set a run up: mesh, networks, and its state, new or restored. The loop itself is in loop.py."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from vosr_jax.config import Config
 from vosr_jax.console import say
 from vosr_jax.data.pipeline import PipelineSettings
 from vosr_jax.errors import UserError
-from vosr_jax.training.base import Base, check_base, open_base
-from vosr_jax.training.beginning import begin, weights_of
 from vosr_jax.training.build import (
     abstract_state,
     attention_over,
-    build_method,
+    build_train_step,
     compute_dtype,
     encoder_gather_on,
     mesh_of,
@@ -21,13 +22,22 @@ from vosr_jax.training.build import (
 )
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.frozen import open_frozen
-from vosr_jax.training.gathering import stored
+from vosr_jax.training.fsdp import cast_frozen
 from vosr_jax.training.perceptual import perceptual_weights
 from vosr_jax.training.placing import place
 from vosr_jax.training.sharding import weight_shardings
 from vosr_jax.training.state import TrainState
-from vosr_jax.training.step import Method
-from vosr_jax.training.teacher import Teacher, check_identity, open_teacher
+from vosr_jax.training.step import TrainStep
+from vosr_jax.training.teacher import (
+    Base,
+    Teacher,
+    check_base,
+    check_identity,
+    open_base,
+    open_teacher,
+)
+from vosr_jax.weights.opening import open_denoiser
+from vosr_jax.weights.resolve import resolve
 
 
 @dataclasses.dataclass
@@ -37,7 +47,7 @@ class Run:
     Attributes:
       config: the experiment.
       mesh: devices.
-      method: what a step does.
+      train_step: what a step does.
       weights: the frozen nets' weights, on the devices.
       state: of the last finished step.
       abstract_state: shapes and shardings of the state.
@@ -48,7 +58,7 @@ class Run:
 
     config: Config
     mesh: Mesh
-    method: Method
+    train_step: TrainStep
     weights: dict
     state: TrainState
     abstract_state: TrainState
@@ -84,9 +94,9 @@ def pipeline_settings(config: Config) -> PipelineSettings:
     )
 
 
-def load_method(
+def load_train_step(
     config: Config, mesh: Mesh, teacher: Teacher | None = None, base: Base | None = None
-) -> tuple[Method, dict]:
+) -> tuple[TrainStep, dict]:
     """The method of a config, and the weights of its frozen nets, teacher and base on the devices.
 
     A base that is needed and not given is opened. Every process reads what its own devices hold,
@@ -98,16 +108,16 @@ def load_method(
     dtype = compute_dtype(config, platform_of(mesh))
     gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
     frozen, weights = open_frozen(config, dtype, gather, attention)
-    weights["encoder"] = stored(weights["encoder"], dtype)
+    weights["encoder"] = cast_frozen(weights["encoder"], dtype)
     weights |= perceptual_weights(config)
-    form = None
+    parameterization = None
     if teacher is not None:
-        weights["teacher"] = stored(teacher.parameters, dtype)
-        form = teacher.parameterization
+        weights["teacher"] = cast_frozen(teacher.parameters, dtype)
+        parameterization = teacher.parameterization
     if (base := base or open_base(config)) is not None:
-        weights["base"] = stored(base.parameters, dtype)
+        weights["base"] = cast_frozen(base.parameters, dtype)
     shardings = weight_shardings(weights, mesh, shard_encoder=config.mesh.shard_encoder)
-    return build_method(config, mesh, frozen, form), place(weights, shardings)
+    return build_train_step(config, mesh, frozen, parameterization), place(weights, shardings)
 
 
 def start_run(config: Config, checkpoints: Checkpoints) -> Run:
@@ -131,27 +141,111 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
     around = None if base is None else base.identity
     if checkpoints.find() is not None:
         check_base(around, checkpoints.progress().base, str(checkpoints.find()))
-    method, weights = load_method(config, mesh, teacher, base)
+    train_step, weights = load_train_step(config, mesh, teacher, base)
     if not config.optimizer.max_grad_norm:
         say("optimizer.max_grad_norm=0: gradients are not clipped")
 
-    abstract = abstract_state(method, mesh)
+    abstract = abstract_state(train_step, mesh)
     first = (0, 0)
     if checkpoints.find() is not None:
         state = checkpoints.restore(abstract)
         first = int(state.step), checkpoints.progress().samples_seen
         say(f"resumed at step {first[0]} of {checkpoints.folder}, after {first[1]} samples")
     elif base is not None:
-        state = begin(method, abstract)
+        state = begin(train_step, abstract)
         say(f"begun at step 0 with new adapters of train.init_from={config.train.init_from}")
     elif config.train.init_from:
         source = f"train.init_from={config.train.init_from}"
-        state = begin(method, abstract, weights_of(config.train.init_from), source)
+        state = begin(train_step, abstract, weights_of(config.train.init_from), source)
         say(f"begun at step 0 with the weights of {source}")
     elif teacher is not None:
-        state = begin(method, abstract, teacher.parameters, f"teacher={config.teacher}")
+        state = begin(train_step, abstract, teacher.parameters, f"teacher={config.teacher}")
         say(f"begun at step 0 as teacher={config.teacher}")
     else:
-        state = begin(method, abstract)
+        state = begin(train_step, abstract)
         say("begun at step 0")
-    return Run(config, mesh, method, weights, state, abstract, identity, around, first)
+    return Run(config, mesh, train_step, weights, state, abstract, identity, around, first)
+
+
+_R_EMBEDDING = "r_embedding."
+
+
+def weights_of(name_or_path: str) -> Mapping[str, Any]:
+    """Weights to begin from, `train.init_from`: by dotted path, still where they lie.
+
+    Raises:
+      UserError: there is no such model, or it is damaged.
+    """
+    return open_denoiser(resolve(name_or_path, "train.init_from")).network.parameters
+
+
+def begin(
+    train_step: TrainStep,
+    abstract: TrainState,
+    given: Mapping[str, Any] | None = None,
+    source: str = "",
+) -> TrainState:
+    """A new state, made where it lies; no device ever holds more than its part.
+
+    A student begins as its teacher: where the weights are a multi-step network's, the embedding
+    of r keeps its own beginning, and the factor t - r leaves the teacher's velocity at r = t.
+
+    Args:
+      train_step: what is trained.
+      abstract: shapes and shardings of the state.
+      given: parameters and EMA by dotted path; None initializes them. The optimizer is new.
+      source: where these come from, for messages.
+
+    Raises:
+      UserError: a given parameter is missing, unexpected or misshapen; it is named.
+    """
+    if given is None:
+        return beginning(train_step, abstract, given=False)()
+    names = _checked(given, source, abstract)
+    where = _shardings(abstract).parameters
+    own = {k: where[k] for k in where.keys() - names}
+    parameters = place({k: given[k] for k in names}, {k: where[k] for k in names})
+    if own:
+        # Of the initialization only what is asked for gets computed.
+        parameters |= jax.jit(
+            lambda: {k: v for k, v in train_step.network.initialize().items() if k in own},
+            out_shardings=own,
+        )()
+    return beginning(train_step, abstract, given=True)(parameters)
+
+
+def beginning(train_step: TrainStep, abstract: TrainState, *, given: bool) -> Any:
+    """The program that makes a new state.
+
+    Args:
+      train_step: what is trained.
+      abstract: shapes and shardings of the state.
+      given: whether it takes placed parameters, whose memory it takes over, or makes them.
+    """
+    shardings = _shardings(abstract)
+    if given:
+        return jax.jit(train_step.new_state, out_shardings=shardings, donate_argnums=0)
+    return jax.jit(train_step.new_state, out_shardings=shardings)
+
+
+def _shardings(abstract: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def _checked(given: Mapping[str, Any], source: str, abstract: TrainState) -> list[str]:
+    """The names that are given, every one in its shape."""
+    wanted = abstract.parameters
+    optional = not any(name.startswith(_R_EMBEDDING) for name in given)
+    names = []
+    for name, shape in wanted.items():
+        if name in given and given[name].shape == shape.shape:
+            names.append(name)
+        elif name in given or not (optional and name.startswith(_R_EMBEDDING)):
+            raise UserError(
+                f"{source}: {name} should be {shape.shape} and is "
+                f"{given[name].shape if name in given else 'missing'}; it is of another model"
+            )
+    extra = sorted(given.keys() - wanted.keys())
+    if extra:
+        raise UserError(f"{source} has {extra[0]}, which this model has not")
+    return names

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation.cases import entries_of
-from vosr_jax.evaluation.contestants import Contestant, of_model, peers
 from vosr_jax.evaluation.measures import chosen_measures
+from vosr_jax.evaluation.methods import Method, of_model, peers
 from vosr_jax.evaluation.page import page_of
+from vosr_jax.evaluation.pairs import entries_of
 from vosr_jax.evaluation.results import Outcome, Results, write_results
-from vosr_jax.evaluation.rows import Judge
+from vosr_jax.evaluation.scores import Evaluator
 from vosr_jax.evaluation.token_similarity import token_figures
 from vosr_jax.files import listing, to_path, write_text
 from vosr_jax.files.folders import make_folder
@@ -65,14 +65,12 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> str:
     upscaler = Upscaler.from_pretrained(found)
     identity = {"model": model, "weights_sha256": weights_sha256(upscaler.model)}
     on_devices = [upscaler] if len(devices) == 1 else [upscaler.on(d) for d in devices]
-    contestants = [*others, *samplers_of(config, on_devices, identity)]
-    judge = Judge(folder, measures, e.samples, versions())
-    print(f"{model}: {len(entries)} pictures, {len(contestants)} rows", flush=True)
+    methods = [*others, *samplers_of(config, on_devices, identity)]
+    judge = Evaluator(folder, measures, e.samples, versions())
+    print(f"{model}: {len(entries)} pictures, {len(methods)} rows", flush=True)
     outcomes = []
-    for contestant in contestants:
-        outcomes.append(
-            Outcome(contestant, judge.evaluate(contestant, entries, _Progress(contestant.name)))
-        )
+    for method in methods:
+        outcomes.append(Outcome(method, judge.evaluate(method, entries, _Progress(method.name))))
     errors = {row["name"]: row["error"] for o in outcomes for row in o.rows if "error" in row}
     if errors and all("error" in row for o in outcomes for row in o.rows):
         raise UserError(
@@ -91,7 +89,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> str:
     return table
 
 
-def samplers_of(config: Config, upscalers: Sequence[Upscaler], identity: dict) -> list[Contestant]:
+def samplers_of(config: Config, upscalers: Sequence[Upscaler], identity: dict) -> list[Method]:
     """The model under every combination of the config's sampler settings."""
     own, e = upscalers[0].model.sampler, config.eval
     steps = e.steps or (own.steps,)
