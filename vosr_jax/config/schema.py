@@ -13,7 +13,10 @@ from vosr_jax.diffusion.objectives.rcgm import RCGMSettings
 from vosr_jax.diffusion.objectives.shortcut import ShortcutSettings
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.diffusion.timesteps import TimeSettings
-from vosr_jax.models.lightning_dit.network import LightningDiTSettings
+from vosr_jax.models.lightning_dit.settings import (
+    LightningDiTArchitecture,
+    LightningDiTSettings,
+)
 from vosr_jax.models.vgg import CHANNELS as VGG_CHANNELS
 
 LATENT_CHANNELS = {"sd2": 4, "qwen": 16}
@@ -21,8 +24,8 @@ TOKEN_WIDTHS = {"dinov2s": 384, "dinov2b": 768, "dinov2l": 1024, "dinov2g": 1536
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The denoiser; see `LightningDiTSettings` for what each key means.
+class ModelConfig(LightningDiTArchitecture):
+    """The denoiser: its architecture, and how it is trained.
 
     remat: what the backward pass recomputes. dtype: of the matrix products in training; auto is
     bfloat16 where the hardware has it. stream_dtype: of the residual stream between the blocks;
@@ -30,25 +33,6 @@ class ModelConfig:
     lora_rank above 0 trains adapters of train.init_from's network alone (docs/train_on.md).
     """
 
-    patch_size: int = 2
-    width: int = 1024
-    depth: int = 28
-    heads: int = 16
-    mlp_ratio: float = 4.0
-    token_hidden_ratio: int = 3
-    r_embedding: bool = False
-    qk_norm: bool = True
-    swiglu: bool = True
-    rotary: bool = True
-    rms_norm: bool = True
-    rescale_positions: bool = True
-    swiglu_multiple: int = 1
-    detail_width: int = 0
-    detail_blocks: int = 2
-    detail_stem_blocks: int = 1
-    pixel_width: int = 0
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
     remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     stream_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -348,8 +332,8 @@ class Config:
 
     def model_settings(self) -> LightningDiTSettings:
         """The denoiser's settings, with what follows from autoencoder, encoder and crop."""
-        names = {field.name for field in dataclasses.fields(LightningDiTSettings)}
-        own = {k: v for k, v in dataclasses.asdict(self.model).items() if k in names}
+        chosen = dataclasses.fields(LightningDiTArchitecture)
+        own = {field.name: getattr(self.model, field.name) for field in chosen}
         token_width = self.encoder.token_width or TOKEN_WIDTHS.get(self.encoder.kind)
         if self.encoder.kind == "vgg16":
             token_width = VGG_CHANNELS[self.encoder.block]

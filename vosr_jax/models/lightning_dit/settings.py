@@ -5,44 +5,37 @@ import math
 
 
 @dataclasses.dataclass(frozen=True)
-class LightningDiTSettings:
-    """Everything that fixes the network's function and its parameters' shapes.
+class LightningDiTArchitecture:
+    """What a person chooses of the network; `model` of a config adds how it is trained.
 
     Attributes:
-      latent_channels: channels of one latent; the network reads a pair of them.
-      latent_size: side of the training grid in latent pixels; rotary positions span it.
       patch_size: latent pixels on a token's side.
       width: channels of a token.
       depth: number of blocks.
       heads: attention heads; width / heads channels each.
       mlp_ratio: hidden width over width, before SwiGLU's factor 2/3.
-      token_width: channels of the visual tokens, or None for a network without them.
-      token_hidden_ratio: hidden width of the tokens' MLP over width.
+      token_hidden_ratio: hidden width of the visual tokens' MLP over width.
       r_embedding: whether the interval's end r is a second time input.
       qk_norm, swiglu, rotary, rms_norm: parts that the official ablations switch off.
       rescale_positions: rotary positions of another grid are rescaled to the training grid's
         span (official); False keeps integer positions.
       swiglu_multiple: the SwiGLU hidden width is padded with zeros to a multiple of this;
         the padding changes nothing and is dropped on export.
-      detail_width: channels of the convolutional detailer around the transformer; 0, as in
+      detail_width: channels of the convolutional stem and head around the transformer; 0, as in
         the official network, has none.
-      detail_blocks: residual blocks of the detailer's head.
-      detail_stem_blocks: residual blocks of its stem.
-      pixel_width: channels of the detailer's last convolutions, which see the pixels of a latent
+      detail_blocks: residual blocks of the head.
+      detail_stem_blocks: residual blocks of the stem.
+      pixel_width: channels of the head's last convolutions, which see the pixels of a latent
         that is a rearranged picture; 0 has none.
-      pixel_scale: pixels on the side of a pixel of such a latent.
       lora_rank: of the adapters on the blocks' matrices (models/lora.py); 0 has none.
       lora_alpha: what an adapter adds is weighted by lora_alpha / lora_rank.
     """
 
-    latent_channels: int = 4
-    latent_size: int = 64
     patch_size: int = 2
     width: int = 1024
     depth: int = 28
     heads: int = 16
     mlp_ratio: float = 4.0
-    token_width: int | None = 768
     token_hidden_ratio: int = 3
     r_embedding: bool = False
     qk_norm: bool = True
@@ -55,9 +48,25 @@ class LightningDiTSettings:
     detail_blocks: int = 2
     detail_stem_blocks: int = 1
     pixel_width: int = 0
-    pixel_scale: int = 1
     lora_rank: int = 0
     lora_alpha: float = 16.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LightningDiTSettings(LightningDiTArchitecture):
+    """Everything that fixes the network's function and its parameters' shapes.
+
+    Attributes, beside those of `LightningDiTArchitecture`, which follow from the nets around it:
+      latent_channels: channels of one latent; the network reads a pair of them.
+      latent_size: side of the training grid in latent pixels; rotary positions span it.
+      token_width: channels of the visual tokens, or None for a network without them.
+      pixel_scale: pixels on the side of a latent's pixel, where pixel_width is not 0.
+    """
+
+    latent_channels: int = 4
+    latent_size: int = 64
+    token_width: int | None = 768
+    pixel_scale: int = 1
 
     @classmethod
     def vosr_0_5b(cls, **changes) -> "LightningDiTSettings":
