@@ -18,13 +18,15 @@ from vosr_jax.serving.settings import ServiceSettings
 
 
 @contextlib.contextmanager
-def serving(upscaler, **settings):
-    """(client, service) of a service whose model is loaded."""
-    service = Service(["fake"], lambda: {"fake": upscaler}, ServiceSettings(**settings))
+def serving(*upscalers, **settings):
+    """(client, service) of a service whose model is loaded, on as many devices as given."""
+    on_devices = [{"fake": upscaler} for upscaler in upscalers]
+    service = Service(["fake"], lambda: on_devices, ServiceSettings(**settings))
     with TestClient(create_app(service), raise_server_exceptions=False) as client:
         until(lambda: client.get("/readyz").status_code == 200)
         yield client, service
-        getattr(upscaler, "gate", threading.Event()).set()
+        for upscaler in upscalers:
+            getattr(upscaler, "gate", threading.Event()).set()
 
 
 @pytest.fixture
@@ -37,4 +39,4 @@ def client():
 def start():
     """Start services that end with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda upscaler, **settings: stack.enter_context(serving(upscaler, **settings))
+        yield lambda *upscalers, **settings: stack.enter_context(serving(*upscalers, **settings))

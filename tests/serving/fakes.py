@@ -39,6 +39,7 @@ class FakeUpscaler:
             guided=False,
             colour_fix="none",
             precision="float32",
+            autoencoder_precision="float32",
             notes=(),
         )
         if open_:

@@ -14,7 +14,7 @@ from vosr_jax.serving.settings import ServiceSettings
 @contextlib.contextmanager
 def served(upscaler, **settings):
     """(server, service, port) of a server in a thread."""
-    service = Service(["fake"], lambda: {"fake": upscaler}, ServiceSettings(**settings))
+    service = Service(["fake"], lambda: [{"fake": upscaler}], ServiceSettings(**settings))
     listener = listen("127.0.0.1", 0)
     server = Server(create_app(service), service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

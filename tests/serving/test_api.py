@@ -25,7 +25,7 @@ def upscaler():
 
 @pytest.fixture(scope="module")
 def client(upscaler):
-    service = Service(["nano-onestep"], lambda: {"nano-onestep": upscaler})
+    service = Service(["nano-onestep"], lambda: [{"nano-onestep": upscaler}])
     with TestClient(create_app(service)) as client:
         until(lambda: client.get("/readyz").status_code == 200)
         yield client

@@ -46,7 +46,7 @@ DESKTOP, PHONE = (1280, 960), (390, 844)
 @contextlib.contextmanager
 def _served(name, upscaler, **settings):
     """(service, address) of a page."""
-    service = Service([name], lambda: {name: upscaler}, ServiceSettings(**settings))
+    service = Service([name], lambda: [{name: upscaler}], ServiceSettings(**settings))
     app = create_app(service)
     mount_page(app, service)
     listener = listen("127.0.0.1", 0)

@@ -3,6 +3,7 @@
 import shlex
 import threading
 import time
+import time
 from pathlib import Path
 
 import pytest
@@ -119,13 +120,11 @@ def test_programs_cost_no_previews(start):
 
 def test_the_commands_shown_write_apart():
     asked = [Fields(), Fields(preset="faithful")]
-    assert command_lines(["a.png"], asked, "nano", "float32").split("\n") == [
+    assert command_lines(["a.png"], asked, "nano").split("\n") == [
         "vosr upscale a.png -o out/own/ -u 4 -m nano",
         "vosr upscale a.png -o out/faithful/ -u 4 -m nano --preset faithful",
     ]
-    assert command_lines(["a.png"], asked[:1], "nano", "float32").startswith(
-        "vosr upscale a.png -o out/ -u 4"
-    )
+    assert command_lines(["a.png"], asked[:1], "nano").startswith("vosr upscale a.png -o out/ -u 4")
 
 
 def test_the_command_shown_makes_the_same_picture(tmp_path, monkeypatch):
@@ -136,7 +135,7 @@ def test_the_command_shown_makes_the_same_picture(tmp_path, monkeypatch):
         visit = _visit(service, files, asked)
         made = visit.pictures[0].result.read_bytes()
         visit.close()
-    line = command_line(["a b.png"], asked, "nano-onestep", "float32")
+    line = command_line(["a b.png"], asked, "nano-onestep")
     words = shlex.split(line)
     assert words[0] == "vosr"
     monkeypatch.chdir(tmp_path)
@@ -146,10 +145,11 @@ def test_the_command_shown_makes_the_same_picture(tmp_path, monkeypatch):
 
 def test_the_command_says_what_was_chosen():
     asked = Fields(scale=1.5, strength=0.5, colour_fix="adain", seed=9)
-    line = command_line(["it's.jpg", "b.JPEG"], asked, "nano", "bfloat16")
+    line = command_line(["it's.jpg", "b.JPEG"], asked, "mine", ("bfloat16", "bfloat16"))
     assert line == (
-        "vosr upscale 'it'\"'\"'s.jpg' b.JPEG -o out/ -u 1.5 -m nano --strength 0.5 "
-        "--colour-fix adain --seed 9 --precision bfloat16 --format jpg"
+        "vosr upscale 'it'\"'\"'s.jpg' b.JPEG -o out/ -u 1.5 -m PATH/TO/mine --strength 0.5 "
+        "--colour-fix adain --seed 9 --precision bfloat16 "
+        "--autoencoder-precision bfloat16 --format jpg"
     )
 
 
@@ -164,7 +164,7 @@ def test_the_page_is_at_the_root_and_the_interface_beside_it():
 
     for token in (None, "open-sesame"):
         settings = ServiceSettings(token=token, max_megabytes=0.01)
-        service = Service(["fake"], lambda: {"fake": FakeUpscaler()}, settings)
+        service = Service(["fake"], lambda: [{"fake": FakeUpscaler()}], settings)
         app = create_app(service)
         mount_page(app, service)
         with TestClient(app) as client:
@@ -189,3 +189,16 @@ def test_the_page_is_at_the_root_and_the_interface_beside_it():
                 answer = client.post("/login", data={"username": "me", "password": password})
                 assert answer.status_code == status
             assert client.get("/config").status_code == 200
+
+
+def test_a_picture_that_takes_too_long_is_left(start, tmp_path):
+    upscaler = FakeUpscaler(open_=False)
+    _, service = start(upscaler, max_seconds=0.3)
+    named = ("a.png", png()), ("b.png", png((20, 20)))
+    began = time.monotonic()
+    visit = _visit(service, _files(tmp_path / "in", *named), fields())
+    # The time of both began when they were lined up.
+    assert time.monotonic() - began < 2.0 and not visit.pictures
+    assert len(visit.failures) == 2 and "was not finished" in visit.failures[0]
+    until(lambda: upscaler.broken_off == 1)
+    visit.close()

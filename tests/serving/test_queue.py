@@ -51,6 +51,43 @@ def test_pictures_of_equal_settings_share_a_call(start):
     assert upscaler.calls == [1, 3, 1, 2]
 
 
+def test_every_device_has_a_worker(start):
+    devices = [FakeUpscaler(open_=False) for _ in range(3)]
+    _, service = start(*devices)
+    jobs = [service.submit(png(), fields(seed=seed)) for seed in range(1)]
+    for device in devices:
+        jobs.append(service.submit(png(), fields(scale=3)))
+    until(lambda: sum(device.begun.is_set() for device in devices) >= 2)
+    for device in devices:
+        device.gate.set()
+    assert [job.result.result(10).size for job in jobs] == [(32, 32)] + [(48, 48)] * 3
+    assert sum(sum(device.calls) for device in devices) == 4
+
+
+def test_pictures_that_are_looked_at_are_restored_apart(start):
+    upscaler = FakeUpscaler(open_=False)
+    _, service = start(upscaler)
+    first = service.submit(png(), fields())
+    until(upscaler.begun.is_set)
+    jobs = [service.submit(png(), fields(), watched=watched) for watched in (False, True, False)]
+    upscaler.gate.set()
+    for job in [first, *jobs]:
+        job.result.result(10)
+    assert upscaler.calls == [1, 2, 1] and upscaler.watched == 1
+
+
+def test_what_is_refused_at_the_door_is_counted_too(start):
+    client, service = start(FakeUpscaler(), token="secret", max_megabytes=0.01)
+    assert _post(client).status_code == 401
+    large = client.post("/v1/upscale", content=bytes(20_000))
+    assert large.status_code == 413
+    client.get("/v1/upscale")
+    value = service.metrics.registry.get_sample_value
+    assert value("vosr_requests_total", {"code": "401"}) == 1
+    assert value("vosr_requests_total", {"code": "413"}) == 1
+    assert value("vosr_request_seconds_count") == 2
+
+
 def test_a_batch_is_bounded_in_pixels(start):
     upscaler = FakeUpscaler(open_=False)
     _, service = start(upscaler, max_megapixels=0.09)
@@ -178,7 +215,7 @@ def test_the_service_is_not_ready_before_its_models_are():
 
     def load():
         loaded.wait(10)
-        return {"fake": FakeUpscaler()}
+        return [{"fake": FakeUpscaler()}]
 
     with TestClient(create_app(Service(["fake"], load))) as client:
         for answer in (client.get("/readyz"), client.get("/v1/models"), _post(client)):

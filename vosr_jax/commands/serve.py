@@ -102,7 +102,9 @@ def _service(options: argparse.Namespace) -> "Service":
     names = served_names(getattr(options, "model", ["nano-onestep"]))
     found = {name: resolve(model) for name, model in names.items()}
 
-    def load() -> "dict[str, Upscaler]":
+    def load() -> "list[dict[str, Upscaler]]":
+        import jax
+
         from vosr_jax.commands.quiet import open_devices
         from vosr_jax.restoration.upscaler import Upscaler
 
@@ -113,7 +115,10 @@ def _service(options: argparse.Namespace) -> "Service":
             upscaler = Upscaler.from_pretrained(model, *precisions)
             # Errors that clients read then say no folder.
             loaded[name] = Upscaler(dataclasses.replace(upscaler.model, name=name))
-        return loaded
+        return [
+            {name: upscaler.on(device) for name, upscaler in loaded.items()}
+            for device in jax.local_devices()
+        ]
 
     return Service(list(names), load, settings)
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_writing import encode
 from vosr_jax.serving import openapi, refusals
-from vosr_jax.serving.bodies import BodyLimit, read_request
+from vosr_jax.serving.bodies import BodyLimit, CountAnswers, read_request
 from vosr_jax.serving.fields import MEDIA_TYPES
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
@@ -59,6 +58,8 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(BodyLimit, megabytes=service.settings.max_megabytes, answer=_answer)
+    # The last one added is the first that a request meets, so that every answer is counted.
+    app.add_middleware(CountAnswers, count=service.metrics.answered)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(Exception, _broken)
@@ -84,16 +85,7 @@ def _pictures(service: Service) -> APIRouter:
     )
     async def upscale(request: Request) -> Response:
         """The picture of the body, restored and enlarged, as bytes of the format asked for."""
-        began, code = time.monotonic(), 500
-        try:
-            response = await _upscale(service, request)
-            code = response.status_code
-            return response
-        except Refusal as refusal:
-            code = refusal.status
-            raise
-        finally:
-            service.metrics.answered(code, time.monotonic() - began)
+        return await _upscale(service, request)
 
     @router.get(
         "/v1/models",

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -67,6 +68,30 @@ class BodyLimit:
             if begun:
                 return
             await self._answer(caught)(scope, receive, send)
+
+
+class CountAnswers:
+    """An application of which every answer to /v1/upscale is counted, refusals included."""
+
+    def __init__(self, app: App, count: Callable[[int, float], None]):
+        self._app, self._count = app, count
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Pass a request on, and count what it is answered."""
+        if (scope.get("method"), scope.get("path")) != ("POST", "/v1/upscale"):
+            return await self._app(scope, receive, send)
+        # What an error that nobody foresaw is answered with, further out.
+        began, code = time.monotonic(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal code
+            code = message.get("status", code)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._count(code, time.monotonic() - began)
 
 
 async def read_request(request: Request, deadline: float, seconds: float) -> tuple[bytes, Fields]:

@@ -56,7 +56,8 @@ def run(service: Service, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
         name, upscaler = service.model(fields[0].model)
         for one in fields:
             one.settings(upscaler)
-        call = command_lines([name for name, _ in uploads], fields, name, upscaler.model.precision)
+        precisions = upscaler.model.precision, upscaler.model.autoencoder_precision
+        call = command_lines([name for name, _ in uploads], fields, name, precisions)
         for visit in visits.restore(service, uploads, fields, tell):
             for failure in visit.failures[told:]:
                 gr.Warning(failure, duration=None)

@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vosr_jax.serving.fields import ENDINGS, Fields
+from vosr_jax.weights import hub
+from vosr_jax.weights.resolve import SHIPPED
+
+# What `vosr upscale` computes in where nothing is said.
+PLAIN = ("float32", "float32")
 
 
 def command_lines(
-    names: Sequence[str], fields: Sequence[Fields], model: str, precision: str
+    names: Sequence[str], fields: Sequence[Fields], model: str, precisions: tuple[str, str] = PLAIN
 ) -> str:
     """The `vosr upscale` calls that make the same pictures, one a line.
 
@@ -18,30 +23,36 @@ def command_lines(
       names: of the files.
       fields: as given to `visits.restore`.
       model: its served name.
-      precision: of its denoiser.
+      precisions: of its denoiser and its autoencoder.
     """
     if len(fields) == 1:
-        return command_line(names, fields[0], model, precision)
+        return command_line(names, fields[0], model, precisions)
     return "\n".join(
-        command_line(names, given, model, precision, f"out/{given.preset or 'own'}/")
+        command_line(names, given, model, precisions, f"out/{given.preset or 'own'}/")
         for given in fields
     )
 
 
 def command_line(
-    names: Sequence[str], fields: Fields, model: str, precision: str, out: str = "out/"
+    names: Sequence[str],
+    fields: Fields,
+    model: str,
+    precisions: tuple[str, str] = PLAIN,
+    out: str = "out/",
 ) -> str:
     """The `vosr upscale` call that makes the same pictures.
 
     Args:
       names: of the files.
       fields: of all of them.
-      model: its served name.
-      precision: of its denoiser.
+      model: its served name; a folder of the server's is shown as one to be put in.
+      precisions: of its denoiser and its autoencoder.
       out: the folder for results.
     """
     endings = {ENDINGS.get(Path(name).suffix.lower().removeprefix("."), "png") for name in names}
-    words = ["vosr", "upscale", *names, "-o", out, "-u", f"{fields.scale:g}", "-m", model]
+    words = ["vosr", "upscale", *names, "-o", out, "-u", f"{fields.scale:g}", "-m"]
+    known = model in SHIPPED or hub.parse(model) is not None
+    words.append(model if known else f"PATH/TO/{model}")
     for flag in ("preset", "strength", "steps", "guidance_scale", "colour_fix"):
         value = getattr(fields, flag)
         if value is not None:
@@ -50,8 +61,9 @@ def command_line(
         words += ["--seed", str(fields.seed)]
     if fields.tile_size != "auto":
         words += ["--tile-size", fields.tile_size]
-    if precision != "float32":
-        words += ["--precision", precision]
+    for flag, precision in zip(("--precision", "--autoencoder-precision"), precisions, strict=True):
+        if precision != "float32":
+            words += [flag, precision]
     if len(endings) == 1 and endings != {"png"}:
         words += ["--format", endings.pop()]
     return shlex.join(words)

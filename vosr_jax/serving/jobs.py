@@ -55,7 +55,8 @@ class Job:
     @property
     def kind(self) -> tuple:
         """Equal for jobs that can be restored together."""
-        return self.model, tuple(sorted(self.settings.items()))
+        # Previews cost time, which who does not look at them shall not wait for.
+        return self.model, self.watched, tuple(sorted(self.settings.items()))
 
     def leave(self) -> None:
         """Nobody waits for the result: the queue passes over it, the worker may break it off."""

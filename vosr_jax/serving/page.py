@@ -104,7 +104,12 @@ def build_page(service: Service) -> gr.Blocks:
         page.load(None, js=LOOK)
 
         def chosen_model(name: str) -> tuple[str, Any]:
-            return model_note(name), _guidance(service, name)
+            """The model's note, and the guidance's box, which not every model has."""
+            try:
+                about = service.describe(name)
+            except Refusal:
+                return model_note(name, ()), gr.skip()
+            return model_note(name, about["notes"]), gr.Textbox("", visible=about["guided"])
 
         for event in (settings["model"].change, page.load):
             event(
@@ -114,11 +119,3 @@ def build_page(service: Service) -> gr.Blocks:
                 api_visibility="private",
             )
     return page
-
-
-def _guidance(service: Service, name: str) -> Any:
-    """The guidance's box, which a model without guidance does not have."""
-    try:
-        return gr.Textbox("", visible=service.describe(name)["guided"])
-    except Refusal:
-        return gr.skip()

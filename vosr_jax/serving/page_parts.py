@@ -1,6 +1,7 @@
 """The page's boxes, and how they look."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 # Before Gradio is imported: nothing of what happens here is told elsewhere.
@@ -10,6 +11,7 @@ import gradio as gr
 from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.serving.fields import TILE_SIZES
 from vosr_jax.serving.service import Service
+from vosr_jax.weights.publish import LIMITS
 from vosr_jax.weights.resolve import SHIPPED
 
 _OWN = "the model's own"
@@ -105,10 +107,16 @@ def result_boxes(service: Service) -> dict[str, Any]:
             visible=False,
             elem_id="command",
         ),
-        "note": gr.Markdown(model_note(service.names[0])),
+        "note": gr.Markdown(model_note(service.names[0], ())),
     }
 
 
-def model_note(name: str) -> str:
-    """What a visitor should know of a model."""
-    return _SMALL.format(name) if name in SHIPPED else ""
+def model_note(name: str, notes: Sequence[str]) -> str:
+    """What a visitor should know of a model.
+
+    Args:
+      name: as it is served.
+      notes: its own, one sentence each.
+    """
+    limits = _SMALL.format(name) if name in SHIPPED else LIMITS[0]
+    return "\n\n".join((limits, *notes))

@@ -1,6 +1,6 @@
 """The service itself, which the HTTP interface and the page both use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,14 @@ from vosr_jax.serving.fields import Fields, hint
 from vosr_jax.serving.jobs import Job, JobQueue
 from vosr_jax.serving.metrics import Metrics
 from vosr_jax.serving.settings import ServiceSettings
-from vosr_jax.serving.worker import Worker
+from vosr_jax.serving.worker import Workers
 
 if TYPE_CHECKING:
     from vosr_jax.restoration.upscaler import Upscaler
 
 
 class Service:
-    """A queue, its worker and their counts.
+    """A queue, its workers and their counts.
 
     Attributes:
       settings: limits.
@@ -31,26 +31,26 @@ class Service:
     def __init__(
         self,
         names: list[str],
-        load: Callable[[], Mapping[str, "Upscaler"]],
+        load: Callable[[], Sequence[Mapping[str, "Upscaler"]]],
         settings: ServiceSettings | None = None,
     ):
         self.settings = settings or ServiceSettings()
         self.names = names
         self._queue = JobQueue(self.settings.queue)
         self.metrics = Metrics(self._queue)
-        self._worker = Worker(load, self._queue, self.settings, self.metrics)
+        self._workers = Workers(load, self._queue, self.settings, self.metrics)
 
     def start(self) -> None:
         """Begin to load the models."""
-        self._worker.start()
+        self._workers.start()
 
     def stop(self) -> None:
         """Take nothing more in, and refuse what waits; what is at work goes on."""
         self._queue.close()
 
     def join(self, seconds: float) -> None:
-        """Wait for the worker's end after `stop`."""
-        self._worker.join(seconds)
+        """Wait for the workers' end after `stop`."""
+        self._workers.join(seconds)
 
     @property
     def idle(self) -> bool:
@@ -65,13 +65,13 @@ class Service:
     @property
     def trouble(self) -> Exception | None:
         """Why the models could not be loaded, or None."""
-        return self._worker.trouble
+        return self._workers.trouble
 
     def require_ready(self) -> None:
         """Raise a Refusal unless the models are loaded and requests are taken in."""
         if self._queue.closed:
             raise refusals.stopping()
-        if not self._worker.models:
+        if not self._workers.models:
             raise refusals.loading()
 
     def place(self) -> AbstractContextManager[None]:
@@ -116,12 +116,12 @@ class Service:
         """
         self.require_ready()
         name = self.names[0] if name is None else name
-        if name not in self._worker.models:
+        if name not in self._workers.models:
             shown = name if len(name) <= 60 else f"{name[:60]}…"
             raise refusals.Refusal(
                 404, f"model {shown!r} is not served here{hint(name, self.names)}"
             )
-        return name, self._worker.models[name]
+        return name, self._workers.models[name]
 
     def describe(self, name: str) -> dict[str, Any]:
         """What clients may know of a model."""

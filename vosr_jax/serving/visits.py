@@ -92,6 +92,7 @@ class _Wanted:
     content: bytes
     fields: Fields
     job: Job | None = None
+    until: float = 0.0
     shown: "np.ndarray | None" = None
 
 
@@ -149,6 +150,7 @@ def _submit(service: Service, wanted: _Wanted, visit: Visit, held: contextlib.Ex
     try:
         if len(wanted.content) > service.settings.max_bytes:
             raise refusals.body_too_large(service.settings.max_megabytes)
+        wanted.until = time.monotonic() + service.settings.max_seconds
         wanted.job = service.submit(wanted.content, wanted.fields, watched=True)
         held.callback(wanted.job.leave)
     except Refusal as refusal:
@@ -166,11 +168,11 @@ def _waits(service: Service, wanted: _Wanted, visit: Visit, watch: "_Watch") -> 
     """Yield until the picture is finished or has failed, and keep it."""
     if wanted.job is None:
         return
-    limit = service.settings.max_seconds
-    until = time.monotonic() + limit
     try:
         while not wanted.job.result.done():
-            if time.monotonic() > until:
+            if time.monotonic() > wanted.until:
+                wanted.job.leave()
+                limit = service.settings.max_seconds
                 raise refusals.too_slow(limit, "the picture was not finished")
             watch.look(wanted)
             _look(wanted, wanted.job, visit)

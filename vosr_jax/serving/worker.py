@@ -1,9 +1,9 @@
-"""The one thread that loads the models and restores what waits, several pictures at a time."""
+"""A thread a device that restores what waits, several pictures at a time."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,17 +29,17 @@ class _NobodyWaits(Exception):
     """Raised within a call of the upscaler to break it off."""
 
 
-class Worker:
-    """Restores jobs of a queue until that is closed.
+class Workers:
+    """Restore jobs of a queue until that is closed, each on a device of its own.
 
     Attributes:
-      models: {served name: upscaler}; empty until they are loaded.
+      models: {served name: upscaler} on the first device; empty until all are loaded.
       trouble: why they could not be loaded, or None.
     """
 
     def __init__(
         self,
-        load: Callable[[], Mapping[str, "Upscaler"]],
+        load: Callable[[], Sequence[Mapping[str, "Upscaler"]]],
         queue: JobQueue,
         settings: ServiceSettings,
         metrics: Metrics,
@@ -48,28 +48,41 @@ class Worker:
         self.trouble: Exception | None = None
         self._load, self._queue = load, queue
         self._settings, self._metrics = settings, metrics
-        # A daemon: a second Ctrl-C ends the process in the middle of a picture.
-        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._threads = [self._thread(self._begin)]
 
     def start(self) -> None:
         """Begin to load, then to work."""
-        self._thread.start()
+        self._threads[0].start()
 
     def join(self, seconds: float) -> None:
         """Wait for the end, which comes once the queue is closed."""
-        self._thread.join(seconds)
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0.0))
 
-    def _run(self) -> None:
+    def _thread(self, target: Callable[..., None], *arguments: object) -> threading.Thread:
+        # A daemon: a second Ctrl-C ends the process in the middle of a picture.
+        return threading.Thread(target=target, args=arguments, name="worker", daemon=True)
+
+    def _begin(self) -> None:
         try:
-            self.models = self._load()
+            on_devices = self._load()
         except Exception as error:
             self.trouble = error
             self._queue.close()
             return
-        while batch := self._queue.take(self._settings.batch, self._settings.max_megapixels):
-            self._finish(batch)
+        others = [self._thread(self._work, models) for models in on_devices[1:]]
+        self._threads += others
+        self.models = on_devices[0]
+        for thread in others:
+            thread.start()
+        self._work(on_devices[0])
 
-    def _finish(self, batch: list[Job]) -> None:
+    def _work(self, models: Mapping[str, "Upscaler"]) -> None:
+        while batch := self._queue.take(self._settings.batch, self._settings.max_megapixels):
+            self._finish(models, batch)
+
+    def _finish(self, models: Mapping[str, "Upscaler"], batch: list[Job]) -> None:
         jobs: list[Job] = []
         photos: list[Photo] = []
         for job in batch:
@@ -79,7 +92,7 @@ class Worker:
             except Exception as error:
                 _fail(job, error)
         if jobs:
-            self._restore(jobs, photos)
+            self._restore(models, jobs, photos)
 
     def _decoded(self, job: Job) -> "Photo":
         photo = read_photo(job.content, self._settings.max_megapixels)
@@ -88,7 +101,9 @@ class Worker:
         check_target(target, photo.alpha is not None, size, photo.bits)
         return photo
 
-    def _restore(self, jobs: list[Job], photos: "list[Photo]") -> None:
+    def _restore(
+        self, models: Mapping[str, "Upscaler"], jobs: list[Job], photos: "list[Photo]"
+    ) -> None:
         def progress(share: float) -> None:
             for job in jobs:
                 job.share = share
@@ -100,11 +115,11 @@ class Worker:
 
         began = time.monotonic()
         try:
-            results = self.models[jobs[0].model].restore_batch(
+            results = models[jobs[0].model].restore_batch(
                 photos,
                 seeds=[job.seed for job in jobs],
                 progress=progress,
-                preview=preview if any(job.watched for job in jobs) else None,
+                preview=preview if jobs[0].watched else None,
                 output="photo",
                 **jobs[0].settings,
             )
@@ -116,10 +131,10 @@ class Worker:
                 return
             # One picture's fault is not its neighbours'.
             for job, photo in zip(jobs, photos, strict=True):
-                self._restore([job], [photo])
+                self._restore(models, [job], [photo])
             return
         seconds = time.monotonic() - began
-        self._queue.measured(seconds / len(jobs))
+        self._queue.measured(seconds / len(jobs) / len(self._threads))
         self._metrics.restored(jobs, seconds)
         for job, result in zip(jobs, results, strict=True):
             job.share = 1.0

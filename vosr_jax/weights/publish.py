@@ -23,7 +23,7 @@ from vosr_jax.weights.licences import NOT_STATED, of_folder
 
 CARD, PICTURE = "README.md", "before-after.png"
 _LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail++", "other")
-_LIMITS = (
+LIMITS = (
     "It invents what it cannot see: do not read faces, plates, text or evidence from its results.",
     "It was made for photographs; drawings, screens and scans are not what it has seen.",
 )
@@ -85,7 +85,7 @@ def write_card(
         _use(address),
         _training(facts, data),
         _figures(results, address),
-        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in _LIMITS) + "\n",
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS) + "\n",
         _table("## Licences\n", ("part", "licence, and who states it"), stated.items()),
     ]
     if picture is not None:
