@@ -3,7 +3,6 @@
 import shlex
 import threading
 import time
-import time
 from pathlib import Path
 
 import pytest

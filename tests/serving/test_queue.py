@@ -54,14 +54,12 @@ def test_pictures_of_equal_settings_share_a_call(start):
 def test_every_device_has_a_worker(start):
     devices = [FakeUpscaler(open_=False) for _ in range(3)]
     _, service = start(*devices)
-    jobs = [service.submit(png(), fields(seed=seed)) for seed in range(1)]
-    for device in devices:
-        jobs.append(service.submit(png(), fields(scale=3)))
-    until(lambda: sum(device.begun.is_set() for device in devices) >= 2)
+    jobs = [service.submit(png(), fields(scale=scale)) for scale in (2, 3, 4)]
+    until(lambda: all(device.begun.is_set() for device in devices))
     for device in devices:
         device.gate.set()
-    assert [job.result.result(10).size for job in jobs] == [(32, 32)] + [(48, 48)] * 3
-    assert sum(sum(device.calls) for device in devices) == 4
+    assert [job.result.result(10).size for job in jobs] == [(32, 32), (48, 48), (64, 64)]
+    assert [device.calls for device in devices] == [[1]] * 3
 
 
 def test_pictures_that_are_looked_at_are_restored_apart(start):
