@@ -256,11 +256,17 @@ def test_a_batch_gives_the_pixels_of_one_call_each(monkeypatch):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(alone))
     # As on an accelerator: several tiles a call, and the last call filled up.
     monkeypatch.setattr(restore, "tile_batch", lambda: 4)
-    for ours, more in zip(
-        together, upscaler.restore_batch(pictures, seeds=seeds, **given), strict=True
-    ):
+    four = upscaler.restore_batch(pictures, seeds=seeds, **given)
+    for ours, more in zip(together, four, strict=True):
         difference = np.abs(np.asarray(ours, int) - np.asarray(more, int))
         assert difference.max() <= 1
+    # And the next call begun before the last one is blended in.
+    monkeypatch.setattr(denoising, "_calls_ahead", lambda: 1)
+    shares.clear()
+    ahead = upscaler.restore_batch(pictures, seeds=seeds, progress=shares.append, **given)
+    assert shares == sorted(shares) and shares[-1] == 1
+    for ours, more in zip(four, ahead, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(more))
     assert upscaler.restore_batch([]) == []
     with pytest.raises(UserError, match="2 seeds were given for 6"):
         upscaler.restore_batch(pictures, seeds=[1, 2])

@@ -6,11 +6,12 @@ guidance scale or weak strength, and none calls back into Python, since XLA keep
 does on disk: a person who wants to see progress gets it between calls.
 """
 
+import collections
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +154,7 @@ def denoise(
 def network_calls(pictures: Sequence[Latents], tile_batch: int) -> int:
     """How often the network is called for one evaluation of all latents."""
     counts = [sum(pictures[i].count for i in group) for group in _alike(pictures)]
-    return sum(-(-count // _rows(count, tile_batch)) for count in counts)
+    return sum(-(-count // rows_of(count, tile_batch)) for count in counts)
 
 
 def kept_bytes(denoiser: LightningDiT, tokens: tuple[int, ...]) -> int:
@@ -182,7 +183,7 @@ class _Batches:
 
     def run(self, shared: list[SamplerContext], sampler, tile_batch: int, tell) -> int:
         """Take the pictures from noise to t = 0; the number of repeated tiles."""
-        rows = _rows(len(self._tiles), tile_batch)
+        rows = rows_of(len(self._tiles), tile_batch)
         batches = [self._tiles[i : i + rows] for i in range(0, len(self._tiles), rows)]
         tokens = [self._tokens_of(batch, rows) for batch in batches]
         program = self._program
@@ -200,16 +201,19 @@ class _Batches:
             program = dataclasses.replace(program, guided=guided)
             for number in range(first, last):
                 steps = [one.at(number) for one in shared]
+                begun: collections.deque[_Begun] = collections.deque()
                 for batch, context in zip(batches, contexts, strict=True):
-                    repeated += self._call(steps, batch, rows, context, program)
-                    if tell is not None:
-                        tell()
+                    begun.append(self._begin(steps, batch, rows, context, program))
+                    if len(begun) > _calls_ahead():
+                        repeated += self._finish(begun.popleft(), steps, tell)
+                while begun:
+                    repeated += self._finish(begun.popleft(), steps, tell)
                 for latent in self._tiled:
                     latent.step(times[number], times[number + 1])
         return repeated
 
-    def _call(self, steps: list[StepContext], batch, rows: int, contexts, program) -> int:
-        """One network call; how many tiles of it were computed twice."""
+    def _begin(self, steps: list[StepContext], batch, rows: int, contexts, program) -> "_Begun":
+        """Hand a network call to the device."""
         filled = _filled(batch, rows)
         tiles = [self._tiled[i].tile(tile) for i, tile in filled]
         condition, noisy = (np.concatenate(latents) for latents in zip(*tiles, strict=True))
@@ -218,11 +222,18 @@ class _Batches:
             extents = np.array([self._tiled[i].extent for i, _ in filled], np.int32)
             extent = np.repeat(extents, per_tile, axis=0)
         given = steps, contexts, condition, noisy, extent
-        made, repeated = (np.asarray(x) for x in _velocity(*self._networks, *given, program))
+        return _Begun(batch, per_tile, _velocity(*self._networks, *given, program))
+
+    def _finish(self, begun: "_Begun", steps: list[StepContext], tell) -> int:
+        """Wait for a call and blend its tiles in; how many of them were computed twice."""
+        batch, per_tile = begun.batch, begun.per_tile
+        made, repeated = (np.asarray(x) for x in begun.result)
         for place, (i, tile) in enumerate(batch):
             self._tiled[i].add(tile, made[place * per_tile : (place + 1) * per_tile])
             if (preview := self._pictures[i].preview) is not None:
-                preview(*self._tiled[i].ahead(tile, steps[0].t))
+                preview(*self._tiled[i].ahead(tile, np.asarray(steps[0].t)))
+        if tell is not None:
+            tell()
         return int(repeated[: len(batch) * per_tile].sum())
 
     def disagreements(self) -> list[list[float]]:
@@ -258,12 +269,28 @@ class _Batches:
         return jnp.asarray(np.concatenate(found))
 
 
+class _Begun(NamedTuple):
+    """A network call: its tiles, rows of each, and (velocity, rows computed twice) to come."""
+
+    batch: list[tuple[int, int]]
+    per_tile: int
+    result: tuple[Array, Array]
+
+
+def _calls_ahead() -> int:
+    """Calls that wait on the device while one is blended in, so that it never idles.
+
+    A CPU would compute them at the same time, in twice the memory.
+    """
+    return 0 if jax.default_backend() == "cpu" else 1
+
+
 def _filled(batch: list, rows: int) -> list:
     """The batch with its last tile repeated; what fills is not used."""
     return batch + batch[-1:] * (rows - len(batch))
 
 
-def _rows(tiles: int, tile_batch: int) -> int:
+def rows_of(tiles: int, tile_batch: int) -> int:
     """Tiles in one call: few of them have a smaller program, so that none is mostly filling."""
     return min(tile_batch, 1 << (tiles - 1).bit_length())
 

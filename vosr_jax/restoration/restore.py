@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from vosr_jax.restoration.denoising import Latents, denoise, network_calls
+from vosr_jax.restoration.denoising import Latents, denoise, network_calls, rows_of
 from vosr_jax.restoration.memory import tile_batch
 from vosr_jax.restoration.preview import Preview
 from vosr_jax.restoration.shapes import computed_side, mirror
@@ -123,10 +123,11 @@ def _tokens(model: "RestorationModel", lq: np.ndarray, grid: TileGrid | None, to
     side = grid.side * model.autoencoder.downscale
     corners = grid.starts * model.autoencoder.downscale
     crops = [lq[row : row + side, column : column + side] for row, column in corners]
-    crops += crops[-1:] * (-len(crops) % together)
+    rows = rows_of(len(crops), together)
+    crops += crops[-1:] * (-len(crops) % rows)
     tokens = [
-        np.asarray(model.visual_tokens(np.stack(crops[i : i + together])))
-        for i in range(0, len(crops), together)
+        np.asarray(model.visual_tokens(np.stack(crops[i : i + rows])))
+        for i in range(0, len(crops), rows)
     ]
     return np.concatenate(tokens)[None, : len(corners)]
 
