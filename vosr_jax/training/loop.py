@@ -86,16 +86,21 @@ def _train(place: Workdir, mirror: Mirror, watch: Watch | None) -> Run:
         with errors_of_one():
             run = start_run(config, checkpoints)
             goodput = Goodput(folder, run.step)
-            try:
-                _steps(run, place, mirror, checkpoints, stop, goodput, watch)
-            except UserError as error:
-                # It comes between two steps, say from the data: what was trained is not lost.
-                # Saving takes all processes; an error of one leaves it to the earlier checkpoints.
-                alone = jax.process_count() > 1 and not isinstance(error, SharedError)
-                if run.step and not alone:
-                    _save(run, checkpoints)
-                raise
-        _save(run, checkpoints)
+        with Watchdog(t.hang_seconds) as watchdog:
+            watchdog.begin("the start")
+            with errors_of_one():
+                try:
+                    _steps(run, place, mirror, checkpoints, stop, goodput, watchdog, watch)
+                except UserError as error:
+                    # It comes between two steps, say from the data: what was trained is not lost.
+                    # Saving takes all processes; an error of one leaves it to earlier checkpoints.
+                    alone = jax.process_count() > 1 and not isinstance(error, SharedError)
+                    if run.step and not alone:
+                        _save(run, checkpoints)
+                    raise
+            with watchdog.phase("the last save"):
+                _save(run, checkpoints)
+                checkpoints.close()
     finally:
         try:
             checkpoints.close()
@@ -115,6 +120,7 @@ def _steps(
     checkpoints: Checkpoints,
     stop: StopRequest,
     goodput: Goodput,
+    watchdog: Watchdog,
     watch: Watch | None,
 ) -> None:
     config, t, folder = run.config, run.config.train, mirror.folder
@@ -141,13 +147,7 @@ def _steps(
     rates, by_time = Rates(config, run.mesh), LossByTime()
     placed = Prefetch(feed, lambda batch: device_batch(batch, run))
     goodput.lap("start")
-    with (
-        data,
-        placed,
-        Watchdog(t.hang_seconds) as watchdog,
-        profile as trace,
-        log,
-    ):
+    with data, placed, profile as trace, log:
         watchdog.begin("the first step with its compilation")
         for step in range(first + 1, t.total_steps + 1):
             batch = next(placed)
@@ -165,6 +165,7 @@ def _steps(
             if any(_due(step, n) for n in (t.sample_every, t.eval_every, t.checkpoint_every)):
                 # These wait for the step anyway, and must not begin where it has failed.
                 guard.finish()
+                rates.stepped(goodput.lap("train", step), steps=0)
             if _due(step, t.log_every) or (at_an_end and t.log_every):
                 guard.finish()
                 values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
@@ -187,6 +188,7 @@ def _steps(
                 break
         guard.finish()
         goodput.lap("train", run.step)
+        watchdog.begin("the end of data and logs")
 
 
 def _save(run: Run, checkpoints: Checkpoints) -> None:
