@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.diffusion.words import words_index
 from vosr_jax.diffusion.noise import (
     batch_key,
     columns_index,
@@ -11,7 +12,6 @@ from vosr_jax.diffusion.noise import (
     index_words,
     normal_rows,
     row_keys,
-    words_index,
 )
 from vosr_jax.diffusion.objectives.flow_matching import FlowMatchingSettings, draw
 

@@ -37,7 +37,7 @@ def reorder(order: list[int]) -> None:
 
 
 def tell_rows(path: str) -> None:
-    from vosr_jax.diffusion.noise import words_index
+    from tests.diffusion.words import words_index
     from vosr_jax.training import loop
 
     plain, batches = loop.device_batch, []

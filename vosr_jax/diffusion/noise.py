@@ -19,12 +19,6 @@ def index_words(index: np.ndarray) -> np.ndarray:
     return np.stack([index >> np.uint64(32), index & np.uint64(0xFFFFFFFF)], 1).astype(np.uint32)
 
 
-def words_index(words: np.ndarray) -> np.ndarray:
-    """uint32 [B, 2] from `index_words` as int64 [B] sample positions again."""
-    high, low = np.asarray(words, np.int64).T
-    return (high << 32) | low
-
-
 # Of a sample position below 2^48, what a float32 holds exactly.
 _COLUMNS = ("index_high_rows", "index_low_rows")
 _COLUMN_BITS = 24

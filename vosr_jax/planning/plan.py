@@ -16,7 +16,7 @@ from vosr_jax.planning.communication import KINDS, Collective, collectives
 from vosr_jax.planning.hlo import Shape, parse
 from vosr_jax.planning.host import cores_a_pair
 from vosr_jax.planning.roofline import Work, least_seconds, work_of
-from vosr_jax.planning.starting import start_memory
+from vosr_jax.planning.starting import shard_bytes, start_memory
 from vosr_jax.planning.topology import Topology, devices_of, other_compiler
 from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.training.build import mesh_of
@@ -229,7 +229,7 @@ def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
         "teacher": run.weights.get("teacher", {}),
         "batch": run.batch,
     }
-    found = {kind: float(sum(map(_shard_bytes, jax.tree.leaves(t)))) for kind, t in kinds.items()}
+    found = {kind: float(sum(map(shard_bytes, jax.tree.leaves(t)))) for kind, t in kinds.items()}
     found["activations"] = float(analysis.temp_size_in_bytes)
     found["program"] = float(analysis.generated_code_size_in_bytes)
     # The state is written over in place.
@@ -241,11 +241,6 @@ def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
         + analysis.generated_code_size_in_bytes
     )
     return found
-
-
-def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> float:
-    shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
-    return float(np.prod(shape)) * leaf.dtype.itemsize
 
 
 def fsdp_ideal(run: AbstractRun) -> float:

@@ -26,7 +26,7 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
     given = run.config.teacher is not None or run.config.train.init_from is not None
     base = run.weights.get("base", {})
     given = given and not base  # adapters are made, beside a base that is read
-    resident = sum(map(_shard_bytes, placed))
+    resident = sum(map(shard_bytes, placed))
     with no_compilation_cache():
         program = beginning(run.train_step, run.state, given=given)
         lowered = program.lower(*([run.state.parameters] if given else []))
@@ -56,8 +56,10 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
     }
 
 
-def _shard_bytes(leaf: jax.ShapeDtypeStruct) -> float:
-    return float(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize)
+def shard_bytes(leaf: jax.ShapeDtypeStruct) -> float:
+    """What a device holds of an array; all of it where nothing says how it is divided."""
+    shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
+    return float(math.prod(shape) * leaf.dtype.itemsize)
 
 
 def _host_bytes(leaf: jax.ShapeDtypeStruct) -> dict[int, float]:
@@ -66,5 +68,5 @@ def _host_bytes(leaf: jax.ShapeDtypeStruct) -> dict[int, float]:
     for device, index in leaf.sharding.devices_indices_map(leaf.shape).items():
         key = tuple((part.start, part.stop) for part in index)
         parts.setdefault(device.process_index, set()).add(key)
-    own = _shard_bytes(leaf)
+    own = shard_bytes(leaf)
     return {process: len(different) * own for process, different in parts.items()}

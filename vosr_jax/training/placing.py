@@ -9,7 +9,6 @@ devices, each once, and hands them over; that all read the same file is for whoe
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,13 +59,9 @@ class Prefetch:
       batches: what next() is called on; an error that it raises is raised here, in its turn.
       place: puts a batch on the devices.
       depth: batches that lie ready.
-
-    Attributes:
-      waited: seconds that the latest next() took.
     """
 
     def __init__(self, batches: Iterator, place: Callable[[Any], Any], depth: int = 2):
-        self.waited = 0.0
         self._ready: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
         self._work = (batches, place)
@@ -98,9 +93,7 @@ class Prefetch:
 
     def __next__(self) -> Any:
         """The next batch on the devices."""
-        asked = time.monotonic()
         batch, error = self._ready.get()
-        self.waited = time.monotonic() - asked
         if error is not None:
             # Nothing follows; another next() must not wait for ever.
             self._ready.put((None, error))

@@ -1,7 +1,7 @@
 """What a run shows of itself: sample pictures and its average's figures on fixed pairs."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import jax
@@ -207,9 +207,14 @@ def rows_over(mesh: Mesh, images: np.ndarray) -> jax.Array:
     )
 
 
+@cache
+def _distances(mesh: Mesh) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
+    # Whole on every process, since each reads it back.
+    return jax.jit(lpips, out_shardings=NamedSharding(mesh, P()))
+
+
 def mean_lpips(mesh: Mesh, images: np.ndarray, truth: np.ndarray) -> float:
     """Mean LPIPS of pictures, uint8 [B, H, W, 3] both, each device on its own rows."""
-    # Whole on every process, since each reads it back.
-    distance = jax.jit(lpips, out_shardings=NamedSharding(mesh, P()))
-    distances = distance(load_lpips("alex"), rows_over(mesh, images), rows_over(mesh, truth))
+    weights = load_lpips("alex")
+    distances = _distances(mesh)(weights, rows_over(mesh, images), rows_over(mesh, truth))
     return float(np.mean(np.asarray(distances)[: len(images)]))
