@@ -17,14 +17,6 @@ def test_every_latent_pixel_is_covered_by_tiles_inside(latent):
     assert covered.min() >= 1
 
 
-@pytest.mark.parametrize("overlap", [16, 20, 200])
-def test_a_strip_as_narrow_as_the_overlap_has_few_tiles(overlap):
-    grid = plan_tiles((16, 1000), 64, overlap, 1, 2)
-    # Steps of half a tile, where one pixel less of overlap than a tile would give a thousand.
-    assert grid is not None and len(grid.starts) == 124
-    assert np.diff(grid.starts[:, 1]).max() == 8
-
-
 def test_a_latent_that_fits_into_one_tile_has_no_tiles():
     assert plan_tiles((64, 64), 512, 64, 8, 2) is None
     assert plan_tiles((500, 500), 0, 64, 8, 2) is None

@@ -72,8 +72,7 @@ def plan_tiles(
     Args:
       latent_hw: the latent's height and width.
       tile_size: a tile's side in pixels; 0 means no tiles.
-      tile_overlap: in pixels; raised to an eighth of the tile. Where a narrow picture makes the
-        tiles as small as that, it is half of them.
+      tile_overlap: in pixels; raised to an eighth of the tile.
       downscale: pixels on the side of a latent pixel.
       patch_size: latent pixels on the side of a token; tiles are multiples of it.
       passes: 2 has a second grid, shifted by half a step, so that every border between tiles of
@@ -88,9 +87,7 @@ def plan_tiles(
     if height <= tile and width <= tile:
         return None
     tile = min(tile, height, width)
-    if overlap >= tile:
-        # The official scripts have no step there; one of a pixel would take for ever.
-        overlap = tile // 2
+    overlap = min(overlap, tile - 1)
     rows, columns = (tile_starts(length, tile, overlap) for length in latent_hw)
     return TileGrid(tile, tuple(rows), tuple(columns), between=passes == 2)
 
