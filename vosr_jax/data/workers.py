@@ -7,13 +7,14 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
+from threadpoolctl import threadpool_limits
+
 _LOOK_AFTER_PARENT_SECONDS = 2.0
 
 
 def use_one_core() -> None:
     """Give this process's picture operations and matrix products one thread each."""
-    import cv2
-    from threadpoolctl import threadpool_limits
 
     cv2.setNumThreads(1)
     threadpool_limits(1)

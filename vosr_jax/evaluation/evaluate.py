@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation.measures import chosen_measures
@@ -51,7 +53,6 @@ def run_evaluation(config: Config, workdir: str | os.PathLike) -> str:
 
 
 def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> str:
-    import jax
 
     e = config.eval
     entries = entries_of(config)

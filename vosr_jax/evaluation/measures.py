@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal
 
+import jax
 import numpy as np
 
 from vosr_jax.errors import UserError
@@ -253,13 +254,11 @@ def _truth(case: EvalPair) -> np.ndarray:
 
 @cache
 def _lpips(net: str):
-    import jax
 
     return jax.jit(lpips), load_lpips(net)
 
 
 @cache
 def _dists():
-    import jax
 
     return jax.jit(dists), load_dists()

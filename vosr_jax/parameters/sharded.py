@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file, write_json
@@ -48,7 +51,6 @@ def open_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: no such file, or a truncated or damaged one.
     """
-    from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if not path.is_file():
@@ -70,7 +72,6 @@ def open_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 def _view(data: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
     """A tensor as the header describes it."""
-    import ml_dtypes
 
     kind, (first, last) = facts["dtype"], facts["data_offsets"]
     if kind not in _TYPES:
@@ -169,8 +170,6 @@ def _split(tensors: Mapping[str, np.ndarray], shard_bytes: int) -> list[list[str
 
 
 def _write(file: Path, tensors: Mapping[str, np.ndarray], names: list[str]) -> Path:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
     with whole_file(file) as part:
         content = {name: np.asarray(tensors[name], order="C") for name in names}

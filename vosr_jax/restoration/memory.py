@@ -59,7 +59,6 @@ def plan_tile_sizes(
       (tile_size of the denoiser, vae_tile_size), in pixels; the second is 0 where the
       autoencoder takes the whole picture.
     """
-    import jax
 
     usable = int((free_memory() if free_bytes is None else free_bytes) * _USABLE)
     tiles = tile_batch()
@@ -103,7 +102,6 @@ def attention_bytes() -> int:
 
 def tile_batch() -> int:
     """Tiles in one call of the denoiser: an accelerator is not busy with one."""
-    import jax
 
     return 1 if jax.default_backend() == "cpu" else 8
 
@@ -124,7 +122,6 @@ def denoiser_bytes(model: "RestorationModel", side: int, tiles: int = 1) -> int:
 
 def free_memory() -> int:
     """Bytes free on the first device; on CPU, of the machine."""
-    import jax
 
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:

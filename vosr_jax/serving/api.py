@@ -5,7 +5,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -17,17 +17,15 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from vosr_jax.errors import UserError
+from vosr_jax.files.photo import Photo
 from vosr_jax.files.photo_writing import encode
 from vosr_jax.serving import openapi, refusals
 from vosr_jax.serving.bodies import BodyLimit, CountAnswers, read_request
 from vosr_jax.serving.fields import MEDIA_TYPES
+from vosr_jax.serving.jobs import Job
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
 from vosr_jax.version import __version__
-
-if TYPE_CHECKING:
-    from vosr_jax.files.photo import Photo
-    from vosr_jax.serving.jobs import Job
 
 _CLIENT_LEFT = 499
 _LAST_PICTURE_SECONDS = 30
@@ -153,7 +151,7 @@ async def _upscale(service: Service, request: Request) -> Response:
     return Response(data, media_type=MEDIA_TYPES[fields.ending])
 
 
-async def _result(request: Request, job: "Job", deadline: float, seconds: float) -> "Photo":
+async def _result(request: Request, job: Job, deadline: float, seconds: float) -> Photo:
     """The job's photo; the job is left if the client goes or the time is over.
 
     Raises:

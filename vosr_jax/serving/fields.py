@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from vosr_jax.restoration.presets import PresetName
+from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving.refusals import Refusal
-
-if TYPE_CHECKING:
-    from vosr_jax.restoration.upscaler import Upscaler
 
 # A size of tile is a program to compile and to keep, so clients choose among few.
 TileSize = Literal["auto", "128", "256", "384", "512", "768", "1024"]
@@ -66,7 +64,7 @@ class Fields(BaseModel):
         """Of a file in the answer's format: png, jpg, webp or tif."""
         return ENDINGS[self.format]
 
-    def settings(self, upscaler: "Upscaler") -> dict[str, Any]:
+    def settings(self, upscaler: Upscaler) -> dict[str, Any]:
         """Keyword arguments of the upscaler but the seed.
 
         Raises:

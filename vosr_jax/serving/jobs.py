@@ -6,14 +6,12 @@ import dataclasses
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from vosr_jax.files.photo import Photo
 from vosr_jax.serving import refusals
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from vosr_jax.files.photo import Photo
 
 
 @dataclasses.dataclass(eq=False)
@@ -40,11 +38,11 @@ class Job:
     seed: int
     ending: str
     megapixels: float
-    result: "Future[Photo]" = dataclasses.field(default_factory=Future)
+    result: Future[Photo] = dataclasses.field(default_factory=Future)
     share: float = 0.0
     begun: bool = False
     watched: bool = False
-    preview: "np.ndarray | None" = None
+    preview: np.ndarray | None = None
     _left: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property

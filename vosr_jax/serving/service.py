@@ -2,21 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_reading import photo_size
 from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
 from vosr_jax.serving.fields import Fields, hint
 from vosr_jax.serving.jobs import Job, JobQueue
 from vosr_jax.serving.metrics import Metrics
 from vosr_jax.serving.settings import ServiceSettings
 from vosr_jax.serving.worker import Workers
-
-if TYPE_CHECKING:
-    from vosr_jax.restoration.upscaler import Upscaler
 
 
 class Service:
@@ -31,7 +29,7 @@ class Service:
     def __init__(
         self,
         names: list[str],
-        load: Callable[[], Sequence[Mapping[str, "Upscaler"]]],
+        load: Callable[[], Sequence[Mapping[str, Upscaler]]],
         settings: ServiceSettings | None = None,
     ):
         self.settings = settings or ServiceSettings()
@@ -108,7 +106,7 @@ class Service:
         self._queue.put(job)
         return job
 
-    def model(self, name: str | None) -> "tuple[str, Upscaler]":
+    def model(self, name: str | None) -> tuple[str, Upscaler]:
         """A model's served name and its upscaler; the first if no name is given.
 
         Raises:

@@ -8,8 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
@@ -23,9 +23,6 @@ from vosr_jax.serving.fields import ENDINGS, Fields
 from vosr_jax.serving.jobs import Job
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Browsers get slow beyond it; what is downloaded has its full size.
 _LONGEST_SHOWN = 4096
@@ -93,7 +90,7 @@ class _Wanted:
     fields: Fields
     job: Job | None = None
     until: float = 0.0
-    shown: "np.ndarray | None" = None
+    shown: np.ndarray | None = None
 
 
 def restore(

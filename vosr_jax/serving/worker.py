@@ -5,22 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vosr_jax.errors import UserError
+from vosr_jax.files.photo import Photo
 from vosr_jax.files.photo_reading import read_photo
 from vosr_jax.files.photo_writing import check_target
 from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
 from vosr_jax.serving.jobs import Job, JobQueue
 from vosr_jax.serving.metrics import Metrics
 from vosr_jax.serving.settings import ServiceSettings
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from vosr_jax.files.photo import Photo
-    from vosr_jax.restoration.upscaler import Upscaler
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +36,7 @@ class Workers:
 
     def __init__(
         self,
-        load: Callable[[], Sequence[Mapping[str, "Upscaler"]]],
+        load: Callable[[], Sequence[Mapping[str, Upscaler]]],
         queue: JobQueue,
         settings: ServiceSettings,
         metrics: Metrics,
@@ -78,11 +75,11 @@ class Workers:
             thread.start()
         self._work(on_devices[0])
 
-    def _work(self, models: Mapping[str, "Upscaler"]) -> None:
+    def _work(self, models: Mapping[str, Upscaler]) -> None:
         while batch := self._queue.take(self._settings.batch, self._settings.max_megapixels):
             self._finish(models, batch)
 
-    def _finish(self, models: Mapping[str, "Upscaler"], batch: list[Job]) -> None:
+    def _finish(self, models: Mapping[str, Upscaler], batch: list[Job]) -> None:
         jobs: list[Job] = []
         photos: list[Photo] = []
         for job in batch:
@@ -94,7 +91,7 @@ class Workers:
         if jobs:
             self._restore(models, jobs, photos)
 
-    def _decoded(self, job: Job) -> "Photo":
+    def _decoded(self, job: Job) -> Photo:
         photo = read_photo(job.content, self._settings.max_megapixels)
         size = enlarged_size(photo.size, job.settings["scale"])
         target = Path(f"result.{job.ending}")
@@ -102,7 +99,7 @@ class Workers:
         return photo
 
     def _restore(
-        self, models: Mapping[str, "Upscaler"], jobs: list[Job], photos: "list[Photo]"
+        self, models: Mapping[str, Upscaler], jobs: list[Job], photos: list[Photo]
     ) -> None:
         def progress(share: float) -> None:
             for job in jobs:
@@ -110,7 +107,7 @@ class Workers:
             if all(job.left for job in jobs):
                 raise _NobodyWaits
 
-        def preview(index: int, picture: "np.ndarray") -> None:
+        def preview(index: int, picture: np.ndarray) -> None:
             jobs[index].preview = picture
 
         began = time.monotonic()

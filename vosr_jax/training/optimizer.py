@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers
 
 from vosr_jax.config import OptimizerConfig
 
@@ -45,7 +46,6 @@ def schedule_of(config: OptimizerConfig, peak: float, total_steps: int) -> optax
 
 def _muon_axes(parameters: dict, convolutions: bool = False) -> dict:
     """Which axes of each parameter Muon orthogonalizes; None for those that AdamW updates."""
-    from optax.contrib import MuonDimensionNumbers
 
     def axes(name: str, value):
         if convolutions and _CONVOLUTION.fullmatch(name) and hasattr(value, "ndim"):

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from PIL import Image
 
 from vosr_jax.config import Config
 from vosr_jax.console import say
@@ -157,7 +158,6 @@ class Preview:
 
     def save_samples(self, run: Run, step: int) -> None:
         """Write samples/<step>.png: a row a pair, input, ours and truth."""
-        from PIL import Image
 
         restored = self.restore(run)
         if jax.process_index():

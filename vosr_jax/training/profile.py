@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jaxlib import xla_client
 
 from vosr_jax.console import say
 from vosr_jax.errors import UserError
@@ -76,6 +77,5 @@ def _check_tracer() -> None:
 
 def _tpu_plugin_loaded() -> bool:
     # JAX gives it no public name.
-    from jaxlib import xla_client
 
     return xla_client.pjrt_plugin_loaded("tpu")

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -89,7 +90,6 @@ def make_mesh(
 
 def _laid_out(sizes: list[int], devices: list) -> np.ndarray:
     """The devices in an order that suits their network."""
-    from jax.experimental import mesh_utils
 
     return mesh_utils.create_device_mesh(
         tuple(sizes), devices, contiguous_submeshes=False, allow_split_physical_axes=True

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 import jax
+from jax.experimental import multihost_utils
 
 # As shells number a program that Ctrl-C has ended.
 _INTERRUPTED = 130
@@ -79,8 +80,6 @@ class StopRequest:
         if self._alone:
             self.seen = self._noted
         else:
-            from jax.experimental import multihost_utils
-
             self.seen = multihost_utils.reached_preemption_sync_point(step)
         return self.seen
 

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from vosr_jax.data.bad_records import BadRecordLog, Report
 from vosr_jax.data.pipeline import Batches
@@ -47,7 +48,6 @@ def worst_of_all(rank: int, sentence: str = "") -> tuple[int, str]:
     """
     if jax.process_count() == 1:
         return rank, sentence
-    from jax.experimental import multihost_utils
 
     own = np.zeros(_BYTES + 1, np.uint8)
     text = sentence.encode()[:_BYTES]

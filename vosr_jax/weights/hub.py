@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_text
+from vosr_jax.files.json_file import read_json_object
 from vosr_jax.weights.official_args import (
     AUTOENCODERS,
     ENCODER_FOLDER,
@@ -284,7 +285,6 @@ def _wanted(model: HubModel, remote: dict[str, _Remote], get) -> list[str]:
     if "config.json" in names and {"model.safetensors", "model.safetensors.index.json"} & names:
         return own
     args_path = _args_path(model, remote)
-    from vosr_jax.files.json_file import read_json_object
 
     args = read_json_object(get(args_path))
     weights = _weights(model, names)

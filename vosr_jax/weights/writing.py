@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from vosr_jax.errors import UserError
@@ -27,7 +28,6 @@ def write_part(folder: Path, part: Part, stem: str, shard_bytes: int) -> None:
 
 def cast_tensors(tensors: dict[str, np.ndarray], dtype: str | None) -> dict[str, np.ndarray]:
     """Tensors in a type by name; a finite value must stay finite."""
-    import ml_dtypes
 
     if dtype is None:
         return tensors
