@@ -152,7 +152,7 @@ def test_a_phone_in_the_dark_shows_all_of_it(tmp_path):
         page.get_by_label("Seed").fill("5")
         _upscale(page)
         _result(page, "dragonfly-4x.jpg")
-        assert "-m fake --seed 5 --format jpg" in page.locator("#command").inner_text()
+        assert "-m PATH/TO/fake --seed 5 --format jpg" in page.locator("#command").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert max(map(int, background.strip("rgba()").split(",")[:3])) < 60
