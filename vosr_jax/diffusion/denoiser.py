@@ -1,8 +1,8 @@
-"""A network as a denoiser: what a sampler and an objective call.
+"""Denoisers: the interface of a network that samplers and objectives call.
 
 `DirectDenoiser` is the plain formula for any function. `CachedDenoiser` does less work for a
-LightningDiT: keys and values of the visual tokens are computed once for all calls, and the weak
-branch, whose visual tokens are all zero, gets its cross-attention as a constant.
+LightningDiT: keys and values of the visual tokens are computed once for all calls. The visual
+tokens of the weak branch are all zero, so its cross-attention is a constant.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -22,7 +22,7 @@ class Times(NamedTuple):
 
     Attributes:
       t: [B], or [1] for all rows.
-      features: what the network makes of t and r, arrays with the same leading axis.
+      features: the network's features of t and r, arrays with the same leading axis.
     """
 
     t: Array
@@ -31,10 +31,10 @@ class Times(NamedTuple):
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A velocity field, and what several calls on one batch share.
+    """A velocity field, with the work that several calls on one batch share.
 
-    Calling it is the plain formula. `precompute`, `null_context` and `times` give what
-    `velocity` and `guided` read; all methods may be called under jit.
+    Calling it is the plain formula. `precompute`, `null_context` and `times` return the inputs of
+    `velocity` and `guided`. All methods may be called under jit.
     """
 
     parameterization: Parameterization
@@ -47,19 +47,19 @@ class Denoiser(Protocol):
         visual_tokens: Array | None = None,
         r: Array | None = None,
     ) -> Array:
-        """Compute the velocity [B, h, w, C]; the average one over [r, t] where there is an r."""
+        """Compute the velocity [B, h, w, C]; with r, the average one over [r, t]."""
         ...
 
     def precompute(self, visual_tokens: Array | None) -> Any:
-        """Compute the context that the calls below read of the tokens [B, N, D]."""
+        """Compute the context of the tokens [B, N, D] that the calls below read."""
         ...
 
     def null_context(self) -> Any:
-        """Compute what stands for visual tokens that are all zero; of the parameters alone."""
+        """Compute the stand-in for all-zero visual tokens; it depends on the parameters only."""
         ...
 
     def times(self, t: Array, r: Array | None = None) -> Times:
-        """Compute what the calls below read of the times [S]."""
+        """Compute the features of the times [S] that the calls below read."""
         ...
 
     def velocity(
@@ -70,12 +70,12 @@ class Denoiser(Protocol):
         context: Any = None,
         extent: Array | None = None,
     ) -> Array:
-        """Compute the velocity [k B, h, w, C] from what was computed beforehand.
+        """Compute the velocity [k B, h, w, C] from precomputed inputs.
 
         Args:
-          condition, z_t: [k B, h, w, C]; the k rows of a picture lie side by side.
+          condition, z_t: [k B, h, w, C]; the k rows of an image lie side by side.
           times: of k B times, or of one for all rows.
-          context: `precompute` of B pictures' tokens.
+          context: `precompute` of B images' tokens.
           extent: [k B, 2], how much of each row is latent; see `LightningDiT.denoise`.
         """
         ...
@@ -95,23 +95,23 @@ class Denoiser(Protocol):
 
         Args:
           condition, weak_condition, z_t: [B, h, w, C].
-          times, context, extent: as of `velocity`; the weak branch's tokens are zero.
-          null_context: of the method with this name.
+          times, context, extent: as in `velocity`; the weak branch's tokens are zero.
+          null_context: from the method of this name.
           scale: [] or [B, 1, 1, 1].
         """
         ...
 
     def frozen(self) -> "Denoiser":
-        """The same without gradient."""
+        """The same denoiser without gradient."""
         ...
 
 
 class DirectDenoiser:
-    """A function as a denoiser; every call computes all of its rows anew.
+    """A function as a denoiser; nothing is cached between calls.
 
     Args:
       network: (condition, z_t, t, visual_tokens, r) -> output [B, h, w, C].
-      parameterization: what the output stands for; by default it is the velocity.
+      parameterization: the meaning of the output; by default it is the velocity.
     """
 
     def __init__(self, network: VelocityFn, parameterization: Parameterization | None = None):
@@ -133,10 +133,10 @@ class DirectDenoiser:
         return Times(t, r)
 
     def velocity(self, condition, z_t, times, context=None, extent=None) -> Array:
-        """One call.
+        """Compute it in one call.
 
         Raises:
-          ValueError: with an extent, which only a LightningDiT can heed.
+          ValueError: an extent is given, which only a LightningDiT supports.
         """
         if extent is not None:
             raise ValueError("a plain network fills its whole rows; leave the extent out")
@@ -149,7 +149,7 @@ class DirectDenoiser:
     def guided(
         self, condition, weak_condition, z_t, times, context, null_context, scale, extent=None
     ) -> Array:
-        """One call of 2 B rows."""
+        """Compute both branches in one call of 2 B rows."""
         rows = len(z_t)
         times = jax.tree.map(lambda x: jnp.broadcast_to(x, rows), times)
         tokens = () if context is None else (context, jnp.zeros_like(context))
@@ -163,7 +163,7 @@ class DirectDenoiser:
         return mix(*split_rows(both), scale)
 
     def frozen(self) -> "DirectDenoiser":
-        """Its outputs carry no gradient."""
+        """The same denoiser, whose outputs carry no gradient."""
         velocity_fn = self._velocity_fn
         frozen = DirectDenoiser(lambda *inputs: jax.lax.stop_gradient(velocity_fn(*inputs)))
         frozen.parameterization = self.parameterization
@@ -171,14 +171,14 @@ class DirectDenoiser:
 
 
 class CachedDenoiser:
-    """A LightningDiT as a denoiser, with what repeats computed once.
+    """A LightningDiT as a denoiser that computes repeated work once.
 
     Args:
       network: the denoising network.
-      parameterization: what its output stands for; VOSR's own by default.
+      parameterization: the meaning of its output; VOSR's own by default.
       keep_kv: whether the context holds every block's keys and values, or only the tokens that
-        they are made of. Kept, they save work from the second call on and take
-        2 * depth * N * width numbers a row.
+        they are computed from. Keeping them saves work from the second call on and takes
+        2 * depth * N * width numbers per row.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class CachedDenoiser:
         return self._network.cross_kv(tokens) if self._keep_kv else tokens
 
     def null_context(self) -> Array | None:
-        """Every block's cross-attention where the tokens are zero."""
+        """Every block's cross-attention for tokens that are zero."""
         return self._network.null_cross_attention()
 
     def times(self, t: Array, r: Array | None = None) -> Times:
@@ -209,14 +209,14 @@ class CachedDenoiser:
         return Times(t, self._network.time_features(t, r))
 
     def velocity(self, condition, z_t, times, context=None, extent=None) -> Array:
-        """One call that reads the context."""
+        """Compute it in one call that reads the context."""
         output = self._network.denoise(condition, z_t, times.features, context, extent)
         return self._velocity(output, z_t, times)
 
     def guided(
         self, condition, weak_condition, z_t, times, context, null_context, scale, extent=None
     ) -> Array:
-        """One call of 2 B rows, the weak ones with a constant for their cross-attention."""
+        """Compute one call of 2 B rows; the weak rows' cross-attention is a constant."""
         outputs = self._network.denoise_both(
             condition, weak_condition, z_t, times.features, context, null_context, extent
         )
@@ -228,7 +228,7 @@ class CachedDenoiser:
         return self.parameterization.velocity(output, z_t, t)
 
     def frozen(self) -> "CachedDenoiser":
-        """Without gradient to the parameters, so that none of it is computed."""
+        """The same denoiser without gradient to the parameters, so none is computed."""
         graph, state = nnx.split(self._network)
         network = nnx.merge(graph, jax.lax.stop_gradient(state))
         return CachedDenoiser(network, self.parameterization, keep_kv=self._keep_kv)
@@ -237,14 +237,14 @@ class CachedDenoiser:
 def as_denoiser(
     network: VelocityFn | Denoiser, parameterization: Parameterization | None = None
 ) -> Denoiser:
-    """The denoiser itself, or a function as a direct one of that parameterization."""
+    """Return a denoiser as it is; wrap a function as a `DirectDenoiser`."""
     if isinstance(network, Denoiser):
         return network
     return DirectDenoiser(network, parameterization)
 
 
 def stack_rows(first: Array, second: Array) -> Array:
-    """[B, ...] twice to [2 B, ...], a row beside its twin: nothing moves between devices."""
+    """Interleave two [B, ...] to [2 B, ...]; twin rows lie together, so no data changes device."""
     return jnp.stack([first, second], 1).reshape(-1, *first.shape[1:])
 
 

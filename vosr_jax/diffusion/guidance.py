@@ -1,8 +1,8 @@
 """Full and weak conditions, and the guidance between them.
 
-Restoration guidance: the weak branch still sees the picture, dimly (w * lq latent, visual
-tokens zero). Classifier-free guidance, the ablation, shows its weak branch nothing; without
-guidance there is no weak branch.
+Restoration guidance: the weak branch sees a faint image (w * lq latent, visual tokens zero).
+Classifier-free guidance, the ablation: the weak branch sees nothing. Without guidance there is no
+weak branch.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ from jax import Array
 
 @dataclasses.dataclass(frozen=True)
 class GuidanceSettings:
-    """How conditions are made in training and mixed in sampling.
+    """Settings of the conditions in training and of their mixture in sampling.
 
     Attributes:
       kind: "restoration", "classifier_free" (weak condition zero) or "none".
       drop_rate: share of training samples that get the weak condition (official cfg_ratio).
-      weak_strength_range: training draws w uniformly from it, once a batch.
+      weak_strength_range: training draws w uniformly from it, once per batch.
       condition_strength: (mean, deviation) of the normal n in a = sigmoid(n); the full
         training condition is a * lq + sqrt(1 - a^2) * noise.
       scale: s in v_weak + s (v_full - v_weak) when sampling.
-      interval: (t_start, t_end); guidance acts where t_start <= t <= t_end.
+      interval: (t_start, t_end); guidance acts while t_start <= t <= t_end.
     """
 
     kind: Literal["restoration", "classifier_free", "none"] = "restoration"
@@ -36,12 +36,12 @@ class GuidanceSettings:
 
     @property
     def weak_strength(self) -> float:
-        """The middle of the training range, which the official sampler uses; 0 if not seen."""
+        """The middle of the training range, as in the official sampler; 0 for other kinds."""
         return sum(self.weak_strength_range) / 2 if self.kind == "restoration" else 0.0
 
 
 def full_condition(lq_latent: Array, strength_normal: Array, noise: Array, settings) -> Array:
-    """a * lq + sqrt(1 - a^2) * noise with a = sigmoid(n * deviation + mean), one n a sample.
+    """a * lq + sqrt(1 - a^2) * noise with a = sigmoid(n * deviation + mean), one n per sample.
 
     Args:
       lq_latent: [B, h, w, C].
@@ -78,7 +78,7 @@ def weak_condition(
 def training_condition(
     lq_latent: Array, visual_tokens: Array | None, draws: dict[str, Array], settings
 ) -> tuple[Array, Array | None]:
-    """The full condition, replaced by the weak one where the dropout draw says so.
+    """The full condition, replaced by the weak one in rows that the dropout draw selects.
 
     Args:
       lq_latent: [B, h, w, C].

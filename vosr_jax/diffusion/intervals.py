@@ -1,4 +1,4 @@
-"""How distillation draws its intervals [r, t]."""
+"""Distribution of distillation's intervals [r, t]."""
 
 import dataclasses
 from typing import Literal
@@ -10,7 +10,7 @@ from jax import Array
 from vosr_jax.diffusion.noise import draw_rows
 from vosr_jax.diffusion.timesteps import TimeSettings
 
-# Purposes of a row's draws; those below are flow matching's and the frozen nets'.
+# Purposes of a row's draws; lower numbers belong to flow matching and the frozen networks.
 _PAIR, _BETA, _KIND = 7, 8, 9
 
 
@@ -19,13 +19,13 @@ class IntervalSettings:
     """Distribution of 0 <= r <= t <= 1.
 
     Attributes:
-      time: of the two draws whose larger one is t.
+      time: distribution of two draws; t is the larger one.
       end: "beta": r = t (1 - b) with b of Beta(alpha, beta) (official vosr.py, sample_t_r_v1);
         "pair": r is the smaller of the two draws (MeanFlow).
       alpha: of the Beta distribution.
       beta: of the Beta distribution.
       instant_share: share of rows with r = t, where average and instantaneous velocity agree.
-      one_step_share: share of rows with t = 1 and r = 0, the one step that a student will make.
+      one_step_share: share of rows with t = 1 and r = 0, the student's one step at sampling.
     """
 
     time: TimeSettings = TimeSettings()
@@ -36,14 +36,14 @@ class IntervalSettings:
     one_step_share: float = 0.0
 
     def draw(self, rows: Array) -> dict[str, Array]:
-        """What `interval` reads: of every row's key a stream of its own.
+        """Draw the inputs of `interval`, from a separate stream of each row's key.
 
         Args:
           rows: [B] keys.
 
         Returns:
-          time_pair_uniform [B, 2] (normal draws where `time` is a lognorm); interval_beta [B]
-          with end "beta"; interval_kind_uniform [B] where there are shares.
+          time_pair_uniform [B, 2] (normal draws if `time` is a lognorm); interval_beta [B]
+          with end "beta"; interval_kind_uniform [B] if a share is not 0.
         """
 
         def pair(key: Array) -> Array:
@@ -60,7 +60,7 @@ class IntervalSettings:
         return jax.random.beta(key, self.alpha, self.beta)
 
     def interval(self, draws: dict[str, Array]) -> tuple[Array, Array]:
-        """(t [B], r [B]) of the draws."""
+        """Convert draws to (t [B], r [B])."""
         pair = self.time.to_t(draws["time_pair_uniform"])
         t = jnp.max(pair, axis=1)
         r = t * (1 - draws["interval_beta"]) if self.end == "beta" else jnp.min(pair, axis=1)

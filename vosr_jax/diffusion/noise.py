@@ -1,6 +1,6 @@
-"""Randomness follows the sample: a row's draws depend on the seed and its index alone.
+"""Random draws by sample: a row's draws depend only on the seed and the row's index.
 
-Whatever the mesh, the accumulation or the batch size, a sample keeps its noise and time.
+A sample keeps its noise and time for every mesh, gradient accumulation and batch size.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,21 +14,21 @@ _ROWS, _BATCH = 0, 1
 
 
 def index_words(index: np.ndarray) -> np.ndarray:
-    """int64 [B] sample positions as uint32 [B, 2] (high, low), since devices hold 32 bits."""
+    """Split int64 [B] sample positions into uint32 [B, 2] (high, low): devices hold 32 bits."""
     index = np.asarray(index, np.uint64)
     return np.stack([index >> np.uint64(32), index & np.uint64(0xFFFFFFFF)], 1).astype(np.uint32)
 
 
-# Of a sample position below 2^48, what a float32 holds exactly.
+# Two halves of a sample position below 2^48; a float32 holds each exactly.
 _COLUMNS = ("index_high_rows", "index_low_rows")
 _COLUMN_BITS = 24
 
 
 def index_columns(words: Array) -> dict[str, Array]:
-    """Sample positions as two float32 columns [B], by name.
+    """Convert sample positions to two float32 columns [B], by name.
 
-    Columns of floats are what a compiler sums over the devices together with a step's other
-    metrics; integers would need a collective of their own.
+    The compiler sums float columns over the devices together with a step's other metrics; integers
+    would need a separate collective.
 
     Args:
       words: uint32 [B, 2] from `index_words`, positions below 2^48.
@@ -39,13 +39,13 @@ def index_columns(words: Array) -> dict[str, Array]:
 
 
 def columns_index(columns: Mapping[str, Array]) -> np.ndarray:
-    """int64 [B] sample positions from what `index_columns` gave, among other entries."""
+    """Recover int64 [B] sample positions from the columns of `index_columns`; ignore others."""
     high, low = (np.asarray(columns[name]).astype(np.int64) for name in _COLUMNS)
     return (high << _COLUMN_BITS) | low
 
 
 def row_keys(key: Array, index: Array) -> Array:
-    """One key a row.
+    """Make one key per row.
 
     Args:
       key: the run's key, the same at every step.
@@ -61,12 +61,12 @@ def row_keys(key: Array, index: Array) -> Array:
 
 
 def batch_key(key: Array, step: Array) -> Array:
-    """The key of what the method draws once a batch."""
+    """The key for draws that are made once per batch."""
     return jax.random.fold_in(jax.random.fold_in(key, _BATCH), step)
 
 
 def draw_rows(keys: Array, purpose: int, draw: Callable[[Array], Array]) -> Array:
-    """draw(key) for every row's key, with a stream of its own for every purpose."""
+    """draw(key) for every row's key, with a separate stream for each purpose."""
     return jax.vmap(lambda key: draw(jax.random.fold_in(key, purpose)))(keys)
 
 

@@ -1,10 +1,10 @@
-"""What the flow transports, and what the network's output stands for.
+"""The endpoint of the flow, and the meaning of the network's output.
 
 VOSR: the endpoint of the flow is the hr latent and the network predicts the velocity. A small
-network on pixels learns better from other settings. The endpoint is the scaled residual
-(hr - lq) / residual_scale. The network predicts the endpoint, from which the velocity follows
-(a low-dimensional target, against noise in all of a patch's channels; arXiv 2511.13720); or it
-predicts what the best linear guess from z_t alone leaves over, at unit variance (the
+network on pixels learns better with other settings. The endpoint is the scaled residual
+(hr - lq) / residual_scale. The network predicts the endpoint, which determines the velocity; the
+endpoint is a low-dimensional target, while noise fills all of a patch's channels (arXiv
+2511.13720). Or it predicts the error F of the best linear guess from z_t, at unit variance (the
 preconditioning of arXiv 2206.00364, for z_t = (1 - t) x + t eps and x of unit variance):
 
     endpoint = (1 - t) / d z_t + t / sqrt(d) F,    velocity = (2 t - 1) / d z_t - F / sqrt(d),
@@ -45,7 +45,7 @@ class Parameterization:
         return (hr_latent - lq_latent) / self.residual_scale
 
     def to_latent(self, endpoint: Any, lq_latent: Any) -> Any:
-        """The inverse of `to_endpoint`, of arrays of JAX or NumPy."""
+        """The inverse of `to_endpoint`, for arrays of JAX or NumPy."""
         if self.endpoint == "hr":
             return endpoint
         return lq_latent + self.residual_scale * endpoint
@@ -55,7 +55,7 @@ class Parameterization:
         return jnp.maximum(t, smallest)[:, None, None, None]
 
     def velocity_target(self, endpoint: Array, noise: Array, z_t: Array, t: Array) -> Array:
-        """eps - endpoint; with prediction "endpoint", the velocity that the true one gives."""
+        """eps - endpoint; with prediction "endpoint", the velocity of the true endpoint."""
         if self.prediction != "endpoint":
             return noise - endpoint
         return (z_t - endpoint) / self._divisor(t)
@@ -65,9 +65,9 @@ class Parameterization:
         return z_t - self._divisor(t) * velocity
 
     def velocity(self, output: Array, z_t: Array, t: Array) -> Array:
-        """The velocity that a network's output at (z_t, t) stands for.
+        """Convert a network's output at (z_t, t) to the velocity.
 
-        A student's average velocity over [r, t] follows in the same way: with prediction
+        A student's average velocity over [r, t] is computed in the same way: with prediction
         "endpoint" it points from z_t at its endpoint, where the straight line meets t = 0.
         """
         if self.prediction == "velocity":
@@ -79,7 +79,7 @@ class Parameterization:
         return (2 * time - 1) / d * z_t - output / jnp.sqrt(d)
 
     def velocity_fn(self, network: VelocityFn) -> VelocityFn:
-        """The network as a velocity."""
+        """Wrap a network as a velocity function."""
         if self.prediction == "velocity":
             return network
 

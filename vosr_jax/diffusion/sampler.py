@@ -1,8 +1,8 @@
-"""Euler samplers: multi-step with guidance, and the one-step kind with an interval's end r.
+"""Euler samplers: multi-step with guidance, and one-step with an interval's end r.
 
-After the official vosr.py (sample_multistep_fm, sample_onestep). What all steps share is computed
-once (`build_context`), each run of equal steps is one loop, and there is no second branch where
-guidance does nothing.
+After the official vosr.py (sample_multistep_fm, sample_onestep). Values that all steps share are
+computed once (`build_context`). Each run of equal steps is one loop. Steps that guidance does not
+change skip the weak branch.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
 
 @dataclasses.dataclass(frozen=True)
 class SamplerSettings:
-    """How noise becomes a latent.
+    """Settings of the sampler.
 
     Attributes:
-      steps: network evaluations along the way (twice as many where guided).
+      steps: number of steps, one network evaluation each (two if guided).
       schedule: "linear": t = 1 - i / steps; "cosine": t = cos(pi/2 * i / steps).
       guidance_scale: s in v_weak + s (v_full - v_weak); 1 needs no weak branch.
-      guidance_interval: (t_start, t_end); guidance acts where t_start <= t <= t_end.
+      guidance_interval: (t_start, t_end); guidance acts while t_start <= t <= t_end.
       weak_strength: w of the weak condition w * lq.
-      r_input: the network takes the step's end as r and gives the average velocity; such a
-        student has its teacher's guidance learned and is not guided.
+      r_input: whether the network takes the step's end as r and returns the average velocity. Such
+        a student has learned its teacher's guidance and is not guided.
     """
 
     steps: int = 25
@@ -42,7 +42,7 @@ class SamplerSettings:
 
     @classmethod
     def from_guidance(cls, guidance: GuidanceSettings, **rest) -> "SamplerSettings":
-        """Sampling as the training's guidance settings suggest."""
+        """Derive the sampler's settings from the guidance settings of training."""
         scale = 1.0 if guidance.kind == "none" else guidance.scale
         return cls(
             guidance_scale=scale,
@@ -60,7 +60,7 @@ class SamplerSettings:
 
     def guided(self, t: float) -> bool:
         """Whether the step that starts at t needs the weak branch."""
-        # In float32, as the times are: 0.8 must count as inside an interval that ends at 0.8.
+        # In float32 like the times: 0.8 must lie inside an interval that ends at 0.8.
         start, end = (np.float32(limit) for limit in self.guidance_interval)
         inside = bool(start <= np.float32(t) <= end)
         return not self.r_input and self.guidance_scale != 1.0 and inside
@@ -77,12 +77,12 @@ class SamplerSettings:
 
 
 class SamplerContext(NamedTuple):
-    """What all steps share, whatever the latent.
+    """Values that all steps share, for any latent.
 
     Attributes:
       ends: [steps + 1] times from 1 to 0.
-      times: `Denoiser.times` of every step's begin, leading axis steps.
-      null_context: `Denoiser.null_context`, or None where no step is guided.
+      times: `Denoiser.times` of every step's start, leading axis steps.
+      null_context: `Denoiser.null_context`, or None if no step is guided.
       guidance_scale, weak_strength: [].
     """
 
@@ -93,16 +93,16 @@ class SamplerContext(NamedTuple):
     weak_strength: Array
 
     def at(self, step: int | Array) -> "StepContext":
-        """Take what one step needs, of arrays of NumPy or of JAX."""
+        """Slice the values of one step, from arrays of NumPy or JAX."""
         times = jax.tree.map(lambda x: x[step][None], self.times)
         return StepContext(self.ends[step], self.ends[step + 1], times, *self[2:])
 
 
 class StepContext(NamedTuple):
-    """What the network calls of one step share.
+    """Values that the network calls of one step share.
 
     Attributes:
-      t, t_next: [], the step's begin and end.
+      t, t_next: [], the step's start and end.
       times: `Denoiser.times` of t, leading axis 1.
       null_context, guidance_scale, weak_strength: as in SamplerContext.
     """
@@ -116,7 +116,7 @@ class StepContext(NamedTuple):
 
 
 def build_context(denoiser: Denoiser, settings: SamplerSettings) -> SamplerContext:
-    """Compute what all steps share."""
+    """Compute the values that all steps share."""
     ends = jnp.asarray(settings.times())
     guided = any(guided for guided, _, _ in settings.runs())
     return SamplerContext(
@@ -143,9 +143,9 @@ def step_velocity(
     Args:
       denoiser: the network.
       step: from `SamplerContext.at`.
-      context: `Denoiser.precompute` of these rows' visual tokens; None without.
+      context: `Denoiser.precompute` of these rows' visual tokens; None without tokens.
       condition, z: [B, h, w, C] latents.
-      guided: whether there is a weak branch.
+      guided: whether to evaluate the weak branch.
       extent: [B, 2], how much of each row is latent; see `LightningDiT.denoise`.
 
     Returns:
@@ -176,10 +176,10 @@ def run_steps(
     *,
     guided: bool,
 ) -> Array:
-    """Do steps first to last - 1, all guided or none, in one loop.
+    """Run steps first to last - 1, all guided or none, in one loop.
 
     Args:
-      denoiser, context, guided: as of `step_velocity`.
+      denoiser, context, guided: as in `step_velocity`.
       sampler: from `build_context`.
       lq_latent, z: [B, h, w, C] latents.
       first, last: indices of steps.
@@ -210,9 +210,9 @@ def sample(
       lq_latent: [B, h, w, C], the clean condition.
       noise: [B, h, w, C] standard normal draws.
       settings: steps and guidance.
-      visual_tokens: [B, N, D] where the network has them.
-      parameterization: what a function's output stands for, VOSR's own by default; a denoiser
-        has one already.
+      visual_tokens: [B, N, D], if the network takes them.
+      parameterization: the meaning of a function's output, VOSR's own by default; a denoiser
+        already has one.
 
     Returns:
       The restored latent [B, h, w, C].

@@ -1,4 +1,4 @@
-"""How training draws t."""
+"""Distribution of the time t in training."""
 
 import dataclasses
 from typing import Literal
@@ -22,13 +22,13 @@ class TimeSettings:
     sigma: float = 1.0
 
     def draw(self, key: Array) -> Array:
-        """One draw, before `to_t`: uniform in [0, 1] or standard normal."""
+        """Draw a value for `to_t`: uniform in [0, 1] or standard normal."""
         if self.distribution == "uniform":
             return jax.random.uniform(key)
         return jax.random.normal(key)
 
     def to_t(self, draw: Array) -> Array:
-        """The time of a draw, any shape."""
+        """Convert draws of any shape to times."""
         if self.distribution == "uniform":
             return draw
         return jax.nn.sigmoid(self.sigma * draw + self.mu)

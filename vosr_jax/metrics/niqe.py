@@ -1,8 +1,8 @@
-"""NIQE (Mittal, Soundararajan and Bovik, 2013): distance from what untouched photographs look like.
+"""NIQE (Mittal, Soundararajan and Bovik, 2013): distance from the statistics of pristine photos.
 
-After BasicSR's conventions: limited-range luma, rounded, whole blocks of 96 px at two scales. The
-statistics of untouched photographs are the LIVE laboratory's; they lie in the package basicsr
-(`pip install --no-deps basicsr`), or in the file that VOSR_NIQE_PARAMETERS names.
+It follows BasicSR: limited-range luma, rounded, whole blocks of 96 px at two scales. The statistics
+of pristine photos are the LIVE laboratory's. They come from the package basicsr
+(`pip install --no-deps basicsr`) or from the file that VOSR_NIQE_PARAMETERS names.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ _LUMA = np.array([65.481, 128.553, 24.966], np.float32)
 
 
 def niqe(image: np.ndarray, crop: int = 0) -> float:
-    """NIQE of a picture; lower is more natural.
+    """NIQE of an image; lower is more natural.
 
     Args:
       image: [H, W, 3] RGB in 0..255; sides of at least 96 after the crop.
@@ -34,7 +34,7 @@ def niqe(image: np.ndarray, crop: int = 0) -> float:
 
     Raises:
       UserError: the statistics are not installed.
-      ValueError: the picture is too small.
+      ValueError: the image is too small.
     """
     mean, covariance = load_parameters()
     features = np.concatenate(niqe_features(image, crop), axis=1)
@@ -45,9 +45,9 @@ def niqe(image: np.ndarray, crop: int = 0) -> float:
 
 
 def niqe_features(image: np.ndarray, crop: int = 0) -> np.ndarray:
-    """[2 scales, blocks, 18] statistics; blocks are counted down the columns.
+    """Statistics [2 scales, blocks, 18]; blocks are in column-major order.
 
-    Arguments and errors as of `niqe`.
+    Arguments and errors as in `niqe`.
     """
     inner = image[crop : image.shape[0] - crop, crop : image.shape[1] - crop]
     luma = np.round(np.asarray(inner, np.float32) / np.float32(255) @ _LUMA + np.float32(16))
@@ -70,10 +70,10 @@ def niqe_features(image: np.ndarray, crop: int = 0) -> np.ndarray:
 
 @cache
 def load_parameters() -> tuple[np.ndarray, np.ndarray]:
-    """Mean [36] and covariance [36, 36] of untouched photographs' features.
+    """Load the mean [36] and covariance [36, 36] of pristine photos' features.
 
     Raises:
-      UserError: the file is not there or not what it should be.
+      UserError: the file is missing or invalid.
     """
     path = parameters_file()
     if path is None:
@@ -92,7 +92,7 @@ def load_parameters() -> tuple[np.ndarray, np.ndarray]:
 
 
 def parameters_file() -> Path | None:
-    """Where the statistics lie; None where they do not."""
+    """Path of the statistics; None if they are not installed."""
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named)
@@ -103,7 +103,7 @@ def parameters_file() -> Path | None:
 
 
 def _normalized(luma: np.ndarray) -> np.ndarray:
-    """Differences from the local mean in local deviations."""
+    """Difference from the local mean, divided by the local deviation plus one."""
     line = cv2.getGaussianKernel(_WINDOW, _SIGMA)
     kernel = (line @ line.T).astype(np.float64)
 

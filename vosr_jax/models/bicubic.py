@@ -22,8 +22,8 @@ def bicubic_matrix(
 
     Args:
       inputs, outputs: number of samples before and after.
-      offset: added to `outputs` where the scale is computed (DINOv2's position embedding).
-      antialias: torch's antialiasing filter (a = -0.5, support widened where it shrinks, window
+      offset: added to `outputs` to compute the scale (DINOv2's position embedding).
+      antialias: torch's antialiasing filter (a = -0.5, support widened when it shrinks, window
         cut at the border) instead of the plain one (a = -0.75, border samples repeated).
 
     Returns:
@@ -37,8 +37,8 @@ def bicubic_matrix(
         position = np.arange(inputs) + 0.5
         matrix = _cubic((position[None] - centre[:, None]) / stretch, -0.5)
         return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
-    # torch rounds the scale and each position to float32: on a side of 2000 that moves the taps
-    # by up to 1e-4 of a pixel, more than the rest of the arithmetic together.
+    # torch rounds the scale and each position to float32. On a side of 2000 that moves the taps
+    # by up to 1e-4 of a pixel, more than all other rounding together.
     centre = (np.arange(outputs) + 0.5) * np.float64(np.float32(scale))
     for row, x in enumerate((centre - 0.5).astype(np.float32).astype(np.float64)):
         left = math.floor(x)

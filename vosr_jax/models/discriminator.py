@@ -1,4 +1,4 @@
-"""A patch discriminator: how real every neighbourhood of a picture looks beside its input."""
+"""A patch discriminator: scores how real each neighbourhood of an image looks, given its input."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ _SLOPE = 0.2
 
 
 class PatchDiscriminator(nnx.Module):
-    """Convolutions and means over 2 x 2, to one score for every 4 x 4 pixels; 22 pixels of sight.
+    """Convolutions and 2 x 2 means; one score per 4 x 4 pixels, receptive field 22 pixels.
 
     Args:
-      width: channels at the picture's own size; they double where the size halves.
+      width: channels at the image's own size; they double when the size halves.
       rngs: source of the initial kernels.
     """
 
@@ -27,10 +27,10 @@ class PatchDiscriminator(nnx.Module):
         self.score = Conv(sizes[-1], 1, rngs=rngs)
 
     def __call__(self, image: Array, lq: Array, dtype: DTypeLike = jnp.float32) -> Array:
-        """Scores, higher for a truth.
+        """Compute the scores; higher means more real.
 
         Args:
-          image: [B, H, W, 3] in [-1, 1], sides that are multiples of 4.
+          image: [B, H, W, 3] in [-1, 1], sides multiples of 4.
           lq: the enlarged input, the same shape.
           dtype: of the convolutions.
 

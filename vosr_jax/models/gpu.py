@@ -1,10 +1,10 @@
-"""What a GPU can do, as far as the networks must know it."""
+"""Features of GPUs that the networks depend on."""
 
 import dataclasses
 
 import jax
 
-# JAX's names of them.
+# JAX's names of GPU platforms.
 GPU_PLATFORMS = ("gpu", "cuda", "rocm")
 # ROCm's architectures with bfloat16 matrix units: MI100 and later, RDNA 3 and later.
 _ROCM_BFLOAT16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
@@ -15,9 +15,9 @@ class Gpu:
     """One GPU.
 
     Attributes:
-      cuda: whether it is NVIDIA's; others are ROCm's.
-      capability: of NVIDIA's, (major, minor); (0, 0) of others.
-      architecture: of ROCm's, such as "gfx90a".
+      cuda: whether it is an NVIDIA GPU; others are ROCm GPUs.
+      capability: compute capability (major, minor) of an NVIDIA GPU; (0, 0) for others.
+      architecture: of a ROCm GPU, such as "gfx90a".
       cudnn: version of the library, such as 91100; 0 without it.
     """
 
@@ -28,14 +28,14 @@ class Gpu:
 
     @property
     def has_bfloat16(self) -> bool:
-        """Whether bfloat16 products have units of their own; others compute them in float32."""
+        """Whether the GPU has bfloat16 matrix units; others compute the products in float32."""
         if self.cuda:
             return self.capability >= (8, 0)
         return self.architecture.startswith(_ROCM_BFLOAT16)
 
 
 def gpu_of(device: jax.Device) -> Gpu:
-    """What a device of platform "gpu" says of itself."""
+    """The features that a device of platform "gpu" reports."""
     said = str(getattr(device, "compute_capability", ""))
     major, _, minor = said.partition(".")
     if major.isdigit() and minor.isdigit():
@@ -44,7 +44,7 @@ def gpu_of(device: jax.Device) -> Gpu:
 
 
 def local_gpu() -> Gpu:
-    """The least able of this process's GPUs, since one program runs on all of them."""
+    """The least capable of this process's GPUs, because one program runs on all of them."""
     return min(map(gpu_of, jax.local_devices()), key=lambda gpu: (gpu.cuda, gpu.capability))
 
 

@@ -1,7 +1,7 @@
-"""The layers that every network here is made of: linear maps, norms, time embedding.
+"""Layers of all networks: linear maps, convolutions, norms, time embedding.
 
-Parameters are float32. A layer that takes `dtype` computes its matrix product there and
-returns that dtype; norms compute their statistics in float32 whatever they are given.
+Parameters are float32. A layer that takes `dtype` computes its matrix product in that dtype and
+returns it. Norms compute their statistics in float32 for every input.
 """
 
 import math
@@ -25,7 +25,7 @@ Padding = str | Sequence[tuple[int, int]]
 def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
     """Full precision for float32, whose default on TPU and GPU is lower; the default otherwise.
 
-    Inside `jax.default_matmul_precision` float32 products are what that asks for.
+    Inside `jax.default_matmul_precision` float32 products follow that setting.
     """
     if jnp.dtype(dtype) != jnp.float32:
         return jax.lax.Precision.DEFAULT
@@ -39,7 +39,7 @@ def _contract_last(x: Array, kernel: Array) -> Array:
 
 
 def _summed_in(dtype: DTypeLike, x: Array, kernel: Array) -> Array:
-    """x by a kernel of a shorter type, multiplied in that and summed in dtype."""
+    """x by a kernel of a shorter type, multiplied in the kernel's type and summed in dtype."""
     dimensions = (((x.ndim - 1,), (0,)), ((), ()))
     x = x.astype(kernel.dtype)
     return jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=jnp.dtype(dtype))
@@ -49,8 +49,8 @@ def _summed_in(dtype: DTypeLike, x: Array, kernel: Array) -> Array:
 def linear_product(x: Array, kernel: Array) -> Array:
     """x [..., inputs] by kernel [inputs, *outputs] in x's dtype.
 
-    The kernel's gradient is summed in, and stays in, the kernel's own dtype, so a float32 master
-    weight gets a float32 gradient although the products are bfloat16's.
+    The kernel's gradient is summed and returned in the kernel's own dtype. A float32 master weight
+    thus gets a float32 gradient even with bfloat16 products.
     """
     return _contract_last(x, kernel.astype(x.dtype))
 
@@ -85,14 +85,14 @@ def _to_kernel(x: Array, cotangent: Array, *, dtype: DTypeLike) -> Array:
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, where kernel is [inputs, *outputs] (outputs may be several axes).
+    """x @ kernel + bias with kernel [inputs, *outputs]; the outputs may be several axes.
 
     Args:
       inputs: length of the contracted last axis.
       outputs: one or more output axes.
       rngs: source of the initial kernel.
       init: "xavier" (over the fused matrix), "normal" (deviation 0.02) or "zeros".
-      unpadded: where the last axis is padded, how much of it is real; the padding is zero.
+      unpadded: real length of the last axis, if it is padded; the padding is zero.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape))
         self.product_dtype: jnp.dtype | None = None
         self.kept_dtype: jnp.dtype | None = None
-        # What models/lora.py may put here is added to the product.
+        # An adapter set by models/lora.py; its output is added to the product.
         self.lora: nnx.Module | None = nnx.data(None)
 
     def __call__(self, x: Array, dtype: DTypeLike = jnp.float32) -> Array:
@@ -152,7 +152,7 @@ class Conv(nnx.Module):
         stride: int = 1,
         padding: Padding = "SAME",
     ) -> Array:
-        """Convolve [B, H, W, inputs] in dtype, unless `products_in` chose another for products."""
+        """Convolve [B, H, W, inputs] in dtype, unless `products_in` set another for products."""
         product = self.product_dtype or jnp.dtype(dtype)
         y = jax.lax.conv_general_dilated(
             x.astype(product),
@@ -168,10 +168,10 @@ class Conv(nnx.Module):
 
 
 def activations_in(network: Network, dtype: DTypeLike) -> Network:
-    """`products_in`, with what each layer gives kept in that type too.
+    """The same as `products_in`, with each layer's output kept in that type too.
 
-    Products are summed, biases added and norms computed in float32; what lies in memory between
-    the layers has half the bytes.
+    Products are summed, biases added and norms computed in float32. The activations in memory
+    between the layers take half the bytes.
     """
     other = products_in(network, dtype)
     for _, module in nnx.iter_modules(cast(nnx.Module, other)):
@@ -181,10 +181,10 @@ def activations_in(network: Network, dtype: DTypeLike) -> Network:
 
 
 def products_in(network: Network, dtype: DTypeLike) -> Network:
-    """The same network whose convolutions and linear maps multiply in another type.
+    """A copy of a network whose convolutions and linear maps multiply in another type.
 
-    Kernels are stored in it; products are summed, and everything between them is computed, as
-    before. For networks whose layers are asked for float32.
+    Kernels are stored in that type. Sums of products and everything between them are computed as
+    before. For networks whose layers are called with dtype float32.
     """
     other = nnx.merge(*nnx.split(network), copy=True)
     for _, module in nnx.iter_modules(cast(nnx.Module, other)):

@@ -1,8 +1,8 @@
 """Low-rank adapters of the blocks' matrices (LoRA, arXiv 2106.09685).
 
-A matrix W of a block that has an adapter acts as W + alpha / rank * down @ up. In training the
-two thin matrices are applied one after the other, so that W needs no gradient; for use they are
-added to W once (`merged_kernel`), and the network is one without adapters again.
+A block's matrix W with an adapter acts as W + alpha / rank * down @ up. In training the two thin
+matrices are applied one after the other, so W needs no gradient. For inference they are added to W
+once (`merged_kernel`), which gives a network without adapters.
 """
 
 import math
@@ -21,19 +21,19 @@ from vosr_jax.parameters.initial import normal
 Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nnx.Module)
 _MARK = ".lora."
-# Of cross-attention query and value alone, the two that the paper adapts: with all four, rank 16
-# would train 2.2% of the released 0.5B network.
+# In cross-attention only query and value are adapted, as in the paper: with all four, rank 16 would
+# train 2.2% of the released 0.5B network.
 _LEFT_OUT = {("cross_attn", "key"), ("cross_attn", "proj")}
 DOWN, UP = "lora.down", "lora.up"
 
 
 class LowRank(nnx.Module):
-    """x @ down @ up * alpha / rank; up starts as zero, so that nothing is changed at first.
+    """x @ down @ up * alpha / rank; up starts at zero, so the network is unchanged at first.
 
     Args:
-      shape: of the kernel beside it, [inputs, *outputs].
+      shape: of the adapted kernel, [inputs, *outputs].
       rank: columns of down [inputs, rank] and rows of up [rank, *outputs].
-      alpha: see above.
+      alpha: as in the module's formula.
       rngs: source of down, N(0, 1 / inputs).
     """
 
@@ -44,20 +44,20 @@ class LowRank(nnx.Module):
         self.up = nnx.Param(jnp.zeros((rank, *outputs)))
 
     def __call__(self, x: Array, dtype: DTypeLike) -> Array:
-        """What is added to the product of x [..., inputs]: [..., *outputs] in dtype."""
+        """The adapter's addition to the product of x [..., inputs]: [..., *outputs] in dtype."""
         thin = linear_product(x.astype(dtype), self.down[...])
         return linear_product(thin, self.up[...]) * self.scale
 
 
 def with_adapters(block: Module, rank: int, alpha: float, *, rngs: nnx.Rngs) -> Module:
-    """The block, whose linear maps but those `_LEFT_OUT` have got adapters; rank 0 gives none.
+    """Add adapters to the block's linear maps, except `_LEFT_OUT`; rank 0 adds none.
 
     Args:
-      block: its own random values are drawn already.
+      block: with its own random values already drawn.
       rank, alpha, rngs: of `LowRank`.
     """
     if rank:
-        # Found first: those that are put in are modules too.
+        # Collected first, because the adapters that are added are modules too.
         maps = [(path, m) for path, m in nnx.iter_modules(block) if isinstance(m, Linear)]
         for path, linear in maps:
             if path in _LEFT_OUT:
@@ -67,12 +67,12 @@ def with_adapters(block: Module, rank: int, alpha: float, *, rngs: nnx.Rngs) -> 
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter of this dotted path belongs to an adapter."""
+    """Whether the parameter at this dotted path belongs to an adapter."""
     return _MARK in name
 
 
 def adapters_of(parameters: Mapping[str, Value]) -> dict[str, Value]:
-    """The adapters among parameters by dotted path."""
+    """The adapters' parameters by dotted path."""
     return {name: value for name, value in parameters.items() if is_adapter(name)}
 
 
@@ -82,22 +82,22 @@ def base_of(parameters: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def trained_of(parameters: Mapping[str, Value]) -> dict[str, Value]:
-    """What is trained of a network: its adapters where it has some, or else everything."""
+    """The trained parameters: the adapters if there are any, otherwise all."""
     return adapters_of(parameters) or dict(parameters)
 
 
 def with_base(trained: dict[str, Array], frozen: Mapping[str, Any]) -> dict[str, Array]:
-    """All parameters of a network of which these are trained.
+    """Combine trained and frozen parameters to all parameters of a network.
 
     Args:
       trained: parameters or their average; all of the network's, or adapters.
-      frozen: a step's frozen weights; those around adapters are its "base".
+      frozen: a step's frozen weights; its "base" holds the parameters that adapters are added to.
     """
     return frozen.get("base", {}) | trained
 
 
 def kernels_of(adapters: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """{kernel's path: (down's, up's)} of adapters' paths."""
+    """Map each adapted kernel's path to its adapter's paths: {kernel: (down, up)}."""
     stems = sorted({name.rpartition(_MARK)[0] for name in adapters})
     return {f"{stem}.kernel": (f"{stem}.{DOWN}", f"{stem}.{UP}") for stem in stems}
 
@@ -118,10 +118,10 @@ def merged_kernel(kernel: np.ndarray, down: np.ndarray, up: np.ndarray, scale: f
 
 
 def share_of(shapes: Mapping[str, np.ndarray]) -> float:
-    """Parameters of the adapters over all parameters.
+    """The adapters' share of all parameters.
 
     Args:
-      shapes: by dotted path, whatever has a shape.
+      shapes: by dotted path, any values with a shape.
     """
     sizes = {name: math.prod(value.shape) for name, value in shapes.items()}
     return sum(adapters_of(sizes).values()) / sum(sizes.values())

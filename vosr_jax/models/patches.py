@@ -1,10 +1,10 @@
-"""Pictures or latents as tokens, square by square. NumPy arrays stay NumPy arrays."""
+"""Convert images or latents to tokens, one per square. NumPy arrays stay NumPy arrays."""
 
 from jax import Array
 
 
 def patchify(x: Array, patch_size: int) -> Array:
-    """[B, H, W, C] to tokens [B, H/p * W/p, p * p * C], row by row."""
+    """Convert [B, H, W, C] to tokens [B, H/p * W/p, p * p * C], row by row."""
     batch, height, width, channels = x.shape
     p = patch_size
     x = x.reshape(batch, height // p, p, width // p, p, channels)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# (cosine, sine), each [N, head_width], or [B, N, head_width] where every row has its own.
+# (cosine, sine), each [N, head_width], or [B, N, head_width] if each row has its own table.
 RotaryTable = tuple[np.ndarray, np.ndarray] | tuple[Array, Array]
 
 
@@ -13,10 +13,10 @@ def rotary_table(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines for every token of a grid.
 
-    Channels are interleaved pairs; the first half of a head turns with the row, the second
-    with the column. Where the grid is not the training grid, an axis of n tokens gets the
-    positions index / n * training_side (the official models/lightningdit.py covers squares;
-    a rectangle rescales each axis on its own).
+    Channels are interleaved pairs. The first half of a head turns with the row, the second with
+    the column. An axis of n tokens gets the positions index / n * training_side; on the training
+    grid that is the index. (The official models/lightningdit.py covers squares; here a rectangle
+    rescales each axis on its own.)
 
     Args:
       grid: (rows, columns) in tokens.
@@ -48,7 +48,7 @@ def rotary_table(
 def rotary_table_within(
     grid: tuple[int, int], extent: Array, training_side: int, head_width: int, *, rescale: bool
 ) -> tuple[Array, Array]:
-    """The tables of smaller grids that lie in the upper left of one.
+    """The tables of smaller grids that lie in the upper left of a common grid.
 
     Args:
       grid: (rows, columns) in tokens.
@@ -56,8 +56,8 @@ def rotary_table_within(
       training_side, head_width, rescale: as in `rotary_table`.
 
     Returns:
-      (cosine, sine), each [B, rows * columns, head_width] float32; of a token beyond the extent
-      they mean nothing.
+      (cosine, sine), each [B, rows * columns, head_width] float32; meaningless for tokens beyond
+      the extent.
     """
     half = head_width // 2
     exact = 10_000.0 ** -(np.arange(0, half, 2, dtype=np.float64) / half)

@@ -1,4 +1,4 @@
-"""VGG16's convolutions (arXiv 1409.1556): a small visual encoder, and LPIPS's eye."""
+"""VGG16's convolutions (arXiv 1409.1556), for LPIPS and as a small visual encoder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from vosr_jax.models.layers import matmul_precision
 
 CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
-# Convolutions after which a stage ends; a pooling follows.
+# Last convolution of each stage; pooling follows it.
 STAGE_ENDS = (1, 3, 6, 9, 12)
 
 
@@ -44,7 +44,7 @@ def convolve(
 
 
 def max_pool(x: Array, window: int = 2) -> Array:
-    """Largest of window x window at every second pixel, without padding."""
+    """Maximum over window x window with stride 2, without padding."""
     return jax.lax.reduce_window(
         x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, 2, 2, 1), "VALID"
     )
@@ -53,7 +53,7 @@ def max_pool(x: Array, window: int = 2) -> Array:
 def vgg16_maps(
     layers: Sequence[Mapping[str, Any]], x: Array, dtype: DTypeLike = jnp.float32
 ) -> list[Array]:
-    """What every given convolution sees, after its ReLU.
+    """Outputs of the given convolutions, after their ReLUs.
 
     Args:
       layers: the first convolutions, as `convolve` takes them.
@@ -71,10 +71,10 @@ def vgg16_maps(
 
 @dataclasses.dataclass(frozen=True)
 class VGG16Settings:
-    """How much of the network there is.
+    """Size of the network.
 
     Attributes:
-      convolutions: how many, 1 to 13; 10 end with conv4_3, 13 with conv5_3.
+      convolutions: number of them, 1 to 13; 10 end with conv4_3, 13 with conv5_3.
     """
 
     convolutions: int = len(CHANNELS)
@@ -86,16 +86,16 @@ class VGG16Settings:
 
     @property
     def patch_size(self) -> int:
-        """Pixels of the picture on a token's side."""
+        """Image pixels on a token's side."""
         return 2 ** sum(end < self.convolutions - 1 for end in STAGE_ENDS)
 
 
 class VGG16(nnx.Module):
-    """VGG16 up to a convolution, as a visual encoder: a token for every pixel of its last map.
+    """VGG16's first convolutions as a visual encoder: one token per pixel of the last map.
 
     Args:
-      settings: how much of it.
-      rngs: source of random weights, He-normal, as an untrained network starts.
+      settings: number of convolutions.
+      rngs: source of the initial weights, He-normal.
     """
 
     def __init__(self, settings: VGG16Settings, *, rngs: nnx.Rngs):
@@ -116,18 +116,18 @@ class VGG16(nnx.Module):
     def __call__(
         self, image: Array, block: int | None = None, *, dtype: DTypeLike = jnp.float32
     ) -> Array:
-        """Tokens of an image.
+        """Compute the tokens of an image.
 
         Args:
           image: [B, H, W, 3], ImageNet-normalized.
-          block: 0-based convolution whose map is given; None: the last.
+          block: 0-based convolution whose map is returned; None: the last.
           dtype: of the products.
 
         Returns:
           [B, h * w, channels] float32, rows first.
 
         Raises:
-          ValueError: a convolution that is not there.
+          ValueError: the convolution does not exist.
         """
         last = self.settings.convolutions - 1
         block = last if block is None else block

@@ -1,1 +1,1 @@
-"""Networks' values by dotted path, in memory and in files; files are read without running code."""
+"""Network parameters by dotted path, in memory and in files. Reading runs no code from a file."""

@@ -1,7 +1,7 @@
 """A network's parameters as a flat dictionary, {"blocks.attn.qkv.kernel": array, ...}.
 
-Sharding rules, optimizers and checkpoints work on names and arrays; the network's structure
-stays here, and nothing of it is traced.
+Sharding rules, optimizers and checkpoints work on names and arrays. The network's structure stays
+here and is never traced.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from flax import nnx
 from vosr_jax.parameters.initial import shapes_only
 
 Net = TypeVar("Net", bound=nnx.Module)
-# What becomes of a parameter, given its dotted path, before a scanned block reads it.
+# (dotted path, parameter) -> the parameter that a scanned block reads.
 Prepare = Callable[[str, jax.Array], jax.Array]
 
 
@@ -28,7 +28,7 @@ def dotted(path: tuple) -> str:
 
 
 def prepared(parameters: nnx.State, prepare: Prepare | None, parent: str) -> nnx.State:
-    """One block's parameters as `prepare` gives them; None leaves them.
+    """Apply `prepare` to one block's parameters; None leaves them.
 
     Args:
       parameters: of one block, a slice of the stack.
@@ -45,10 +45,10 @@ def prepared(parameters: nnx.State, prepare: Prepare | None, parent: str) -> nnx
 
 
 class Blueprint(Generic[Net]):
-    """A network without its arrays: shapes by name, and how to put arrays in.
+    """A network without its arrays: shapes by name, and a way to fill them.
 
     Args:
-      build: makes the network; it is only evaluated for shapes here.
+      build: makes the network; here it is only evaluated for shapes.
     """
 
     def __init__(self, build: Callable[[], Net]):
@@ -73,7 +73,7 @@ class Blueprint(Generic[Net]):
         return nnx.merge(self._graph, nnx.from_flat_state(self._variables.items()))
 
     def initialize(self) -> dict[str, jax.Array]:
-        """Fresh parameters; run it under jit with out_shardings to make them in place."""
+        """Initialize new parameters; under jit with out_shardings they are created sharded."""
         return flatten(self._build())
 
     def count(self) -> int:

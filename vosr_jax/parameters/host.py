@@ -1,9 +1,8 @@
-"""Networks whose arrays still lie in files: shapes are known, values are read where asked for.
+"""Networks whose arrays are still in files: shapes are known, values are read on demand.
 
-A process of a large job needs a part of every array only. It asks for that part, and no more than
-it is read and held.
+A process of a large job needs only a part of every array. Only that part is read and held.
 
-`sha256_of` tells one network's weights from another's, wherever they lie.
+`sha256_of` identifies a network's weights, in files or in memory.
 """
 
 import dataclasses
@@ -21,12 +20,12 @@ from vosr_jax.parameters.mapping import give_back_pages
 
 Network = TypeVar("Network", bound=nnx.Module)
 PIECE_BYTES = 64 << 20
-# XLA's CPU client takes an array that begins at a multiple of this without copying it.
+# XLA's CPU client does not copy an array that starts at a multiple of this many bytes.
 _ALIGNMENT = 64
 
 
 def _empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An array that begins where XLA wants it."""
+    """An uninitialized array with the alignment that XLA needs."""
     size = math.prod(shape) * dtype.itemsize
     room = np.empty(size + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
@@ -38,8 +37,9 @@ class HostArray:
 
     Args:
       shape: of the whole.
-      dtype: that pieces come in.
-      read: gives the values, often as a view into a memory-mapped file; for a stack, one a layer.
+      dtype: of the pieces.
+      read: functions that return the values, often as a view into a memory-mapped file; one for
+        the whole, or one per layer of a stack.
       stacked: whether `read` has one entry for every index of the leading axis.
     """
 
@@ -56,7 +56,7 @@ class HostArray:
 
     @classmethod
     def of(cls, value: Any, dtype: Any = None) -> "HostArray":
-        """Wrap values that are at hand; a device's are fetched when they are asked for."""
+        """Wrap values in memory; those on a device are fetched on demand."""
         return cls(value.shape, dtype or value.dtype, [lambda: np.asarray(value)])
 
     @property
@@ -70,11 +70,11 @@ class HostArray:
         return self.size * self.dtype.itemsize
 
     def astype(self, dtype: Any) -> "HostArray":
-        """The same values in another type; nothing is read."""
+        """Return the same values in another type, without reading them."""
         return HostArray(self.shape, dtype, self._read, stacked=self._stacked)
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        """A part, as an array of its own.
+        """Read a part into a new array.
 
         Args:
           index: a slice for each of the leading axes.
@@ -94,11 +94,11 @@ class HostArray:
         return part
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # it is always one
+        del copy  # the result is always a copy
         return np.asarray(self[(slice(None),) * len(self.shape)], dtype)
 
     def pieces(self, most: int = PIECE_BYTES) -> Iterator[np.ndarray]:
-        """The whole in C order, in parts along the leading axis of at most so many bytes."""
+        """Yield the array in C order, in parts along the leading axis of at most `most` bytes."""
         if not self.shape:
             yield np.asarray(self)
             return
@@ -109,7 +109,7 @@ class HostArray:
 
 @dataclasses.dataclass(frozen=True)
 class HostNetwork(Generic[Network]):
-    """A network's structure, and where its parameters are to be read.
+    """A network's structure, with parameters that are read on demand.
 
     Attributes:
       blueprint: the structure.
@@ -121,18 +121,18 @@ class HostNetwork(Generic[Network]):
 
     @classmethod
     def of(cls, network: Network) -> "HostNetwork[Network]":
-        """A network that is already in memory."""
+        """Wrap a network that is already in memory."""
         arrays = {name: HostArray.of(value) for name, value in flatten(network).items()}
         return cls(Blueprint(lambda: network), arrays)
 
     def network(self) -> Network:
-        """The network with its parameters on the default device.
+        """Build the network with its parameters on the default device.
 
-        They are read one by one, and what the host holds beside them is one of them.
+        They are read one by one; besides the network the host holds only one of them.
         """
         placed, read = {}, 0
         for name, array in self.parameters.items():
-            # The array is nobody else's, so that the CPU's device may keep it as it is.
+            # Nothing else uses the array, so a CPU device may keep it without a copy.
             placed[name] = jax.device_put(np.asarray(array), may_alias=True)
             read += array.nbytes
             if read > PIECE_BYTES:
@@ -143,10 +143,10 @@ class HostNetwork(Generic[Network]):
 
 
 def sha256_of(parameters: Mapping[str, Any]) -> str:
-    """Hash of names, shapes and float32 values; the same whatever file they lie in.
+    """Hash of names, shapes and float32 values; it does not depend on the file or its format.
 
     Args:
-      parameters: host arrays, numpy's or a device's, by dotted path.
+      parameters: host arrays, NumPy arrays or device arrays, by dotted path.
     """
     digest = hashlib.sha256()
     for name in sorted(parameters):

@@ -1,8 +1,7 @@
-"""The random values that parameters begin with.
+"""Random initial values of parameters.
 
-Inside `shapes_only` they are zeros: whoever asks for a network's shapes alone, as everyone does who
-loads weights, is spared tracing a random draw a parameter, which took longer than reading a small
-model.
+Inside `shapes_only` they are zeros. Code that needs only a network's shapes, such as loading
+weights, then traces no random draw per parameter, which took longer than reading a small model.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ _SHAPES_ONLY = contextvars.ContextVar("shapes_only", default=False)
 
 @contextlib.contextmanager
 def shapes_only() -> Iterator[None]:
-    """Within, `normal` and `xavier_uniform` draw nothing."""
+    """Context in which `normal` and `xavier_uniform` return zeros."""
     token = _SHAPES_ONLY.set(True)
     try:
         yield

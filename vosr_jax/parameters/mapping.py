@@ -1,4 +1,4 @@
-"""Files as arrays: mapped into memory, their pages given back when they have been read."""
+"""Memory-mapped files as arrays, whose pages can be released after reading."""
 
 import mmap
 import weakref
@@ -10,10 +10,10 @@ _MAPS: weakref.WeakSet = weakref.WeakSet()
 
 
 def map_file(path: str | Path) -> np.ndarray:
-    """A file's bytes as a read-only uint8 array; they are read when they are looked at.
+    """Map a file as a read-only uint8 array; bytes are read on access.
 
     Raises:
-      OSError, ValueError: it cannot be read, or is empty.
+      OSError, ValueError: the file cannot be read, or is empty.
     """
     content = np.memmap(path, np.uint8, mode="r")
     _MAPS.add(content._mmap)  # type: ignore[attr-defined]
@@ -21,10 +21,10 @@ def map_file(path: str | Path) -> np.ndarray:
 
 
 def give_back_pages() -> None:
-    """Let the pages of all mapped files go; who looks at them again reads them again.
+    """Release the pages of all mapped files; a later access reads them again.
 
-    They would count as this process's memory until the system needs the room, which is what
-    limits of containers and of batch systems go by.
+    Until the system needs the space, the pages would count as this process's memory, against the
+    limits of containers and batch systems.
     """
     advice = getattr(mmap, "MADV_DONTNEED", None)
     if advice is None:

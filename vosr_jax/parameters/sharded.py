@@ -1,4 +1,4 @@
-"""Tensors in one safetensors file, or in several with an index, as the hub keeps them."""
+"""Read and write tensors in one safetensors file, or in shards with an index as on the hub."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from vosr_jax.parameters.mapping import map_file
 
 INDEX = ".safetensors.index.json"
 SHARD_BYTES = 4 << 30
-# The format's names of types; the last ones are ml_dtypes'.
+# The format's names of types; the last three come from ml_dtypes.
 _TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -38,7 +38,7 @@ _TYPES = {
 
 
 def find_safetensors(folder: Path, stem: str) -> Path | None:
-    """`stem`.safetensors of a folder, or the index of its shards; None where neither lies there."""
+    """Find `stem`.safetensors in a folder, or the index of its shards; None if there is neither."""
     for name in (f"{stem}.safetensors", stem + INDEX):
         if (folder / name).is_file():
             return folder / name
@@ -46,10 +46,10 @@ def find_safetensors(folder: Path, stem: str) -> Path | None:
 
 
 def open_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file as a read-only view into the memory-mapped file.
+    """Open every tensor of a safetensors file as a read-only view into the memory-mapped file.
 
     Raises:
-      UserError: no such file, or a truncated or damaged one.
+      UserError: the file is missing, truncated or damaged.
     """
 
     path = Path(path)
@@ -58,7 +58,7 @@ def open_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     try:
         if not path.stat().st_size:
             raise UserError(f"{path} is empty; fetch it again")
-        # Opening it is what checks the header: types, sizes, and that all bytes are there.
+        # Opening it checks the header: types, sizes, and that all bytes are present.
         with safe_open(path, framework="np"):
             pass
         content = map_file(path)
@@ -71,7 +71,7 @@ def open_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _view(data: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
-    """A tensor as the header describes it."""
+    """View a tensor that the header describes."""
 
     kind, (first, last) = facts["dtype"], facts["data_offsets"]
     if kind not in _TYPES:
@@ -90,11 +90,11 @@ def shard_files(index: str | Path) -> list[Path]:
 
 
 def open_shards(index: str | Path) -> dict[str, np.ndarray]:
-    """Every tensor that an index (`model.safetensors.index.json`) names, as `open_safetensors`.
+    """Open every tensor of an index (`model.safetensors.index.json`), as in `open_safetensors`.
 
     Raises:
       UserError: the index or a shard is missing or damaged, the index names a file outside its
-        folder, or the shards hold other tensors than the index says.
+        folder, or the shards hold other tensors than the index lists.
     """
     index = Path(index)
     located = _located(index)
@@ -111,12 +111,12 @@ def open_shards(index: str | Path) -> dict[str, np.ndarray]:
 
 
 def _located(index: Path) -> dict[str, Path]:
-    """{tensor: its shard}."""
+    """Read {tensor: its shard} from an index."""
     located = read_json_object(index).get("weight_map")
     if not isinstance(located, dict) or not located:
         raise UserError(f"{index} has no weight_map that says where each tensor lies")
     for name, file in located.items():
-        # A name alone: no folder, no drive, no step upwards.
+        # Only a plain name is accepted: no folder, no drive, no "..".
         plain = isinstance(file, str) and file == Path(file).name and "\\" not in file
         if not plain or file in ("", ".", ".."):
             raise UserError(
@@ -134,11 +134,11 @@ def write_safetensors(
     Args:
       folder: must exist.
       stem: e.g. "model".
-      tensors: any type that safetensors has, bfloat16 included.
-      shard_bytes: largest size of a file; a single larger tensor still gets one of its own.
+      tensors: of any type that safetensors supports, including bfloat16.
+      shard_bytes: largest size of a file; a single larger tensor gets its own file.
 
     Returns:
-      The files written. Each appears whole or not at all, the index last.
+      The files written. Each is written completely or not at all, the index last.
     """
     shards = _split(tensors, shard_bytes)
     if len(shards) == 1:
@@ -157,7 +157,7 @@ def write_safetensors(
 
 
 def _split(tensors: Mapping[str, np.ndarray], shard_bytes: int) -> list[list[str]]:
-    """Names in their order, cut where a shard is full."""
+    """Split the names, in order, into shards of at most `shard_bytes`."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, array in tensors.items():
@@ -174,9 +174,9 @@ def _write(file: Path, tensors: Mapping[str, np.ndarray], names: list[str]) -> P
     with whole_file(file) as part:
         content = {name: np.asarray(tensors[name], order="C") for name in names}
         try:
-            # "pt" is what the torch library's own loaders ask for.
+            # torch-based loaders require "pt".
             save_file(content, part, metadata={"format": "pt"})
         except SafetensorError as error:  # a full disk, among others
             raise OSError(str(error)) from error
-        part.chmod(0o644)  # safetensors writes files that only their owner can read
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
     return file

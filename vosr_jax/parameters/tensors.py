@@ -1,4 +1,4 @@
-"""Named tensors from a file, checked one by one, put into a network's parameters."""
+"""Read named tensors from a file, check them and map them to a network's parameters."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ _STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Read every tensor of safetensors or of a torch zip file, as `open_tensors` finds them.
+    """Read every tensor of safetensors or of a torch zip file, as in `open_tensors`.
 
     Returns:
-      Tensors by name, in the file's type; those of safetensors are copies, which outlive the file.
+      Tensors by name, in the file's type; those of safetensors are copies that outlive the file.
     """
     tensors = open_tensors(path)
     if Path(path).suffix in (".safetensors", ".json"):
@@ -32,16 +32,16 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def open_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Find every tensor of safetensors or of a torch zip file (.pth, .pt, .bin); none is read.
+    """Open every tensor of safetensors or of a torch zip file (.pth, .pt, .bin), without reading.
 
     Args:
       path: a .safetensors file, the index of several (`model.safetensors.index.json`), or a torch
-        file, in which the tensors may lie at the top or under the key `model_state_dict`,
-        `state_dict` or `model`.
+        file with the tensors at the top or under the key `model_state_dict`, `state_dict` or
+        `model`.
 
     Returns:
-      Tensors by name, in the file's type (float16 and `ml_dtypes.bfloat16` included): read-only
-      views into the memory-mapped file, so that what is looked at is what is read.
+      Tensors by name, in the file's type (including float16 and `ml_dtypes.bfloat16`): read-only
+      views into the memory-mapped file, which read only the bytes that are accessed.
 
     Raises:
       UserError: the file is missing, truncated, damaged, hostile, or holds no tensors.
@@ -55,7 +55,7 @@ def open_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def state_dict(saved: Any, path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors by name inside what `read_torch_zip` returned for `path`."""
+    """Find the tensors by name in the result of `read_torch_zip` for `path`."""
     for _ in range(2):
         if not isinstance(saved, dict):
             break
@@ -72,7 +72,7 @@ def state_dict(saved: Any, path: str | Path) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one official tensor becomes (a layer of) one of our parameters, and back.
+    """Conversion of an official tensor to (a layer of) one of our parameters, and back.
 
     Attributes:
       to_ours: (official array, our shape) -> our array.
@@ -84,7 +84,7 @@ class Layout:
 
 
 def dense(in_axes: int = 1) -> Layout:
-    """A torch Linear's [out, in], ours with the input's `in_axes` axes first, then the output's."""
+    """Layout of a torch Linear's [out, in]; ours has `in_axes` input axes, then the output axes."""
 
     def to_official(ours: np.ndarray) -> np.ndarray:
         return ours.reshape(int(np.prod(ours.shape[:in_axes])), -1).T
@@ -111,8 +111,8 @@ class Entry:
     Attributes:
       official: the tensor's name in the official file.
       ours: path of our parameter, e.g. ("blocks", "norm1", "scale").
-      layout: how the values are arranged.
-      layer: index into the leading axis of a stacked parameter; None for one that is not stacked.
+      layout: the conversion between the two.
+      layer: index into the leading axis of a stacked parameter; None if it is not stacked.
     """
 
     official: str
@@ -129,20 +129,20 @@ def assign(
     *,
     ignored: Iterable[str] = (),
 ) -> HostNetwork[Network]:
-    """Make a network whose every parameter comes from `tensors`, as float32; none is read yet.
+    """Make a network with all parameters from `tensors`, as float32, without reading them yet.
 
     Args:
-      build: makes the network; only its shapes are looked at, nothing is initialized.
+      build: makes the network; only its shapes are evaluated, nothing is initialized.
       entries: the table; each parameter of the network must be in it.
       tensors: official tensors by name.
-      path: the file they come from, for messages.
-      ignored: starts of names of tensors that the file may hold and the network has no use for.
+      path: the file that they come from, for messages.
+      ignored: prefixes of names of tensors that the file may hold but the network does not use.
 
     Returns:
-      The network; its values are read from `tensors` when they are asked for.
+      The network; its values are read from `tensors` on demand.
 
     Raises:
-      UserError: a tensor is missing, unexpected or of another shape; it names the tensor.
+      UserError: a tensor is missing, unexpected or of another shape; the message names it.
     """
     blueprint = Blueprint(build)
     shapes = {key: tuple(shape.shape) for key, shape in blueprint.by_path.items()}
@@ -151,7 +151,7 @@ def assign(
 
 
 def arrange(*args: Any, **options: Any) -> dict[tuple, np.ndarray]:
-    """Official tensors as our parameters' arrays, read; arguments and errors of `host_arrays`."""
+    """Read official tensors as our parameters; arguments and errors as in `host_arrays`."""
     return {path: np.asarray(value) for path, value in host_arrays(*args, **options).items()}
 
 
@@ -164,21 +164,21 @@ def host_arrays(
     ignored: Iterable[str] = (),
     dtype: Any = None,
 ) -> dict[tuple, HostArray]:
-    """Official tensors as our parameters, each read when it is asked for.
+    """Map official tensors to our parameters, each read on demand.
 
     Args:
       entries: the table; each parameter must be in it.
       shapes: of every parameter, by path.
       tensors: official tensors by name.
-      path: the file they come from, for messages.
-      ignored: starts of names of tensors that the file may hold in vain.
-      dtype: of the arrays; None keeps the tensors' own, in a stack the one that holds all.
+      path: the file that they come from, for messages.
+      ignored: prefixes of names of tensors that the file may hold but that are not used.
+      dtype: of the arrays; None keeps the tensors' own type, or float32 for a stack of mixed types.
 
     Returns:
       {path of the parameter: array}.
 
     Raises:
-      UserError: a tensor is missing, unexpected or of another shape; it names the tensor.
+      UserError: a tensor is missing, unexpected or of another shape; the message names it.
     """
     entries = list(entries)
     _check(entries, shapes, tensors, path, tuple(ignored))
@@ -186,7 +186,7 @@ def host_arrays(
     layers: dict[tuple, dict[int | None, Callable[[], np.ndarray]]] = {}
     for entry in entries:
         own = dtype or tensors[entry.official].dtype
-        # float16 and bfloat16 have no common type but this.
+        # float32 is the smallest type that holds both float16 and bfloat16.
         kinds[entry.ours] = own if kinds.get(entry.ours, own) == own else np.dtype(np.float32)
         shape = shapes[entry.ours][0 if entry.layer is None else 1 :]
         layers.setdefault(entry.ours, {})[entry.layer] = partial(
@@ -204,7 +204,7 @@ def host_arrays(
 
 
 def _check(entries, shapes, tensors, path, ignored) -> None:
-    """Raise UserError unless exactly the tensors of the table are there, each in its shape."""
+    """Raise UserError unless exactly the table's tensors are present, each in its shape."""
     expected = [entry.official for entry in entries]
     missing = [name for name in expected if name not in tensors]
     if missing:
@@ -222,12 +222,12 @@ def _check(entries, shapes, tensors, path, ignored) -> None:
 
 
 def _names(names: list[str]) -> str:
-    """The first name, and how many more."""
+    """The first name and the number of others."""
     return f"{names[0]} is" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more are"
 
 
 def to_official(model: nnx.Module, entries: Iterable[Entry]) -> dict[str, np.ndarray]:
-    """The network's parameters under their official names, in the official layout."""
+    """Convert the network's parameters to their official names and layout."""
     flat = dict(nnx.to_flat_state(nnx.state(model)))
     return name_officially({key: np.asarray(value[...]) for key, value in flat.items()}, entries)
 

@@ -1,8 +1,8 @@
-"""Reader of torch zip files (.pth, .pt, .bin) that runs no code from them.
+"""Read torch zip files (.pth, .pt, .bin) without running code from them.
 
-The pickle inside is interpreted here, instruction by instruction: a name that it imports becomes
-an inert mark, and only the handful of names that stand for tensors and ordered dictionaries mean
-anything. Tensors are views into the memory-mapped file.
+The pickle inside is interpreted here, instruction by instruction. A name that it imports is never
+looked up; only the few names of tensors and ordered dictionaries are accepted. Tensors are views
+into the memory-mapped file.
 """
 
 import pickletools
@@ -38,10 +38,10 @@ _PARAMETER = "torch._utils._rebuild_parameter"
 _KNOWN = {_ORDERED_DICT, _TENSOR, _PARAMETER, *_STORAGES}
 _LARGEST_PICKLE = 1 << 28
 _MARK = object()
-# What zipfile and zlib raise on bytes that are no sound zip archive.
+# Errors of zipfile and zlib on a damaged zip archive.
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError,
                 RuntimeError)  # fmt: skip
-# What a pickle that is malformed rather than refused runs into.
+# Errors from a malformed pickle, as opposed to a refused one.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
               RecursionError)  # fmt: skip
 
@@ -54,11 +54,11 @@ class _Global:
 
 
 class _Refused(Exception):
-    """The pickle asks for something that is neither a tensor nor a plain container."""
+    """The pickle contains something that is neither a tensor nor a plain container."""
 
 
 def read_torch_zip(path: str | Path) -> Any:
-    """Read what `torch.save` wrote: tensors as read-only, memory-mapped numpy arrays.
+    """Read a file of `torch.save`; its tensors become read-only, memory-mapped numpy arrays.
 
     Args:
       path: a zip file of torch 1.6 or later.
@@ -68,8 +68,8 @@ def read_torch_zip(path: str | Path) -> Any:
       bfloat16 (`ml_dtypes.bfloat16`) keep their type.
 
     Raises:
-      UserError: no such file, no torch zip, truncated, damaged, or a pickle that holds anything
-        but tensors and plain containers. Nothing from the file is executed in any case.
+      UserError: the file is missing, not a torch zip, truncated or damaged, or its pickle holds
+        anything but tensors and plain containers. Nothing from the file is ever executed.
     """
     path = Path(path)
     archive = _open(path)
@@ -132,7 +132,7 @@ class _Storages:
 
 
 class _Machine:
-    """Interprets the pickle instructions that describe tensors and plain containers."""
+    """Interpreter of the pickle instructions for tensors and plain containers."""
 
     def __init__(self, storages: _Storages):
         self.storages = storages
@@ -140,11 +140,11 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, pickled: bytes) -> Any:
-        """The object that the pickle describes."""
+        """Build the object that the pickle describes."""
         path = self.storages.path
         try:
             for opcode, argument, _ in pickletools.genops(pickled):
-                if opcode.name != "STOP":  # always the last; genops raises where it is missing
+                if opcode.name != "STOP":  # always the last; genops raises if it is missing
                     self.step(opcode.name, argument)
             return self.stack.pop()
         except _Refused as error:
@@ -156,7 +156,7 @@ class _Machine:
             raise UserError(f"{path}: its pickle is damaged ({error}); fetch it again") from error
 
     def step(self, name: str, argument: Any) -> None:
-        """One instruction."""
+        """Execute one instruction."""
         stack = self.stack
         if name in _CONSTANTS:
             stack.append(_CONSTANTS[name]())
@@ -188,7 +188,7 @@ class _Machine:
             arguments, function = _expect(stack.pop(), tuple), stack.pop()
             stack.append(self.call(_expect(function, _Global).name, arguments))
         elif name == "BUILD":
-            stack.pop()  # attributes of a state dict (its versions): nothing that is needed
+            stack.pop()  # attributes of a state dict (its versions), which are not needed
             _expect(stack[-1], dict)
         elif name == "BINPERSID":
             stack.append(self.storage(_expect(stack.pop(), tuple)))
@@ -196,7 +196,7 @@ class _Machine:
             raise _Refused(f"the pickle instruction {name}")
 
     def marked(self) -> list[Any]:
-        """Everything above the topmost mark, which is removed."""
+        """Remove and return everything above the topmost mark; remove the mark too."""
         for position in range(len(self.stack) - 1, -1, -1):
             if self.stack[position] is _MARK:
                 items = self.stack[position + 1 :]
@@ -205,7 +205,7 @@ class _Machine:
         raise ValueError("a mark is missing")
 
     def storage(self, reference: tuple) -> np.ndarray:
-        """("storage", type, key, device, count) as a flat array."""
+        """Resolve ("storage", type, key, device, count) to a flat array."""
         kind, storage_type, key, _, count = reference
         name = _expect(storage_type, _Global).name
         if kind != "storage" or name not in _STORAGES:
@@ -215,7 +215,7 @@ class _Machine:
         return self.storages.get(_expect(key, str), _STORAGES[name], count)
 
     def call(self, name: str, arguments: tuple) -> Any:
-        """The few functions that torch writes for tensors and ordered dictionaries."""
+        """Apply one of the few functions that torch writes for tensors and ordered dictionaries."""
         if name == _ORDERED_DICT:
             items = arguments[0] if arguments else []
             return dict(_pairs([x for pair in items for x in pair]))
@@ -266,7 +266,7 @@ def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _strided(storage: Any, offset: Any, size: Any, stride: Any) -> np.ndarray:
-    """A tensor of `size` and `stride` (in elements) at `offset` of its storage."""
+    """View a tensor of `size` and `stride` (in elements) at `offset` of its storage."""
     storage, size, stride = _expect(storage, np.ndarray), tuple(size), tuple(stride)
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(not isinstance(n, int) or n < 0 for n in numbers):

@@ -1,7 +1,7 @@
-"""Writes torch zip files (.pth) without torch, for the official code to read.
+"""Write torch zip files (.pth) without torch, for the official code to read.
 
-The pickle inside is the plain form that `torch.save` gives a dictionary of tensors; `torch.load`
-takes it with `weights_only=True`.
+The pickle inside has the form that `torch.save` writes for a dictionary of tensors; `torch.load`
+reads it with `weights_only=True`.
 """
 
 import io
@@ -33,7 +33,7 @@ def write_torch_zip(path: str | Path, saved: Any) -> Path:
     """Write containers of plain values and numpy arrays as `torch.save` would.
 
     Args:
-      path: of the file; it appears whole or not at all.
+      path: of the file, which is written completely or not at all.
       saved: dict, list, tuple, str, int, float, bool, None and arrays.
 
     Returns:
@@ -58,18 +58,18 @@ def write_torch_zip(path: str | Path, saved: Any) -> Path:
 
 
 class _Named:
-    """A global that is written by its name, whether it exists here or not."""
+    """A global that is written by name and need not exist here."""
 
     def __init__(self, module: str, name: str):
         self.module, self.name = module, name
 
 
-# The pickler in C cannot be taught new kinds of opcodes; the types know only that one.
+# The C pickler cannot write custom opcodes. The type stubs lack the pure-Python one.
 _PurePickler: Any = pickle._Pickler  # type: ignore[attr-defined]
 
 
 class _Pickler(_PurePickler):
-    """The pure-Python pickler, taught the two things that torch adds."""
+    """The pure-Python pickler, extended by named globals and torch tensors."""
 
     def __init__(self, file: io.BytesIO, storages: list[np.ndarray]):
         super().__init__(file, protocol=2)

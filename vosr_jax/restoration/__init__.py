@@ -1,1 +1,1 @@
-"""From a picture on disk to a restored one."""
+"""Restoration of photos on disk and of images in memory."""

@@ -1,6 +1,6 @@
-"""Give a restored picture the colours of its low-quality source.
+"""Give a restored image the colours of its low-quality source.
 
-Both fixes are those of the official inference scripts, here on float pictures.
+Both fixes are those of the official inference scripts, applied to float images.
 """
 
 import cv2
@@ -19,7 +19,7 @@ def fix_colour(kind: str, restored: np.ndarray, source: np.ndarray) -> np.ndarra
     Args:
       kind: "adain", "wavelet" or "none" (which only clips).
       restored: [H, W, 3] float, nominally in [0, 1].
-      source: [h, w, 3] float in [0, 1], the low-quality picture.
+      source: [h, w, 3] float in [0, 1], the low-quality image.
 
     Returns:
       [H, W, 3] float32 in [0, 1].
@@ -37,7 +37,7 @@ def fix_colour(kind: str, restored: np.ndarray, source: np.ndarray) -> np.ndarra
 
 
 def adain(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Every channel's mean and deviation (over N - 1) become the source's."""
+    """Set each channel's mean and deviation (over N - 1) to the source's."""
 
     def statistics(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = picture.reshape(-1, picture.shape[-1]).astype(np.float64)
@@ -51,7 +51,7 @@ def adain(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def wavelet(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Coarse colours (Gaussian, sigma 5 pixels) become the source's; detail stays.
+    """Take the coarse colours (Gaussian, sigma 5 pixels) from the source; keep the detail.
 
     A source of another size is resized with Pillow's Lanczos filter first.
     """

@@ -1,4 +1,4 @@
-"""A photo before and after, side by side, with a figure of how far its colours moved."""
+"""Comparison of a photo before and after, with a measure of its colour shift."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,19 +14,19 @@ def local_colour_shift(source: Photo, result: Photo) -> float:
 
     Args:
       source: resized bicubically to the result's size.
-      result: its transparency is left out.
+      result: its transparency is ignored.
     """
     enlarged = source.rgb.resize(result.size, Image.Resampling.BICUBIC)
     return colour_shift(np.asarray(result.rgb), np.asarray(enlarged))
 
 
 def side_by_side(source: Photo, result: Photo, shift: float) -> Photo:
-    """From left to right: the input with its pixels repeated, bicubic, the result; labels below.
+    """Join input (pixels repeated), bicubic and result from left to right, with labels below.
 
     Args:
-      source: the photo as it came.
-      result: of any size; its profile is the comparison's.
-      shift: of `local_colour_shift`, for the label.
+      source: the input photo.
+      result: of any size; the comparison takes its profile.
+      shift: from `local_colour_shift`, for the label.
     """
     width, height = result.size
     row = Image.new("RGB", (3 * width, height + _LABEL_HEIGHT), "white")

@@ -1,9 +1,9 @@
-"""From noise to restored latents, by a few compiled programs whatever the pictures' sizes.
+"""Turn noise into restored latents, with a few compiled programs for images of all sizes.
 
-One program makes what the network reads of visual tokens, one what all steps share, and one is a
-network call on a batch of tiles; tiles of several pictures share batches. None of them depends on
-guidance scale or weak strength, and none calls back into Python, since XLA keeps no program that
-does on disk: a person who wants to see progress gets it between calls.
+One program computes the context of the visual tokens. One computes what all steps share. One is a
+network call on a batch of tiles; tiles of several images share batches. No program depends on
+guidance scale or weak strength. None calls back into Python, because XLA does not cache such a
+program on disk; progress is reported between calls.
 """
 
 import collections
@@ -37,20 +37,20 @@ from vosr_jax.restoration.tiled.latent import ProgramTile, TiledLatent, TileGrid
 if TYPE_CHECKING:
     from vosr_jax.restoration.model import RestorationModel
 
-# All tiles' keys and values are kept from step to step up to this size. Beyond it every step
-# makes them anew, for 2 parts in 34 more work.
+# Up to this size the keys and values of all tiles are kept from step to step. Beyond it every
+# step recomputes them, for 2 parts in 34 more work.
 KEPT_BYTES = 2 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What one picture brings.
+    """Inputs of one image.
 
     Attributes:
       lq_latent, noise: [B, h, w, C].
-      visual_tokens: [B, N, D], or [B, tiles, N, D] with a grid; None where the model has none.
+      visual_tokens: [B, N, D], or [B, tiles, N, D] with a grid; None if the model has none.
       grid: tiles for the denoiser; None for the whole latent at once.
-      sides: at which programs exist, see `tiled_latent.program_sides`.
+      sides: tile sides at which programs exist, see `tiled.latent.program_sides`.
       preview: takes (place, z) of every finished tile, see `preview.Preview`.
     """
 
@@ -63,33 +63,33 @@ class Latents:
 
     @property
     def program(self) -> ProgramTile:
-        """What its tiles are computed in."""
+        """The program tile that its tiles are computed in."""
         height, width = np.shape(self.lq_latent)[1:3]
-        # A CPU's attention is as fast with an extent; an accelerator's fused one knows none.
+        # On CPU attention is as fast with an extent; an accelerator's fused kernel takes none.
         full_apart = jax.default_backend() != "cpu"
         return program_tile((height, width), self.grid, self.sides, full_apart=full_apart)
 
     @property
     def count(self) -> int:
-        """Tiles."""
+        """Number of tiles."""
         return 1 if self.grid is None else len(self.grid.starts)
 
     def tiled(self) -> TiledLatent:
-        """Ready for the first step."""
+        """The tiled latent, ready for the first step."""
         lq_latent, noise = (np.asarray(x, np.float32) for x in (self.lq_latent, self.noise))
         return TiledLatent(lq_latent, noise, self.grid, self.program)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """What fixes the network's program, beside its parameters and the shapes of arrays."""
+    """Static settings of the network's program, besides its parameters and array shapes."""
 
     keep_kv: bool
     parameterization: Parameterization
     guided: bool = False
 
     def denoisers(self, graphs, states) -> list[CachedDenoiser]:
-        """The denoiser, and the one in float32 after it, which is seldom called."""
+        """The denoiser, followed by the float32 one, which is seldom called."""
         return [
             CachedDenoiser(
                 nnx.merge(graph, state), self.parameterization, keep_kv=self.keep_kv and i == 0
@@ -106,28 +106,28 @@ def denoise(
     on_evaluation: Callable[[], None] | None = None,
     disagreements: list[list[float]] | None = None,
 ) -> list[np.ndarray]:
-    """Noise to restored latents.
+    """Turn noise into restored latents.
 
     Args:
-      model: whose denoiser is called.
-      pictures: all of as many rows B; tiles of equal shape share batches.
+      model: the model whose denoiser is called.
+      pictures: all with the same number of rows B; tiles of equal shape share batches.
       sampler: steps and guidance.
-      tile_batch: tiles in one call at most.
+      tile_batch: largest number of tiles in one call.
       on_evaluation: called after every call.
-      disagreements: gets a picture's list, in each step by how much overlapping tiles differ:
-        their deviation from their mean over the root mean square of the velocity.
+      disagreements: receives one list per image with the disagreement of overlapping tiles at
+        each step: their deviation from their mean over the root mean square of the velocity.
 
     Returns:
-      [B, h, w, C] float32 a picture.
+      One [B, h, w, C] float32 array per image.
 
     Raises:
-      UserError: a latent is not finite, in float32 either.
+      UserError: a latent is not finite, even in float32.
     """
     split = [nnx.split(network) for network in model.networks]
     networks = tuple(graph for graph, _ in split), [state for _, state in split]
     keep_kv = sampler.steps > 1 and pictures[0].visual_tokens is not None
     program = _Program(keep_kv, model.parameterization)
-    # The scale is an argument of the programs; only whether there is one is part of them.
+    # The scale is an argument of the programs. Only its presence is compiled into them.
     guided = sampler.guidance_scale != 1
     settled = dataclasses.replace(sampler, guidance_scale=0.0 if guided else 1.0, weak_strength=0.0)
     scale, strength = jnp.float32(sampler.guidance_scale), jnp.float32(sampler.weak_strength)
@@ -152,19 +152,19 @@ def denoise(
 
 
 def network_calls(pictures: Sequence[Latents], tile_batch: int) -> int:
-    """How often the network is called for one evaluation of all latents."""
+    """Number of network calls for one evaluation of all latents."""
     counts = [sum(pictures[i].count for i in group) for group in _alike(pictures)]
     return sum(-(-count // rows_of(count, tile_batch)) for count in counts)
 
 
 def kept_bytes(denoiser: LightningDiT, tokens: tuple[int, ...]) -> int:
-    """Size of all blocks' keys and values for tokens of the shape [calls, rows, N, D]."""
+    """Bytes of all blocks' keys and values for tokens of shape [calls, rows, N, D]."""
     s = denoiser.settings
     return 2 * s.depth * s.width * tokens[0] * tokens[1] * tokens[2] * denoiser.dtype.itemsize
 
 
 class _Batches:
-    """Tiles of one shape, of one picture or several, a batch after another."""
+    """Tiles of one shape, from one or several images, in batches."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class _Batches:
         self._tiles = [(i, tile) for i, one in enumerate(pictures) for tile in range(one.count)]
 
     def run(self, shared: list[SamplerContext], sampler, tile_batch: int, tell) -> int:
-        """Take the pictures from noise to t = 0; the number of repeated tiles."""
+        """Take the images from noise to t = 0; return the number of repeated tiles."""
         rows = rows_of(len(self._tiles), tile_batch)
         batches = [self._tiles[i : i + rows] for i in range(0, len(self._tiles), rows)]
         tokens = [self._tokens_of(batch, rows) for batch in batches]
@@ -193,7 +193,7 @@ class _Batches:
         graphs, states = self._networks
         contexts = [_contexts(graphs, states, t, program) for t in tokens]
         repeated, times = 0, sampler.times()
-        # Cut on the host, which takes no program.
+        # On the host, where indexing needs no compiled program.
         shared = [
             one._replace(ends=times, times=jax.tree.map(np.asarray, one.times)) for one in shared
         ]
@@ -213,7 +213,7 @@ class _Batches:
         return repeated
 
     def _begin(self, steps: list[StepContext], batch, rows: int, contexts, program) -> "_Begun":
-        """Hand a network call to the device."""
+        """Dispatch a network call to the device."""
         filled = _filled(batch, rows)
         tiles = [self._tiled[i].tile(tile) for i, tile in filled]
         condition, noisy = (np.concatenate(latents) for latents in zip(*tiles, strict=True))
@@ -225,7 +225,7 @@ class _Batches:
         return _Begun(batch, per_tile, _velocity(*self._networks, *given, program))
 
     def _finish(self, begun: "_Begun", steps: list[StepContext], tell) -> int:
-        """Wait for a call and blend its tiles in; how many of them were computed twice."""
+        """Wait for a call and blend its tiles in; return how many were computed twice."""
         batch, per_tile = begun.batch, begun.per_tile
         made, repeated = (np.asarray(x) for x in begun.result)
         for place, (i, tile) in enumerate(batch):
@@ -237,7 +237,7 @@ class _Batches:
         return int(repeated[: len(batch) * per_tile].sum())
 
     def disagreements(self) -> list[list[float]]:
-        """Each picture's, a figure a step."""
+        """One list per image, one value per step."""
         return [tiled.disagreements or [] for tiled in self._tiled]
 
     def results(self) -> list[np.ndarray]:
@@ -259,7 +259,7 @@ class _Batches:
         return restored
 
     def _tokens_of(self, batch, rows: int) -> Array | None:
-        """[rows * B, N, D] of a batch's tiles."""
+        """Visual tokens of a batch's tiles, [rows * B, N, D]."""
         if self._pictures[0].visual_tokens is None:
             return None
         found = []
@@ -270,7 +270,7 @@ class _Batches:
 
 
 class _Begun(NamedTuple):
-    """A network call: its tiles, rows of each, and (velocity, rows computed twice) to come."""
+    """A network call under way: its tiles, rows per tile, (velocity, rows computed twice)."""
 
     batch: list[tuple[int, int]]
     per_tile: int
@@ -278,25 +278,25 @@ class _Begun(NamedTuple):
 
 
 def _calls_ahead() -> int:
-    """Calls that wait on the device while one is blended in, so that it never idles.
+    """Number of calls queued on the device while another is blended in, to keep it busy.
 
-    A CPU would compute them at the same time, in twice the memory.
+    A CPU would compute both at the same time, in twice the memory.
     """
     return 0 if jax.default_backend() == "cpu" else 1
 
 
 def _filled(batch: list, rows: int) -> list:
-    """The batch with its last tile repeated; what fills is not used."""
+    """The batch, filled by repeating its last tile; the filling's results are not used."""
     return batch + batch[-1:] * (rows - len(batch))
 
 
 def rows_of(tiles: int, tile_batch: int) -> int:
-    """Tiles in one call: few of them have a smaller program, so that none is mostly filling."""
+    """Tiles in one call. A few tiles get a smaller program, so no call is mostly filling."""
     return min(tile_batch, 1 << (tiles - 1).bit_length())
 
 
 def _alike(pictures: Sequence[Latents]) -> list[list[int]]:
-    """Indices of pictures whose tiles may share a batch."""
+    """Group the indices of images whose tiles may share a batch."""
     groups: dict[Any, list[int]] = {}
     for index, picture in enumerate(pictures):
         shape, extent = picture.program

@@ -1,4 +1,4 @@
-"""What made a picture: the weights' checksum, and the versions and device at work."""
+"""Provenance of a result: the weights' checksum, package versions and devices."""
 
 import hashlib
 import importlib.metadata
@@ -15,11 +15,11 @@ _PACKAGES = ("vosr_jax", "jax", "jaxlib", "flax", "numpy", "pillow", "opencv-pyt
 
 
 def weights_sha256(model: RestorationModel) -> str:
-    """Checksum of all networks' values as they lie in memory.
+    """Checksum of all networks' values in memory.
 
-    It is the same whether a model comes from an official file, an export or a checkpoint, as
-    long as every number is. Over every array, sorted by name: network and path, type and shape as
-    text, then its bytes.
+    Equal values give equal checksums, whether the model comes from an official file, an export or
+    a checkpoint. The digest runs over every array, sorted by name: network and path, type and
+    shape as text, then its bytes.
     """
     digest = hashlib.sha256()
     networks = ("autoencoder", model.autoencoder), ("denoiser", model.denoiser)
@@ -36,7 +36,7 @@ def weights_sha256(model: RestorationModel) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's and the packages' that have a say in the result."""
+    """Versions of Python and of the packages that affect the result."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 
 def device_names(devices: list[jax.Device]) -> list[Any]:
-    """What the devices call themselves, CPUs with the machine's kind."""
+    """Names of the devices; a CPU's includes the processor or machine type."""
     return [
         f"{device.device_kind} ({platform.processor() or platform.machine()})"
         if device.platform == "cpu"

@@ -1,4 +1,4 @@
-"""JAX's threads do not live on in a forked process: there its calls would wait for ever."""
+"""Guard against a fork after JAX was used: its threads are gone, so its calls would hang."""
 
 import os
 
@@ -16,10 +16,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def check() -> None:
-    """Note that JAX is used here.
+    """Record that this process uses JAX.
 
     Raises:
-      UserError: this process was forked from one that had used it.
+      UserError: this process was forked from one that had used JAX.
     """
     if _state["forked_after_use"]:
         raise UserError(

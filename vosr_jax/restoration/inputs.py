@@ -1,4 +1,4 @@
-"""What a person hands to the upscaler, as a photo and plain numbers, or refused by name."""
+"""Convert the upscaler's inputs to photos and plain numbers; an error names the bad one."""
 
 import math
 import numbers
@@ -18,15 +18,15 @@ _LARGEST_SEED = 1 << 32
 
 
 def as_photo(image: Any) -> Photo:
-    """A photo of whatever plainly is one.
+    """Convert an image of any supported kind to a photo.
 
     Args:
-      image: a path, a file's bytes or an open file, a PIL image, a photo, or an array: NumPy's,
-        JAX's or a tensor of PyTorch, [H, W] or [H, W, C] with 1 to 4 channels (grey, grey and
-        alpha, RGB, RGBA), uint8, uint16 or float in [0, 1].
+      image: a path, a file's bytes or an open file, a PIL image, a photo, or an array of NumPy,
+        JAX or PyTorch, [H, W] or [H, W, C] with 1 to 4 channels (grey, grey and alpha, RGB,
+        RGBA), uint8, uint16 or float in [0, 1].
 
     Raises:
-      UserError: something else.
+      UserError: the image is of another kind.
     """
     if isinstance(image, Photo):
         return image
@@ -47,9 +47,10 @@ def as_photo(image: Any) -> Photo:
 
 
 def _unread(image: Image.Image) -> Photo | None:
-    """The photo in a file that Pillow has opened and not decoded yet; None for all others.
+    """The photo in a file that Pillow has opened but not decoded; None for any other image.
 
-    Read here, it has all its bits, and a named TIFF is not mapped with its turned size.
+    Reading the file here keeps all its bits. It also keeps Pillow from mapping a named TIFF with
+    its rotated size.
     """
     fresh = isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", image) is None
     file = getattr(image, "fp", None)
@@ -63,7 +64,7 @@ def _unread(image: Image.Image) -> Photo | None:
     content = file.read()
     file.seek(place)
     photo = read_photo(content, float("inf"))
-    # A JPEG may have been asked to be decoded at another size.
+    # The caller may have set a JPEG to decode at another size.
     return photo if sorted(photo.size) == size else None
 
 
@@ -93,7 +94,7 @@ def _of_array(values: np.ndarray) -> Photo:
     count = values.shape[2]
     alpha = values[..., -1] if count in (2, 4) else None
     pixels = values[..., 0] if count < 3 else values[..., :3]
-    # Values are copied: whoever gave the array may write into it later.
+    # Copied, because the caller may write into the array later.
     return assemble(pixels.copy(), None if alpha is None else alpha.copy(), count < 3, None)
 
 
@@ -102,7 +103,7 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
 
 
 def _of_floats(values: np.ndarray) -> np.ndarray:
-    """uint8 of values in [0, 1]."""
+    """Convert values in [0, 1] to uint8."""
     if not np.isfinite(values).all():
         raise UserError("an array of floats holds NaN or infinity; give numbers from 0 to 1")
     lowest, highest = float(values.min()), float(values.max())
@@ -115,10 +116,10 @@ def _of_floats(values: np.ndarray) -> np.ndarray:
 
 
 def as_number(value: Any, name: str, bounds: str) -> float:
-    """A plain number; its bounds are checked elsewhere.
+    """Convert to a plain number; its bounds are checked elsewhere.
 
     Raises:
-      UserError: it is no finite number; the message says the name and the bounds.
+      UserError: it is not a finite number; the message gives the name and the bounds.
     """
     number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
     if not number or not math.isfinite(value):
@@ -127,10 +128,10 @@ def as_number(value: Any, name: str, bounds: str) -> float:
 
 
 def as_whole(value: Any, name: str) -> int:
-    """A whole number of any integer type.
+    """Convert a value of any integer type to int.
 
     Raises:
-      UserError: it is none; the message says the name.
+      UserError: it is not a whole number; the message gives the name.
     """
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -141,10 +142,10 @@ def as_whole(value: Any, name: str) -> int:
 
 
 def as_seed(seed: Any) -> int:
-    """A seed that every JAX takes alike.
+    """Convert to a seed that gives the same draws in every JAX configuration.
 
     Raises:
-      UserError: it is no whole number, or beyond 32 bits.
+      UserError: it is not a whole number, or exceeds 32 bits.
     """
     seed = as_whole(seed, "seed")
     if not 0 <= seed < _LARGEST_SEED:
@@ -153,10 +154,10 @@ def as_seed(seed: Any) -> int:
 
 
 def as_tile_sizes(tile_size: Any, tile_overlap: Any, vae_tile_size: Any) -> tuple[Any, int, Any]:
-    """The three as plain values: "auto" or int, int, int or None.
+    """Convert the three to plain values: "auto" or int, int, int or None.
 
     Raises:
-      UserError: one of them is no whole number.
+      UserError: one of them is not a whole number.
     """
     if not (isinstance(tile_size, str) and tile_size == "auto"):
         try:

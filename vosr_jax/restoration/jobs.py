@@ -1,6 +1,6 @@
-"""Which pictures a run restores, and where each result goes. Depends on names alone.
+"""Choose the photos that a run restores and the path of each result, by names alone.
 
-No two results meet, and none replaces a source.
+No two results share a path, and none replaces a source.
 """
 
 import collections
@@ -16,18 +16,18 @@ from vosr_jax.files.photo_reading import SUFFIXES
 from vosr_jax.files.photo_writing import SUFFIXES as WRITABLE
 from vosr_jax.restoration.manifest import is_manifest, results_in
 
-# What file systems hold in a name, bytes.
+# Longest file name that file systems allow, in bytes.
 _LONGEST = 255
 _COMPARISON = "-compare.png"
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A picture that was found.
+    """A photo that was found.
 
     Attributes:
       path: the file.
-      folder: where it lies below the folder or pattern that was named.
+      folder: its folder, relative to the given folder or pattern.
     """
 
     path: Path
@@ -37,14 +37,13 @@ class Source:
 def name_results(
     sources: Sequence[Source], out: Path, suffix: str, ending: str, compare: bool
 ) -> list[tuple[str, str]]:
-    """(result, comparison) of every source, as paths below `out` with slashes.
+    """Name (result, comparison) of every source, as paths below `out` with slashes.
 
-    A result is called like its source. Where two would meet, or one would replace a source, they
-    take the source's ending into their name; where that does not part them, they keep the folders
-    in which the sources lie.
+    A result is named after its source. If two names collide, or one would replace a source, the
+    names include the source's extension. If they still collide, they include the sources' folders.
 
     Raises:
-      UserError: neither parts them.
+      UserError: the names still collide.
     """
     inputs = {os.path.normcase(source.path.resolve()) for source in sources}
     home = os.path.normcase(out.resolve())
@@ -87,14 +86,14 @@ def _names(source: Source, level: int, common: Path, suffix: str, ending: str) -
 
 
 def _common_folder(sources: Sequence[Source]) -> Path:
-    """Below which the folders of sources are told apart."""
+    """The deepest folder that contains all sources."""
     if not sources:
         return Path()
     return Path(os.path.commonpath([source.path.resolve().parent for source in sources]))
 
 
 def _shortened(stem: str, suffix: str, ending: str) -> str:
-    """A stem that leaves room for what follows; a cut one ends in a checksum of the whole."""
+    """Cut a stem to leave room for the rest of the name; a cut one ends in its checksum."""
     room = _LONGEST - len(os.fsencode(suffix)) - max(len(_COMPARISON), len(ending) + 1)
     if len(os.fsencode(stem)) <= room:
         return stem
@@ -105,13 +104,13 @@ def _shortened(stem: str, suffix: str, ending: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One picture to restore.
+    """One photo to restore.
 
     Attributes:
       source: the file.
       name: the result's path below the output folder, with slashes.
       target: the result.
-      comparison: where input, bicubic and result go side by side.
+      comparison: file of input, bicubic and result side by side.
     """
 
     source: Path
@@ -122,12 +121,12 @@ class Job:
 
 @dataclasses.dataclass
 class RestorePlan:
-    """What a run has before it.
+    """The jobs of a run.
 
     Attributes:
       folder: of the results.
       jobs: sorted by the result's name.
-      ignored: {ending: files in searched folders that are no pictures}.
+      ignored: {extension: count of files in searched folders that are not photos}.
     """
 
     folder: Path
@@ -136,7 +135,7 @@ class RestorePlan:
 
     @property
     def ignored_line(self) -> str | None:
-        """One line on the files that were left aside."""
+        """One line about the ignored files, or None."""
         if not self.ignored:
             return None
         kinds = ", ".join(
@@ -155,20 +154,20 @@ def plan_jobs(
     recursive: bool = False,
     compare: bool = False,
 ) -> RestorePlan:
-    """A job for every picture.
+    """Plan a job for every photo.
 
     Args:
-      paths: pictures, folders of pictures, and patterns like "trip/*.jpg" or "trip/**/*.jpg".
-      out: folder of the results, or the file of the only one. Results of ours that lie in
-        searched folders are left out.
+      paths: photos, folders of photos, and patterns like "trip/*.jpg" or "trip/**/*.jpg".
+      out: folder of the results, or the file of a single result. Earlier results of this command
+        in searched folders are skipped.
       suffix: added to the results' names.
-      ending: of the results' names, without the dot; "png" if None.
-      recursive: whether folders in folders are searched; results keep their subfolder.
+      ending: extension of the results' names, without the dot; "png" if None.
+      recursive: whether subfolders are searched; results keep their subfolder.
       compare: whether comparisons are written beside the results.
 
     Raises:
-      UserError: a folder without pictures, a pattern that fits none, one file for several
-        results, or a result that would replace its source.
+      UserError: a folder holds no photos, a pattern matches none, one file is given for several
+        results, or a result would replace its source.
     """
     one_file = out.suffix.lower() in SUFFIXES and not out.is_dir()
     search = _Search(out.parent if one_file else out, recursive)
@@ -204,10 +203,10 @@ def _single(found: list[Source], out: Path, suffix: str, ending: str | None) -> 
 
 
 def share_of(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
-    """What one of several processes restores: every count-th job, whatever is finished already.
+    """The jobs of one of several processes: every count-th job, finished or not.
 
     Raises:
-      UserError: the index is none of 0..count - 1.
+      UserError: the index is not in 0..count - 1.
     """
     if not 0 <= index < count:
         raise UserError(
@@ -218,7 +217,7 @@ def share_of(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 
 
 class _Search:
-    """Pictures below what is named on the command line; counts what it leaves aside."""
+    """Search for photos in the paths of the command line; count the ignored files."""
 
     def __init__(self, out: Path, recursive: bool):
         self._out = out.resolve()
@@ -253,7 +252,7 @@ class _Search:
         yield from found
 
     def _matches(self, pattern: str) -> Iterator[Source]:
-        """Where the shell has left a pattern alone: quoted, or on Windows."""
+        """Expand a pattern that the shell left alone: quoted, or on Windows."""
         fixed = Path(*_before_magic(Path(pattern).parts))
         files = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
         found = [file for file in files if file.is_file() and self._is_picture(file, fixed)]
@@ -272,10 +271,10 @@ class _Search:
         return False
 
     def _is_result(self, file: Path, searched: Path) -> bool:
-        """Whether a file is a result of ours, by its folder's manifest or one above."""
+        """Whether a manifest in the file's folder or one above lists it as a result."""
         place = file.resolve()
         if searched.resolve() in self._out.parents and self._out in place.parents:
-            return True  # the folder of results lies within the searched one
+            return True  # the output folder lies inside the searched one
         return any(os.path.normcase(place) in self._known(folder) for folder in place.parents)
 
     def _known(self, folder: Path) -> set[str]:

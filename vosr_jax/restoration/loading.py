@@ -1,4 +1,4 @@
-"""From a model's name or path to a model that restores."""
+"""Load a restoration model by name or path."""
 
 import dataclasses
 from pathlib import Path
@@ -26,18 +26,19 @@ def load_model(
 ) -> RestorationModel:
     """Load a model of any kind with its frozen networks.
 
-    Of a bucket a run's workdir is read where it is; any other model is copied into the cache.
+    In a bucket a run's workdir is read in place; any other model is copied to the cache.
 
     Args:
       name_or_path: from `weights.resolve`, or what that takes: a path, "nano", a released model,
         owner/repo:subfolder@revision of the hub.
-      precision: what its denoiser shall compute in, one of `precisions.PRECISIONS`.
-      autoencoder_precision: of its products, one of `precisions.AUTOENCODER_PRECISIONS`.
-      adapter: folder of one that is added to the model, see `weights.adapter`.
+      precision: of the denoiser, one of `precisions.PRECISIONS`.
+      autoencoder_precision: of the autoencoder's products, one of
+        `precisions.AUTOENCODER_PRECISIONS`.
+      adapter: folder of an adapter to add to the model, see `weights.adapter`.
 
     Raises:
-      UserError: no such model or precision, and the message says what is known; or the adapter is
-        of another model.
+      UserError: no such model or precision (the message lists the known ones), or the adapter
+        belongs to another model.
     """
     precision, autoencoder_precision = settle(
         precision, autoencoder_precision, jax.default_backend()
@@ -59,16 +60,16 @@ def load_model(
 
 
 def from_config(config: Config, denoiser: Any, name: str) -> RestorationModel:
-    """A denoiser trained by this package, with the frozen networks that its config names.
+    """Combine a denoiser of this package with the frozen networks that its config names.
 
     Args:
       config: of the run that trained it.
       denoiser: the network.
-      name: what messages call it.
+      name: the model's name in messages.
 
     Raises:
-      UserError: a frozen network's files are missing or damaged, or it is an arm of an ablation
-        that needs more than the picture.
+      UserError: a frozen network's files are missing or damaged, or the denoiser comes from an
+        ablation that needs more inputs than the image.
     """
     if config.encoder.kind != "none" and config.encoder.tokens_of != "lq":
         raise UserError(

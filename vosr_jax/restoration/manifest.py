@@ -1,11 +1,12 @@
-"""manifest.json beside the results of a run: what made each picture, and what failed.
+"""manifest.json beside the results of a run: how each result was made, and what failed.
 
     {"format": 1,
      "runs": [{"started", "settings", "seed", "model", "versions", "device", ...}],
      "pictures": {NAME: {"status", "run", "source", "source_sha256", "seed", "size", ...}}}
 
-Written whole and renamed, before a result takes its place and after, so that a killed run leaves
-one that can be read and that knows every result; the next run into the same folder adds to it.
+It is written to a temporary file and renamed, before and after each result is written. A killed
+run therefore leaves a readable manifest that lists every result. The next run into the same folder
+adds to it.
 """
 
 import dataclasses
@@ -30,26 +31,26 @@ def manifest_path(out: Path, index: int = 0, count: int = 1) -> Path:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file is called like a manifest."""
+    """Whether a file has a manifest's name."""
     return _NAME.fullmatch(path.name) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What made a result.
+    """How a result was made.
 
     Attributes:
-      entry: of the picture.
-      run: of the run that made it.
+      entry: the manifest's entry of the photo.
+      run: the manifest's entry of the run that made it.
     """
 
     entry: dict[str, Any]
     run: dict[str, Any]
 
     def made(self, target: Path) -> bool:
-        """Whether the file that lies there is whole and the one that was recorded.
+        """Whether the file at `target` is complete and is the recorded one.
 
-        A run killed between writing a result and saying so leaves one that has only begun.
+        A run killed between writing a result and recording it leaves the status "begun".
         """
         status = self.entry.get("status")
         if status == "begun":
@@ -58,10 +59,10 @@ class Record:
 
 
 def read_records(out: Path) -> dict[str, Record]:
-    """{name: record} of all results in a folder, by all its manifests; the newest run's counts.
+    """Read {name: record} of all results from a folder's manifests; the newest run wins.
 
     Raises:
-      UserError: a file with a manifest's name that is none.
+      UserError: a file has a manifest's name but is not one.
     """
     records: dict[str, Record] = {}
     for path in sorted(out.glob("manifest*.json")) if out.is_dir() else ():
@@ -86,7 +87,7 @@ def _started(record: Record) -> str:
 
 
 def results_in(folder: Path) -> set[str]:
-    """Names of results and comparisons that a folder's manifests know; none where they do not."""
+    """Names of the results and comparisons in a folder's manifests; empty if unreadable."""
     try:
         records = read_records(folder)
     except UserError:
@@ -99,11 +100,11 @@ class Manifest:
     """The manifest of a folder, open for one run. Safe to use from several threads.
 
     Args:
-      path: the file; what it holds already is kept.
-      run: what is the same for all pictures of this run.
+      path: the file; its existing entries are kept.
+      run: the facts that all photos of this run share.
 
     Raises:
-      UserError: the file is there and no manifest of this format.
+      UserError: the file exists but is not a manifest of this format.
     """
 
     def __init__(self, path: Path, run: dict[str, Any]):
@@ -115,7 +116,7 @@ class Manifest:
         self._number = len(self._content["runs"]) - 1
 
     def add(self, name: str, entry: dict[str, Any]) -> None:
-        """Record a picture and write the file.
+        """Record a photo and write the file.
 
         Raises:
           UserError: it cannot be written.
@@ -125,7 +126,7 @@ class Manifest:
             self._write()
 
     def add_comparison(self, name: str, record: Record, comparison: str) -> None:
-        """Record that a result of an earlier run has a comparison now.
+        """Record that a result of an earlier run now has a comparison.
 
         Raises:
           UserError: it cannot be written.

@@ -1,9 +1,9 @@
-"""How large tiles may be in the memory that is free.
+"""Choose tile sizes that fit the free memory.
 
-The formulas count the largest maps that a program holds at once; a test compares them with what
-the compiler says (`memory_analysis`).
+The formulas count the largest feature maps that a program holds at once; a test compares them with
+the compiler's figures (`memory_analysis`).
 
-`footprint` asks the compiler itself, for a picture of one size.
+`estimate` asks the compiler itself, for an image of one size.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ from vosr_jax.restoration.tiled.attention import CHUNK
 _FLOAT = 4
 _USABLE = 0.6  # of the free memory; fragments and other programs need the rest
 
-# Tiles that a denoiser was trained on come first; smaller ones show it less of the picture.
+# The training size comes first; smaller tiles show the denoiser less of the image.
 _DENOISER_SIDES = (512, 384, 256, 128)
 _AUTOENCODER_SIDES = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 
-# What suits a CPU: larger tiles stick out further over most pictures' edges.
+# Suits a CPU: larger tiles reach further beyond the edges of most images.
 SHARED_AUTOENCODER_SIDE = 64
 
-# FeatureStore of one size that a program holds at once.
+# Feature maps of one size that a program holds at once.
 _WHOLE_COPIES = 3  # of the widest map at full resolution
-_TILE_COPIES = 8  # tiles: input, normed, padded, output, and the one that is being fetched
+_TILE_COPIES = 8  # tiles: input, normed, padded, output, and the one being fetched
 _SCORE_COPIES = 2
 _TOKEN_COPIES = 16  # residual, modulated, query, key, value and the MLP's hidden maps
 
@@ -45,19 +45,19 @@ def plan_tile_sizes(
     free_bytes: int | None = None,
     shapes: str = "shared",
 ) -> tuple[int, int]:
-    """Tile sides for one result picture.
+    """Choose the tile sides for one result.
 
     Args:
-      model: what restores it.
+      model: the model that restores it.
       picture_hw: height and width of the result in pixels.
-      free_bytes: of the device; what it reports if None.
-      shapes: one of `shapes.SHAPES`. On CPU "shared" has the autoencoder in tiles of one size
-        whatever the picture's. An accelerator would wait for maps that lie on the host, so there
-        the whole picture is taken where it fits, and each new size is compiled.
+      free_bytes: free memory of the device; the device's own report if None.
+      shapes: one of `shapes.SHAPES`. On CPU "shared" runs the autoencoder in tiles of one size for
+        all images. An accelerator would wait for feature maps on the host, so it takes the whole
+        image if that fits, and compiles a program for each new size.
 
     Returns:
-      (tile_size of the denoiser, vae_tile_size), in pixels; the second is 0 where the
-      autoencoder takes the whole picture.
+      (tile_size of the denoiser, vae_tile_size), in pixels; the second is 0 if the autoencoder
+      takes the whole image.
     """
 
     usable = int((free_memory() if free_bytes is None else free_bytes) * _USABLE)
@@ -80,7 +80,7 @@ def plan_tile_sizes(
 
 
 def whole_autoencoder_bytes(model: "RestorationModel", picture_hw: tuple[int, int]) -> int:
-    """What encoding or decoding a whole picture takes beside the weights."""
+    """Bytes to encode or decode a whole image, besides the weights."""
     height, width = picture_hw
     positions = height * width // model.autoencoder.downscale**2
     queries = positions if positions <= 2 * QUERY_CHUNK else QUERY_CHUNK
@@ -89,25 +89,25 @@ def whole_autoencoder_bytes(model: "RestorationModel", picture_hw: tuple[int, in
 
 
 def tiled_autoencoder_bytes(model: "RestorationModel", side: int) -> int:
-    """What the autoencoder takes in tiles, whatever the picture's size."""
+    """Bytes of the autoencoder in tiles, for an image of any size."""
     if not _coders(model):
         return 0
     return _FLOAT * _TILE_COPIES * side**2 * _finest(model) + attention_bytes()
 
 
 def attention_bytes() -> int:
-    """The scores of one chunk of queries against one of keys."""
+    """Bytes of the scores of one chunk of queries against one chunk of keys."""
     return _FLOAT * _SCORE_COPIES * CHUNK**2
 
 
 def tile_batch() -> int:
-    """Tiles in one call of the denoiser: an accelerator is not busy with one."""
+    """Tiles in one call of the denoiser: a single tile does not fill an accelerator."""
 
     return 1 if jax.default_backend() == "cpu" else 8
 
 
 def denoiser_bytes(model: "RestorationModel", side: int, tiles: int = 1) -> int:
-    """What tiles in one call, with both branches, take in float32 without a fused attention."""
+    """Bytes of one call on these tiles, both branches, in float32 without fused attention."""
     settings = model.denoiser.settings
     tokens = (side // model.multiple) ** 2
     visual = 0
@@ -121,7 +121,7 @@ def denoiser_bytes(model: "RestorationModel", side: int, tiles: int = 1) -> int:
 
 
 def free_memory() -> int:
-    """Bytes free on the first device; on CPU, of the machine."""
+    """Free bytes on the first device; on CPU, on the machine."""
 
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
@@ -135,7 +135,7 @@ def _coders(model: "RestorationModel") -> list:
 
 
 def _finest(model: "RestorationModel") -> int:
-    """Channels at the finest resolution; of a pixel autoencoder, those of the picture."""
+    """Channels at the finest resolution; for a pixel autoencoder, the image's channels."""
     widths = [
         min(coder.conv_in.kernel.shape[-1], coder.conv_out.kernel.shape[-2])
         for coder in _coders(model)
@@ -144,7 +144,7 @@ def _finest(model: "RestorationModel") -> int:
 
 
 def _widest(model: "RestorationModel") -> int:
-    """Channels of the widest map at full resolution: what a decoder's last upsampling makes."""
+    """Channels of the widest full-resolution map, the output of a decoder's last upsampling."""
     widths = [_finest(model)]
     for coder in _coders(model):
         widths += [
@@ -157,11 +157,11 @@ def _widest(model: "RestorationModel") -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes.
+    """Memory use in bytes.
 
     Attributes:
       parameters: of all networks together.
-      programs: {name: bytes besides the parameters, while it runs}.
+      programs: {name: bytes while it runs, besides the parameters}.
     """
 
     parameters: int
@@ -169,29 +169,28 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """All parameters, and the program that needs the most."""
+        """All parameters plus the largest program."""
         return self.parameters + max(self.programs.values(), default=0)
 
 
 def parameter_count(network: Any) -> int:
-    """How many numbers a network has learned."""
+    """Number of a network's parameters; 0 for None."""
     if network is None:
         return 0
     return sum(math.prod(p.shape) for p in jax.tree.leaves(nnx.state(network, nnx.Param)))
 
 
 def estimate(model: RestorationModel, size: tuple[int, int], tile_size: int) -> Memory:
-    """Memory of restoring one picture on the present backend.
+    """Estimate the memory to restore one image on the current backend.
 
-    Each network is compiled for its shapes, without being run, and XLA's own count of the
-    program's inputs, outputs and temporaries is taken: encoder and decoder for the whole
-    picture, one evaluation of the denoiser for a tile (both branches where it is guided), one
-    picture of the visual encoder.
+    Each network is compiled for its shapes but not run. XLA's own count of the program's inputs,
+    outputs and temporaries is taken for: encoder and decoder on the whole image, one evaluation of
+    the denoiser on a tile (both branches if it is guided), the visual encoder on one image.
 
     Args:
       model: the networks.
       size: (width, height) of the result in pixels.
-      tile_size: side of the denoiser's tiles in result pixels; 0 means the whole picture.
+      tile_size: side of the denoiser's tiles in result pixels; 0 means the whole image.
 
     Returns:
       The bytes.

@@ -31,22 +31,22 @@ class RestorationModel:
     """Networks and the settings that they were made for.
 
     Attributes:
-      name: what messages call it.
+      name: the model's name in messages.
       denoiser: a LightningDiT.
       autoencoder: any of `models.autoencoders`.
       encoder: a DINOv2 or VGG16, or None for a denoiser without visual tokens.
-      token_size: side of the picture that the encoder sees.
+      token_size: side of the image that the encoder sees.
       token_block: 0-based block whose tokens are taken.
       sampler: the checkpoint's own steps and guidance.
-      guided: whether it was trained for guidance; a one-step model's is learned.
+      guided: whether it was trained for guidance; a one-step model has learned its own.
       parameterization: what the denoiser predicts.
       colour_fix: the checkpoint's own, "adain", "wavelet" or "none".
-      sample_posterior: whether lq's latent is a draw from the posterior or its mode.
-      truncate: whether eight bits are made by cutting, as the official scripts do.
-      precision: what the denoiser computes in, one of `precisions.PRECISIONS`.
+      sample_posterior: whether lq's latent is a draw from the posterior, not its mode.
+      truncate: whether 8-bit values are truncated, not rounded, as in the official scripts.
+      precision: of the denoiser, one of `precisions.PRECISIONS`.
       autoencoder_precision: of the autoencoder's products, one of
         `precisions.AUTOENCODER_PRECISIONS`.
-      notes: what a user should know about this checkpoint, one sentence each.
+      notes: sentences that a user should know about this checkpoint.
     """
 
     name: str
@@ -67,7 +67,7 @@ class RestorationModel:
 
     @cached_property
     def networks(self) -> tuple[LightningDiT, ...]:
-        """The denoiser at its precision; where that is short, the one in float32 after it."""
+        """The denoiser at its precision; below float32, followed by the float32 one."""
         fast = at_precision(self.denoiser, self.precision)
         if self.precision == "float32":
             return (fast,)
@@ -82,27 +82,27 @@ class RestorationModel:
 
     @property
     def posterior(self) -> str:
-        """What the picture's latent is: "mode" or "sample"."""
+        """Kind of the image's latent: "mode" or "sample"."""
         return "sample" if self.sample_posterior else "mode"
 
     @property
     def one_step(self) -> bool:
-        """Whether one step from noise to picture is what it was made for."""
+        """Whether the model was made to go from noise to image in one step."""
         return self.sampler.r_input or (not self.guided and self.sampler.steps == 1)
 
     @property
     def multiple(self) -> int:
-        """Sides of pictures must be multiples of this many pixels."""
+        """Number of pixels that must divide the image's sides."""
         return self.autoencoder.downscale * self.denoiser.settings.patch_size
 
     def encode(self, image: ArrayLike, noise: ArrayLike | None, tile_size: int = 0) -> ArrayLike:
-        """A picture to its latent.
+        """Encode an image to its latent.
 
         Args:
           image: [B, H, W, 3] in [-1, 1].
           noise: the posterior's draw [B, h, w, C], or None.
-          tile_size: side of the encoder's tiles in pixels; 0 runs the whole picture at once, by a
-            program for its size. The result is the same but for rounding.
+          tile_size: side of the encoder's tiles in pixels; 0 runs the whole image at once, with a
+            program for its size. The result is the same up to rounding.
         """
         if not self._coders:
             return encode(self.autoencoder, cast(Array, np.asarray(image)))
@@ -112,7 +112,7 @@ class RestorationModel:
         return self._coded(lambda net: _encode(*nnx.split(net), image, noise))
 
     def decode(self, latent: ArrayLike, tile_size: int = 0) -> ArrayLike:
-        """A latent to [B, H, W, 3] in [-1, 1], clipped; tiles as in `encode`."""
+        """Decode a latent to [B, H, W, 3] in [-1, 1], clipped; tiles as in `encode`."""
         if not self._coders:
             return np.clip(decode(self.autoencoder, cast(Array, np.asarray(latent))), -1, 1)
         if tile_size > 0:
@@ -120,11 +120,11 @@ class RestorationModel:
         return self._coded(lambda net: _decode(*nnx.split(net), latent))
 
     def _coded(self, code: Callable[[Autoencoder], ArrayLike]) -> ArrayLike:
-        """What the autoencoder makes; again in float32 where a short format gives no numbers."""
+        """Run the autoencoder; run it again in float32 if the result is not finite."""
         made = code(self.short_autoencoder)
         if self.autoencoder_precision == "float32":
             return made
-        # In NumPy, which needs no program for each size.
+        # In NumPy: JAX would compile a program for each size.
         made = np.asarray(made)
         if np.isfinite(made).all():
             return made
@@ -137,14 +137,14 @@ class RestorationModel:
 
     @property
     def _coders(self) -> bool:
-        # The pixel autoencoder only rearranges: NumPy does that without a program for each size.
+        # The pixel autoencoder only rearranges; NumPy does that without a program per size.
         return hasattr(self.autoencoder, "decoder_input")
 
     def visual_tokens(self, image: ArrayLike) -> Array | None:
-        """[B, H, W, 3] in [-1, 1] to [B, N, D]; None where the model has no encoder."""
+        """Encode [B, H, W, 3] in [-1, 1] to [B, N, D]; None if the model has no encoder."""
         if self.encoder is None:
             return None
-        # Apart, so that the encoder itself is compiled once for pictures of all sizes.
+        # Resized in a separate program, so the encoder is compiled once for all sizes.
         seen = _seen(jnp.asarray(image), self.token_size)
         return _tokens(*nnx.split(self.encoder), seen, self.token_block)
 
@@ -158,7 +158,7 @@ class RestorationModel:
         tile_batch: int = 1,
         on_evaluation: Callable[[], None] | None = None,
     ) -> np.ndarray:
-        """Noise to the restored latent, by programs for its own size.
+        """Sample the restored latent from noise, with programs for its own size.
 
         Args:
           lq_latent, noise: [B, h, w, C].
@@ -172,7 +172,7 @@ class RestorationModel:
           [B, h, w, C] float32.
 
         Raises:
-          UserError: the latent is not finite, in float32 either.
+          UserError: the latent is not finite, even in float32.
         """
         latents = Latents(lq_latent, noise, visual_tokens, grid)
         return denoise(self, [latents], sampler, tile_batch, on_evaluation)[0]
@@ -199,7 +199,7 @@ def _tokens(graph, state, seen: Array, block: int | None) -> Array:
 
 
 def on_device(model: RestorationModel, device: jax.Device) -> RestorationModel:
-    """The model with its networks' values on a device."""
+    """The model with its networks' parameters on a device."""
 
     def move(network):
         graph, state = nnx.split(network)
@@ -212,5 +212,5 @@ def on_device(model: RestorationModel, device: jax.Device) -> RestorationModel:
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:
-    """[1, C, h, w], as official files keep latents, to [1, h, w, C]."""
+    """Transpose [1, C, h, w], the official files' layout, to [1, h, w, C]."""
     return np.transpose(np.asarray(array, np.float32), (0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""The random numbers of one picture, from its seed alone."""
+"""Random numbers of one image, from its seed alone."""
 
 import math
 from functools import partial
@@ -21,20 +21,20 @@ def latent_draws(
     *,
     posterior: str | None = None,
 ) -> tuple[Any, Any]:
-    """The posterior's draw (None where the model takes its mode) and the sampler's noise.
+    """Draw the posterior's noise (None if the model takes its mode) and the sampler's noise.
 
     Args:
-      model: whose latents they are for.
-      size: (height, width) of the picture that is computed, in pixels.
-      seed: whatever else is restored beside it, the same numbers.
-      noise, posterior_noise: the draws themselves, [1, C, h, w], instead.
+      model: the model whose latents they are for.
+      size: (height, width) of the computed image, in pixels.
+      seed: alone fixes the numbers; other images in the batch do not matter.
+      noise, posterior_noise: the draws themselves, [1, C, h, w], instead of the seed's.
       posterior: "mode" or "sample"; None is the model's own.
 
     Returns:
-      Two arrays [1, h, w, C]; one field for the whole picture, also where it is cut into tiles.
+      Two arrays [1, h, w, C]; one field for the whole image, even if it is cut into tiles.
 
     Raises:
-      UserError: a draw of another shape.
+      UserError: a given draw has another shape.
     """
     autoencoder = model.autoencoder
     shape = (1, *(side // autoencoder.downscale for side in size), autoencoder.latent_channels)
@@ -54,10 +54,10 @@ def latent_draws(
 
 
 def _normal(seed: int, number: int, shape: tuple[int, ...]) -> np.ndarray:
-    """jax.random.normal(fold_in(key(seed), number), shape), by programs for few lengths.
+    """jax.random.normal(fold_in(key(seed), number), shape), with programs for few lengths.
 
-    Where draws are partitionable, as JAX has them, each depends on its place in the flat array
-    alone.
+    With partitionable draws, JAX's default, each value depends only on its place in the flat
+    array.
     """
     count = math.prod(shape)
     with jax.threefry_partitionable(True):

@@ -1,9 +1,9 @@
-"""The number format a denoiser computes in, and a guard against what a short one may do.
+"""The denoiser's number format, with a float32 fallback for values that are not finite.
 
 "float32": everything, with matrix products at the hardware's highest precision. "float16" and
 "mixed": matrix products in float16 or bfloat16; residual stream, norms, modulation and gates in
-float32. "bfloat16": everything in bfloat16, parameters and time too, as many do it for speed.
-docs/sampling.md has what each costs in grey levels.
+float32. "bfloat16": everything in bfloat16, parameters and time too, as is common for speed.
+docs/sampling.md lists what each costs in grey levels.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ _PRODUCTS = {"float16": jnp.float16, "mixed": jnp.bfloat16, "bfloat16": jnp.bflo
 
 
 def at_precision(denoiser: LightningDiT, precision: str) -> LightningDiT:
-    """The denoiser, computing as named; its parameters are cast once where that is what it reads.
+    """The denoiser at a precision; parameters that it reads in a short type are cast once.
 
     Args:
       denoiser: in float32.
-      precision: one of `precisions.PRECISIONS` but "auto".
+      precision: one of `precisions.PRECISIONS` except "auto".
     """
     if precision == "float32":
         return denoiser.with_dtype(jnp.float32)
     short = _PRODUCTS[precision]
     everything = precision == "bfloat16"
     other = denoiser.with_dtype(short, *((short, short) if everything else ()))
-    # The blocks' matrices are nearly all of the parameters and read at every step.
+    # The blocks' matrices are nearly all of the parameters, and every step reads them.
     for part in (other,) if everything else _matrices(other):
         nnx.update(part, jax.tree.map(lambda x: x.astype(short), nnx.state(part)))
     return other
@@ -46,11 +46,11 @@ def _matrices(denoiser: LightningDiT) -> list[nnx.Module]:
 
 
 def first_finite(velocity: Array, in_float32: Callable[[], Array] | None) -> tuple[Array, Array]:
-    """Replace rows that are not finite by those of a second call, made only where there are any.
+    """Replace rows that are not finite by those of a second call, made only if there are any.
 
     Args:
-      velocity: [B, h, w, C], of a denoiser in short numbers.
-      in_float32: the same call of the denoiser in float32; None where there is none.
+      velocity: [B, h, w, C], of a denoiser below float32.
+      in_float32: the same call of the denoiser in float32; None without a fallback.
 
     Returns:
       (velocity [B, h, w, C], rows that were replaced [B] bool).

@@ -1,18 +1,18 @@
-"""Names of number formats, and which suits which device; docs/sampling.md has the figures."""
+"""Names of number formats, and the best one per platform; docs/sampling.md has the figures."""
 
 from vosr_jax.errors import UserError
 
 PRECISIONS = ("float32", "float16", "mixed", "bfloat16", "auto")
 AUTOENCODER_PRECISIONS = ("float32", "float16", "bfloat16", "auto")
 
-# A CPU gains no time from short formats. A GPU multiplies both at one rate, and float16 stays
-# nearest to float32; a TPU multiplies bfloat16 alone.
+# Short formats save no time on CPU. A GPU multiplies float16 and bfloat16 at the same rate, and
+# float16 is closer to float32. A TPU multiplies bfloat16 only.
 _DENOISER = {"cpu": "float32", "gpu": "float16", "tpu": "mixed"}
 _AUTOENCODER = {"cpu": "float32", "gpu": "float16", "tpu": "float32"}
 
 
 def settle(precision: str, autoencoder_precision: str, platform: str) -> tuple[str, str]:
-    """The formats meant by two names on a platform, "auto" resolved.
+    """Resolve "auto" in the two format names for a platform.
 
     Args:
       precision: of the denoiser, one of PRECISIONS.

@@ -1,7 +1,7 @@
-"""Names for points between keeping to the picture and inventing detail.
+"""Named presets between fidelity to the image and invented detail.
 
-Guidance leans from the branch that sees the picture well to the one that sees it dimly:
-v_weak + s (v_full - v_weak). A model without a weak branch has its strength instead, the share of
+Guidance mixes the full branch with the weak one, which sees little of the image:
+v_weak + s (v_full - v_weak). A model without a weak branch uses its strength instead, the share of
 its change that is applied. docs/upscaling.md shows what each preset does.
 """
 
@@ -21,33 +21,33 @@ class Preset:
 
     Attributes:
       guidance_scale: s above.
-      weak_strength: how much the dim branch sees; None means the checkpoint's own.
+      weak_strength: how much the weak branch sees; None means the checkpoint's own.
     """
 
     guidance_scale: float
     weak_strength: float | None = None
 
 
-# 0.5 and -0.5 are the released models' own presets; 1 is the well-seeing branch alone.
+# 0.5 and -0.5 are the released models' own presets; 1 is the full branch alone.
 _LATENT = {
     "faithful": Preset(1.0),
     "balanced": Preset(0.5),
     "creative": Preset(-0.5),
 }
-# Chosen by eye on the nano model, which predicts a residual on pixels: at 0 it hardly leaves the
-# enlarged input; towards 1 noise goes and edges firm up; above it, plain areas go flat.
+# Chosen by eye on the nano model, which predicts a residual on pixels. At 0 it hardly changes the
+# enlarged input. Towards 1 noise disappears and edges sharpen. Above 1 plain areas turn flat.
 _PIXELS = {
     "faithful": Preset(0.5),
     "balanced": Preset(1.0),
     "creative": Preset(1.5),
 }
 
-# A one-step model's change of the enlarged input, whole at 1.
+# Share of a one-step model's change to the enlarged input; 1 is the whole change.
 _STRENGTH = {"faithful": 0.7, "balanced": 1.0, "creative": 1.25}
 
 
 def preset_settings(name: str, model: "RestorationModel") -> dict[str, float]:
-    """The settings of one of PRESETS for a model, as keyword arguments of the upscaler.
+    """Settings of one of PRESETS for a model, as keyword arguments of the upscaler.
 
     Raises:
       ValueError: no such preset.

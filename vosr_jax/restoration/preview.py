@@ -1,4 +1,4 @@
-"""What a picture looks like while its tiles are being computed."""
+"""Preview of an image while its tiles are being computed."""
 
 import time
 from collections.abc import Callable
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 Place = tuple[slice, slice]
 
-# Previews take at most a tenth of the time, and come at most once in this many seconds.
+# Previews take at most this share of the time and come at most once per pause, in seconds.
 _SHARE = 0.1
 _PAUSE = 0.5
 
 
 class Preview:
-    """The enlarged picture, in which finished tiles replace what they cover.
+    """The enlarged input, overwritten by finished tiles.
 
-    A tile shows where the sampler would end if it went straight on from there, so a picture of
-    several steps fills with every one of them. Tiles are decoded one by one, without what their
-    neighbours blend in; the colour fix and the strength are not applied.
+    A tile shows where the sampler would end if it went straight on from there, so each sampling
+    step updates the whole image. Tiles are decoded one by one, without blending with their
+    neighbours; the colour fix and the strength are not applied.
 
     Args:
-      model: whose autoencoder decodes.
-      lq: [H, W, 3] in [0, 1], the enlarged picture.
+      model: the model whose autoencoder decodes.
+      lq: [H, W, 3] in [0, 1], the enlarged input.
       lq_latent: [1, h, w, C], of lq mirrored to whole tiles.
       vae_tile_size: as in `RestorationModel.decode`.
-      show: called with the picture as it stands, uint8 [H, W, 3], a new array each time.
+      show: called with the current preview, uint8 [H, W, 3], a new array each time.
       clock: seconds.
     """
 
@@ -49,11 +49,11 @@ class Preview:
         self._next = clock() + _PAUSE
 
     def __call__(self, place: Place, z: np.ndarray) -> None:
-        """Take a tile in, and show the picture unless it was shown a moment ago.
+        """Take in a tile, and show the preview unless it was shown a moment ago.
 
         Args:
           place: rows and columns of the latent that the tile covers.
-          z: [1, rows, columns, C], the sampler's end as the tile sees it.
+          z: [1, rows, columns, C], the tile's estimate of the sampler's end.
         """
         rows, columns = place
         key = rows.start, rows.stop, columns.start, columns.stop
@@ -62,7 +62,7 @@ class Preview:
         began = self._clock()
         if began < self._next:
             return
-        # The tiles that wait longest come first; those of a later step replace their elders.
+        # The tiles that have waited longest come first. A later step's tile replaces an older one.
         while self._waiting and (self._clock() - began) <= _SHARE * _PAUSE:
             oldest = next(iter(self._waiting))
             self._paste(oldest, self._waiting.pop(oldest))
@@ -79,5 +79,5 @@ class Preview:
         tile = np.asarray(self._model.decode(latent, self._vae_tile_size))[0] * 0.5 + 0.5
         side = self._model.autoencoder.downscale
         target = self._shown[top * side : bottom * side, left * side : right * side]
-        # What was mirrored lies beyond the picture.
+        # The mirrored part lies outside the image.
         target[:] = to_uint8(tile[: target.shape[0], : target.shape[1]])

@@ -1,6 +1,6 @@
-"""A model as programs that run without this package: StableHLO by `jax.export`, weights beside it.
+"""Export a model as programs that run without this package: StableHLO (`jax.export`) and weights.
 
-Each program is a function of weights and arrays for one shape of tile, for CPU, CUDA and TPU. The
+Each program is a function of weights and arrays for one tile shape, for CPU, CUDA and TPU. The
 folder's README.md states the calling convention and holds a complete example.
 """
 
@@ -56,18 +56,18 @@ class Program:
 
 
 def programs_of(model: RestorationModel, tile_size: int, batch: int = 1) -> dict[str, Program]:
-    """Every program of a model, by name, in the order of their use.
+    """Build every program of a model, by name, in the order of use.
 
     Args:
       model: in float32.
-      tile_size: side of the picture that one call takes, in pixels of the result.
-      batch: pictures in a call.
+      tile_size: side of the image that one call takes, in pixels of the result.
+      batch: images per call.
 
     Returns:
-      "encode", "tokens" where the model has a visual encoder, "velocity" and "decode".
+      "encode", "tokens" if the model has a visual encoder, "velocity" and "decode".
 
     Raises:
-      UserError: the model has another precision, or the side is no multiple of what it needs.
+      UserError: the model has another precision, or the side is not a multiple of the model's.
     """
     if (model.precision, model.autoencoder_precision) != ("float32", "float32"):
         raise UserError("programs are exported in float32; leave the precisions out")
@@ -127,13 +127,13 @@ def export_programs(
 
     Args:
       model, tile_size, batch: as in `programs_of`.
-      folder: must not exist, or be empty; it appears whole or not at all.
+      folder: must not exist or must be empty; it is written completely or not at all.
 
     Returns:
       The folder.
 
     Raises:
-      UserError: as `programs_of`, or the folder cannot be written.
+      UserError: as in `programs_of`, or the folder cannot be written.
     """
     programs = programs_of(model, tile_size, batch)
     with whole_folder(folder) as draft:
@@ -184,7 +184,7 @@ def _part(name: str) -> str:
 
 
 def _taken_apart(network: Any) -> tuple[dict[str, Array], Callable[[dict[str, Array]], Any]]:
-    """A network's numbers by name, and how to put them back."""
+    """A network's parameters by name, and the function that puts them back."""
     return flatten(network), Blueprint(lambda: network).merge
 
 

@@ -1,4 +1,4 @@
-"""From enlarged pictures to restored ones: encode, call the denoiser tile by tile, decode."""
+"""Restore enlarged images: encode, denoise tile by tile, decode."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TilePlan:
-    """How one picture is cut up.
+    """How one image is cut into tiles.
 
     Attributes:
-      tile_size, tile_overlap: of the denoiser, in pixels of the result; 0 is no tiles.
-      vae_tile_size: of the autoencoder; 0 is the whole picture.
+      tile_size, tile_overlap: of the denoiser, in pixels of the result; 0 means no tiles.
+      vae_tile_size: of the autoencoder; 0 means the whole image.
       shapes: one of `shapes.SHAPES`.
-      tile_passes: grids of tiles, 1 or 2, as in `tiling.plan_tiles`.
+      tile_passes: grids of tiles, 1 or 2, as in `tiled.latent.plan_tiles`.
     """
 
     tile_size: int
@@ -37,8 +37,8 @@ class TilePlan:
     tile_passes: int = 1
 
     def computed(self, size: tuple[int, int], model: "RestorationModel") -> tuple[int, int]:
-        """Height and width that are computed for an enlarged picture of that height and width."""
-        # A thin strip would need a tile at every pixel of its length: its overlap is its width.
+        """Height and width to compute for an enlarged image of size (height, width)."""
+        # Without a minimum, a thin strip's overlap would equal its width: one tile per pixel.
         shortest = 2 * self.tile_overlap if 0 < self.tile_size < max(size) else 1
         rows, columns = (computed_side(side, model.multiple, shortest) for side in size)
         return rows, columns
@@ -46,14 +46,14 @@ class TilePlan:
 
 @dataclasses.dataclass(frozen=True)
 class Enlarged:
-    """One picture to restore.
+    """One image to restore.
 
     Attributes:
-      lq: [H, W, 3] in [0, 1], enlarged already.
-      plan: how it is cut up.
-      noise: the sampler's draw [1, h, w, C] for the size that `plan.computed` gives.
-      posterior_noise: the posterior's, or None for its mode.
-      preview: called now and then with the picture as it stands, uint8 [H, W, 3].
+      lq: [H, W, 3] in [0, 1], already enlarged.
+      plan: how it is cut into tiles.
+      noise: the sampler's draw [1, h, w, C] for the size that `plan.computed` returns.
+      posterior_noise: the posterior's draw, or None for its mode.
+      preview: called from time to time with the current preview, uint8 [H, W, 3].
     """
 
     lq: np.ndarray
@@ -70,23 +70,23 @@ def restore(
     progress: Callable[[float], None] | None = None,
     disagreements: list[list[float]] | None = None,
 ) -> list[np.ndarray]:
-    """Restore pictures, whose tiles share network calls where their shapes agree.
+    """Restore images; tiles of equal shape share network calls.
 
     Args:
-      model: what restores them.
+      model: the model that restores them.
       pictures: of any sizes.
       sampler: steps and guidance.
       progress: called with the finished share, 0 to 1.
       disagreements: as in `denoising.denoise`.
 
     Returns:
-      [H, W, 3] a picture, nominally in [0, 1].
+      One [H, W, 3] array per image, nominally in [0, 1].
 
     Raises:
-      UserError: the network gives no finite values.
+      UserError: the network's values are not finite.
     """
     together = tile_batch()
-    # Accelerators round float32 products to less by default.
+    # By default accelerators compute float32 products in lower precision.
     with jax.default_matmul_precision("highest"):
         latents = [_latents(model, picture, together) for picture in pictures]
         tick = None
@@ -117,7 +117,7 @@ def _latents(model: "RestorationModel", picture: Enlarged, together: int) -> Lat
 
 
 def _tokens(model: "RestorationModel", lq: np.ndarray, grid: TileGrid | None, together: int):
-    """[1, N, D] of the picture, or [1, tiles, N, D] of its tiles; None without encoder."""
+    """Visual tokens [1, N, D] of the image or [1, tiles, N, D] of its tiles; None if no encoder."""
     if model.encoder is None or grid is None:
         return model.visual_tokens(lq[None])
     side = grid.side * model.autoencoder.downscale
@@ -139,7 +139,7 @@ def _decoded(model: "RestorationModel", picture: Enlarged, latent: np.ndarray) -
 
 
 class _Ticks:
-    """Counts calls of the denoiser and tells the finished share."""
+    """Count calls of the denoiser and report the finished share."""
 
     def __init__(self, progress: Callable[[float], None], expected: int):
         self._progress, self._expected, self._done = progress, expected, 0

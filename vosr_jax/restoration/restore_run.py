@@ -1,4 +1,4 @@
-"""A run over many pictures, on every device of this process."""
+"""Restore many photos on every device of this process."""
 
 import contextlib
 import dataclasses
@@ -27,29 +27,29 @@ from vosr_jax.restoration.upscaler import Upscaler
 
 
 class Watcher(Protocol):
-    """Who is told of a run."""
+    """Receiver of a run's progress."""
 
     def update(self, name: str, share: float) -> None:
-        """A picture is finished to this share."""
+        """Report the finished share of a photo, 0 to 1."""
 
     def end(self, name: str, line: str, *, failed: bool = False) -> None:
-        """A picture is finished or given up."""
+        """Report that a photo is finished or has failed."""
 
     def say(self, line: str) -> None:
-        """Something else."""
+        """Report anything else."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """What all pictures of a run share.
+    """Settings that all photos of a run share.
 
     Attributes:
       scale: of the result.
       upscaler: further keyword arguments of the upscaler, without seed and progress.
-      seed: of the run; every picture's own follows from it and the file's bytes.
-      compare: whether a side-by-side picture is written too.
-      max_megapixels: larger pictures are refused.
-      strip_metadata: whether results go without what the source says of itself, colours apart.
+      seed: of the run; each photo's seed follows from it and the file's bytes.
+      compare: whether a side-by-side comparison is written too.
+      max_megapixels: larger photos are refused.
+      strip_metadata: whether results omit the source's metadata, except its colour profile.
     """
 
     scale: float = 4.0
@@ -66,7 +66,7 @@ class Outcome:
 
     Attributes:
       failed: jobs without a result.
-      recorded: whether the manifest could be written every time.
+      recorded: whether every write of the manifest succeeded.
     """
 
     failed: list[Job] = dataclasses.field(default_factory=list)
@@ -82,17 +82,17 @@ def restore_all(
     devices: Sequence[jax.Device] | None = None,
     outcome: Outcome | None = None,
 ) -> Outcome:
-    """Restore every job; one that fails is told of and recorded, and the rest goes on.
+    """Restore every job; a failed one is reported and recorded, and the run continues.
 
     Args:
       upscaler: the model.
-      jobs: pictures, in order.
+      jobs: photos, in order.
       settings: of the run.
-      manifest: is written after every picture.
-      watcher: is told of progress.
-      devices: that share the jobs, each taking the next one when it is free; all of this
-        process if None. The result does not depend on who made it where they are alike.
-      outcome: is added to; a new one if None.
+      manifest: written after every photo.
+      watcher: receives the progress.
+      devices: share the jobs, each taking the next one when free; all devices of this process if
+        None. Devices of one kind give the same result.
+      outcome: extended by this run; a new one if None.
 
     Returns:
       The outcome.
@@ -126,7 +126,7 @@ def _in_threads(work: Callable[[Upscaler], None], workers: list[Upscaler], stop)
         for thread in threads:
             thread.join()
     finally:
-        # Interrupted from the keyboard: every device still finishes its present picture.
+        # After a keyboard interrupt every device still finishes its current photo.
         stop.set()
 
 
@@ -137,7 +137,7 @@ def compare_later(
     watcher: Watcher,
     outcome: Outcome,
 ) -> None:
-    """Make comparisons of results that are there, from the files alone."""
+    """Write the comparisons of existing results, from the files alone."""
     for job, record in uncompared:
         try:
             source = read_photo(job.source, settings.max_megapixels)
@@ -160,7 +160,7 @@ def _attempt(worker: Upscaler, job: Job, settings, manifest, watcher, outcome: O
         width, height = entry["size"]
         watcher.end(job.name, f"{job.target} ({width}x{height}, {entry['seconds']:.1f} s)")
     except Exception as error:
-        # Whatever one picture meets, out of memory say, the rest of the run goes on.
+        # One photo's failure, such as running out of memory, must not stop the run.
         reason = _reason(error, job)
         entry = {"status": "failed", "source": str(job.source), "error": reason}
         watcher.end(job.name, f"failed: {reason}", failed=True)
@@ -171,7 +171,7 @@ def _attempt(worker: Upscaler, job: Job, settings, manifest, watcher, outcome: O
 def _reason(error: Exception, job: Job) -> str:
     if isinstance(error, UserError):
         return str(error)
-    # Of a compiler's long message the first line says what was wrong.
+    # The first line of a compiler's long message says what was wrong.
     return f"{job.source}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
@@ -185,7 +185,7 @@ def _record(write: Callable[[], None], watcher: Watcher, outcome: Outcome) -> No
 
 
 def _comparison_name(job: Job) -> str:
-    """As the manifest names it: beside the result."""
+    """The comparison's name in the manifest: beside the result."""
     return PurePosixPath(job.name).with_name(job.comparison.name).as_posix()
 
 
@@ -228,11 +228,11 @@ def _restore(
         "vae_tile_size": tiles[1],
         "colour_shift": round(shift, 3),
     }
-    # The comparison first: a result that is there is finished.
+    # The comparison comes first, because an existing result counts as finished.
     if settings.compare:
         entry["comparison"] = _comparison_name(job)
         write_photo(side_by_side(photo, result, shift), job.comparison)
-    with contextlib.suppress(UserError):  # is told of when the finished picture is recorded
+    with contextlib.suppress(UserError):  # reported when the finished photo is recorded
         manifest.add(job.name, entry)
     write_bytes(job.target, encoded)
     return entry | {"status": "done"}

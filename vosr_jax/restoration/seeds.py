@@ -1,13 +1,13 @@
-"""Seeds of single pictures."""
+"""Seeds of single photos."""
 
 import hashlib
 
 
 def picture_seed(seed: int, content: bytes) -> int:
-    """A picture's seed: of the run's seed and the file's bytes, never of its name or turn.
+    """Derive a photo's seed from the run's seed and the file's bytes, not its name or position.
 
-    A picture looks the same whichever others are restored beside it, wherever it lies and in
-    however many parts a folder is shared out.
+    The result stays the same for any other photos in the run, any path, and any number of
+    processes that share the folder.
 
     Returns:
       0 to 2^31 - 1.

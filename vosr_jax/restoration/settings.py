@@ -17,14 +17,14 @@ _USUAL_OVERLAP = 64
 
 
 def sampler_settings(model: "RestorationModel", given: dict[str, Any]) -> "SamplerSettings":
-    """The checkpoint's sampler with what is given and not None.
+    """The checkpoint's sampler settings, replaced by the given values that are not None.
 
     Args:
       model: the checkpoint.
       given: steps, guidance_scale, weak_strength, schedule, guidance_interval.
 
     Raises:
-      UserError: a value that cannot be used, or guidance for a one-step model.
+      UserError: a value cannot be used, or guidance is given for a one-step model.
     """
     own = model.sampler
     given = {key: value for key, value in given.items() if value is not None}
@@ -52,7 +52,7 @@ def sampler_settings(model: "RestorationModel", given: dict[str, Any]) -> "Sampl
 
 
 def unguided(model: "RestorationModel") -> str:
-    """Why a model that is not guided has no guidance to set."""
+    """The reason why an unguided model takes no guidance settings."""
     if model.one_step:
         return "is a one-step model, whose guidance is fixed by its training"
     return "was trained without guidance"
@@ -65,7 +65,7 @@ def check_posterior(posterior: str | None) -> None:
 
 
 def check_passes(tile_passes: int) -> int:
-    """The number itself; raise UserError for another than 1 or 2."""
+    """Return the number; raise UserError unless it is 1 or 2."""
     if tile_passes not in (1, 2):
         raise UserError(f"tile_passes must be 1 or 2, not {tile_passes}")
     return tile_passes
@@ -74,7 +74,7 @@ def check_passes(tile_passes: int) -> int:
 def check_settings(
     scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes, strength=1.0
 ) -> None:
-    """Raise a UserError that names the first argument of the upscaler that cannot be used."""
+    """Raise a UserError that names the upscaler's first unusable argument."""
     if not 0 <= strength <= _STRONGEST:
         raise UserError(f"strength must be between 0 and {_STRONGEST}, not {strength:g}")
     if not 1 <= scale <= _LARGEST_SCALE:
@@ -96,10 +96,10 @@ def check_settings(
 
 
 def usable_overlap(tile_size: int, tile_overlap: int) -> int:
-    """The overlap for tiles of that side: half a tile where the given one is a tile or more.
+    """The overlap for tiles of a side: half a tile if the given one is a tile or more.
 
     Raises:
-      UserError: tiles would lie so near to each other that a picture would need thousands.
+      UserError: the tiles would lie so close together that an image would need thousands.
     """
     if not 0 < tile_size:
         return tile_overlap

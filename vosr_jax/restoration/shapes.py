@@ -1,8 +1,8 @@
 """Sizes of results, and the sizes at which they are computed.
 
-"shared": pictures of all sizes run the same compiled programs, tile by tile. "exact": programs of
-the picture's own size, which take less time once they are compiled: for many pictures of one size.
-The result is the same but for rounding.
+"shared": images of all sizes run the same compiled programs, tile by tile. "exact": programs for
+the image's own size. Once compiled they take less time, which suits many images of one size. The
+result is the same up to rounding.
 """
 
 from typing import Literal, get_args
@@ -15,9 +15,9 @@ SHAPES: tuple[str, ...] = get_args(Shapes)
 
 
 def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
-    """[h, w, 3] uint8 or uint16, bicubically resized to [H, W, 3] float32 in [0, 1].
+    """Resize [h, w, 3] uint8 or uint16 bicubically to [H, W, 3] float32 in [0, 1].
 
-    8 bits are rounded to 8 bits after resizing, as the official programs do.
+    8-bit images are rounded to 8 bits after resizing, as in the official programs.
     """
     size = enlarged_size((pixels.shape[1], pixels.shape[0]), scale)
     if pixels.dtype == np.uint8:
@@ -31,24 +31,24 @@ def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
 
 
 def enlarged_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(width, height) of the result for those of the source."""
+    """(width, height) of the result for the source's (width, height)."""
     width, height = (max(round(scale * side), 1) for side in size)
     return width, height
 
 
 def computed_side(side: int, multiple: int, shortest: int = 1) -> int:
-    """Pixels on a side that are computed for `side` pixels of the result.
+    """Length of the side to compute for `side` pixels of the result.
 
     Args:
-      side: of the result.
-      multiple: what the networks' sides must be multiples of.
-      shortest: no smaller side is computed.
+      side: of the result, in pixels.
+      multiple: the computed side is a multiple of it, as the networks require.
+      shortest: smallest side to compute.
     """
     return -(-max(side, shortest) // multiple) * multiple
 
 
 def mirror(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[h, w, C] grown to the right and below to size (H, W), mirrored at the edge."""
+    """Pad [h, w, C] on the right and below to size (H, W), mirrored at the edge."""
     for axis, grown in enumerate(size):
         side = pixels.shape[axis]
         padding = [(0, 0)] * pixels.ndim

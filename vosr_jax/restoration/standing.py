@@ -1,7 +1,7 @@
-"""What of a run is finished already, and what stands in its way.
+"""Sort a run's jobs into finished, left to do and blocked by other files.
 
-A result that is there is left alone where the manifest says that the same source made it with the
-same settings. Any other is an error: it would be taken for this run's.
+An existing result is kept if the manifest says that it has the same source and settings. Any other
+file in its place is an error, because it would be taken for this run's result.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ _ADVICE = "--overwrite replaces it, or choose another folder for -o"
 
 @dataclasses.dataclass
 class Standing:
-    """Jobs by what is to be done with them.
+    """Jobs by status.
 
     Attributes:
       left: to restore.
       finished: results of the same source and settings.
-      uncompared: (job, record) of finished ones whose comparison is still to be made.
-      refused: (job, why) where something else lies.
+      uncompared: (job, record) of finished ones that still need a comparison.
+      refused: (job, why) of those whose target is another file.
     """
 
     left: list[Job] = dataclasses.field(default_factory=list)
@@ -42,17 +42,17 @@ def standing_of(
     overwrite: bool = False,
     compare: bool = False,
 ) -> Standing:
-    """Sort jobs by what their folder holds.
+    """Sort jobs by the contents of the output folder.
 
     Args:
       jobs: of this process.
       records: of the folder, by `manifest.read_records`.
-      run: settings, seed and model of this run, as the manifest gets them.
-      overwrite: everything is left to do.
-      compare: whether comparisons are asked for.
+      run: settings, seed and model of this run, as written to the manifest.
+      overwrite: whether every job is left to do.
+      compare: whether comparisons are wanted.
 
     Raises:
-      UserError: results of other settings, which this run would mix with its own.
+      UserError: the folder holds results of other settings, which this run would mix with its own.
     """
     standing = Standing()
     for job in jobs:
@@ -102,7 +102,7 @@ def _other_source(job: Job, record: Record) -> str | None:
 
 
 def _other_run(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """What differs, in words; settings that older runs did not know are left out."""
+    """Describe the first difference between two runs; ignore settings that the older one lacks."""
     old, new = before.get("settings") or {}, now["settings"]
     for key in new:
         if key in old and old[key] != new[key]:

@@ -1,4 +1,4 @@
-"""What a model is, in a few lines for people."""
+"""Short text summaries of a model and its memory."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from vosr_jax.restoration.model import RestorationModel
 
 
 def describe(model: RestorationModel) -> str:
-    """Parts, sizes and the settings that are used where none are given."""
+    """Describe a model's parts, sizes and default settings."""
     settings, sampler = model.denoiser.settings, model.sampler
     guided = not sampler.r_input and sampler.guidance_scale != 1
     kind = "multi-step"
@@ -54,7 +54,7 @@ def describe(model: RestorationModel) -> str:
 
 
 def describe_memory(memory: Memory, size: tuple[int, int], tile_size: int, backend: str) -> str:
-    """What `memory.estimate` found, and how."""
+    """Describe the result of `memory.estimate` and how it was found."""
     tile = f"tiles of {tile_size} px" if tile_size else "no tiles"
     programs = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.programs.items())
     return table(
@@ -71,7 +71,7 @@ def describe_memory(memory: Memory, size: tuple[int, int], tile_size: int, backe
 
 
 def table(lines: list[tuple[str, str]]) -> str:
-    """Titles on the left, texts on the right."""
+    """Format (title, text) pairs as two columns."""
     return "\n".join(f"{title + ':' if title else '':<17}{text}" for title, text in lines)
 
 

@@ -1,27 +1,27 @@
-"""Transparency that is restored like a picture of its own, without what it must not gain."""
+"""Restore transparency as a separate image, and remove what the model invents in it."""
 
 import cv2
 import numpy as np
 from PIL import Image
 
-# In pixels of the source: as far as bicubic enlargement looks.
+# In pixels of the source: the reach of the bicubic filter.
 _REACH = 2
-# A model invents texture where there is hardly any; of 255. Around edges it is free.
+# Limits on texture that a model invents on almost plain areas, of 255. Edges are not limited.
 _FREE = 2.0
 _ROUGH_FROM = 3.0
 _GAIN = 4.0
 
 
 def as_pixels(alpha: np.ndarray) -> np.ndarray:
-    """Transparency [H, W] as the grey picture [H, W, 3] that a model restores."""
+    """Transparency [H, W] as a grey image [H, W, 3] that a model can restore."""
     return np.repeat(alpha[..., None], 3, axis=-1)
 
 
 def within_source(restored: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Keep restored transparency near the source's wherever that has no edge.
+    """Keep restored transparency close to the source's away from its edges.
 
-    What is wholly opaque or clear in the source stays so. A soft shadow, which is bent a little
-    but has no edge, keeps the source's values to two levels of 255; only edges are redrawn.
+    Areas that are wholly opaque or clear in the source stay so. A soft shadow curves slightly but
+    has no edge; it keeps the source's values to within two levels of 255. Only edges are redrawn.
 
     Args:
       restored: [H, W, 3] float, nominally in [0, 1].
@@ -38,7 +38,7 @@ def within_source(restored: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         cv2.resize(extreme(source, around), (width, height), interpolation=cv2.INTER_NEAREST)
         for extreme in (cv2.erode, cv2.dilate)
     )
-    # How far the source is from a plane nearby: hardly at all in slopes, far at edges.
+    # Distance of the source from a local plane: small on slopes, large at edges.
     mean = cv2.blur(source, (2 * _REACH + 1,) * 2, borderType=cv2.BORDER_REFLECT)
     rough = cv2.dilate(np.abs(source - mean), around)
     free = _FREE + _GAIN * np.maximum(rough - _ROUGH_FROM, 0)

@@ -1,4 +1,4 @@
-"""The upscaler: a picture in, a restored and larger one out."""
+"""The upscaler: restores and enlarges an image."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ Picture = Image.Image | Photo | np.ndarray | str | os.PathLike | bytes | IO[byte
 
 
 class Upscaler:
-    """Restores photographs with one model.
+    """Restore photos with one model.
 
     Attributes:
       model: the networks and their own settings.
-      device: where it runs; None is JAX's default.
+      device: the device that runs it; None is JAX's default.
     """
 
     def __init__(self, model: RestorationModel, device: jax.Device | None = None):
@@ -80,14 +80,16 @@ class Upscaler:
         Args:
           name_or_path: "nano" or "nano-onestep" (shipped with the package), a folder in the
             official layout, one of our exports, a workdir of train.py (its newest checkpoint's
-            averaged weights), or one of the hub (docs/weights.md); or what `weights.resolve` found.
-          precision: of the denoiser: "float32", "float16", "mixed", "bfloat16" or "auto", what
-            suits the device (docs/sampling.md).
-          autoencoder_precision: of its products: "float32", "float16", "bfloat16" or "auto".
-          adapter: folder of an adapter that is added to the model (docs/train_on.md).
+            averaged weights), a model on the hub (docs/weights.md), or a result of
+            `weights.resolve`.
+          precision: of the denoiser: "float32", "float16", "mixed", "bfloat16" or "auto", the best
+            for the device (docs/sampling.md).
+          autoencoder_precision: of the autoencoder's products: "float32", "float16", "bfloat16" or
+            "auto".
+          adapter: folder of an adapter to add to the model (docs/train_on.md).
 
         Raises:
-          UserError: no such model or precision, its files are damaged, or the adapter is of
+          UserError: no such model or precision, its files are damaged, or the adapter belongs to
             another model.
         """
         forks.check()
@@ -98,7 +100,7 @@ class Upscaler:
         return cls(load_model(name_or_path, precision, autoencoder_precision, adapter))
 
     def __getstate__(self) -> None:
-        """Refuse to be pickled, as a pool of processes would try."""
+        """Refuse to be pickled, which a pool of processes would try."""
         raise UserError(
             "an upscaler cannot be sent to another process; load the model in each, started by "
             "multiprocessing.get_context('spawn')"
@@ -113,7 +115,7 @@ class Upscaler:
     def preset(self, name: str) -> dict[str, float]:
         """Settings by name, "faithful", "balanced" or "creative", as keyword arguments.
 
-        They are of the guidance; of a model that cannot be guided, the strength.
+        They set the guidance, or the strength of a model that cannot be guided.
 
         Raises:
           UserError: no such preset.
@@ -146,43 +148,42 @@ class Upscaler:
         strength: float = 1.0,
         tile_passes: Literal[1, 2] = 1,
     ) -> Any:
-        """Restore one picture. None for a setting means the checkpoint's own value.
+        """Restore one image. None for a setting means the checkpoint's own value.
 
         Args:
           image: a PIL image of any mode, a file's path or bytes, an open file, a `Photo`, or an
             array of NumPy, JAX or PyTorch, [H, W] or [H, W, C], uint8, uint16 or float in [0, 1].
-          scale: 1 to 8, fractions too; each side becomes round(scale * side).
+          scale: 1 to 8, fractions allowed; each side becomes round(scale * side).
           steps: of the sampler; a one-step model takes any number too.
-          guidance_scale: below 1 leans to the dimly seen condition (more invention), above 1
+          guidance_scale: below 1 moves towards the weak condition (more invention), above 1
             away from it; 1 is the plain model.
-          weak_strength: how much the guidance's weak branch sees of the picture.
+          weak_strength: how much the guidance's weak branch sees of the image.
           tile_size: side of the denoiser's tiles in pixels of the result; 0 means no tiles,
-            "auto" 512 or, where the device's free memory is too small for that, less.
-          tile_overlap: in pixels; half a tile where it is a tile or more. Tiles must lie at least
+            "auto" means 512, or less if the device's free memory is too small for that.
+          tile_overlap: in pixels; half a tile if it is a tile or more. Tiles must lie at least
             an eighth of their side apart.
           vae_tile_size: side of the autoencoder's tiles, which do not change the result; 0 means
-            the whole picture at once, None what suits the device and `shapes`.
+            the whole image at once, None the best for the device and `shapes`.
           colour_fix: how the source's colours are kept.
-          seed: of the noise, 0 to 2^32 - 1, whatever else is restored beside it.
+          seed: of the noise, 0 to 2^32 - 1; the noise does not depend on other images.
           noise, posterior_noise: the draws themselves, [1, C, h, w].
           output: "pil" for an 8-bit image, "numpy" for float32 [H, W, C] in [0, 1], or "photo"
             for a `Photo` with the source's depth and metadata, which `write_photo` writes.
           progress: called with the finished share, 0 to 1.
           schedule: of the sampler's times.
           guidance_interval: (t_start, t_end) within which guidance acts.
-          posterior: of the picture's latent: its mode, or a draw by the seed; a posterior_noise
-            that is given is the draw.
-          shapes: "shared" for the same compiled programs whatever the size, or "exact" for
-            programs of this picture's size (see `restoration.shapes`).
-          strength: 0 to 2, how much of the change from the enlarged picture is made.
-          tile_passes: 2 averages two grids of tiles, one shifted by half a step, so that
-            neighbours agree better; it takes nearly twice the time.
+          posterior: of the image's latent: its mode, or a draw by the seed or `posterior_noise`.
+          shapes: "shared" for compiled programs that serve all sizes, or "exact" for programs
+            for this image's size (see `restoration.shapes`).
+          strength: 0 to 2, how much of the change from the enlarged image is applied.
+          tile_passes: 2 averages two grids of tiles, one shifted by half a step. Neighbouring
+            tiles then agree better; it takes nearly twice the time.
 
         Returns:
-          The picture with the source's kind (grey, transparency, colour profile), or an array.
+          The image with the source's kind (grey, transparency, colour profile), or an array.
 
         Raises:
-          UserError: a setting or a file that cannot be used.
+          UserError: a setting or a file cannot be used.
         """
         settings = dict(
             scale=scale,
@@ -215,23 +216,23 @@ class Upscaler:
         preview: Callable[[int, np.ndarray], None] | None = None,
         **settings: Any,
     ) -> list[Any]:
-        """Restore several pictures, of any sizes; tiles of them share calls of the network.
+        """Restore several images of any sizes; their tiles share network calls.
 
-        The pixels are those of one call each. All latents are held at a time.
+        The pixels equal those of one `__call__` per image. All latents are held in memory together.
 
         Args:
-          images: as `__call__` takes them.
-          seeds: one for all, as if each were restored alone with it, or one a picture.
+          images: as in `__call__`.
+          seeds: one for all, as if each were restored alone with it, or one per image.
           progress: called with the finished share, 0 to 1.
-          preview: called now and then with a picture's index and how it stands, uint8 [H, W, 3]:
-            finished tiles in the enlarged picture (see `restoration.preview`).
-          settings: further keyword arguments of `__call__` but noise and posterior_noise.
+          preview: called from time to time with an image's index and its preview, uint8 [H, W, 3]:
+            finished tiles in the enlarged image (see `restoration.preview`).
+          settings: further keyword arguments of `__call__` except noise and posterior_noise.
 
         Returns:
-          What `__call__` returns, a picture each.
+          The result of `__call__` for each image.
 
         Raises:
-          UserError: as `__call__`.
+          UserError: as in `__call__`.
         """
         images = list(images)
         if not images:
@@ -248,18 +249,18 @@ class Upscaler:
         return self._restore(images, seeds, draws, given, sampler, progress, preview=preview)
 
     def tile_disagreement(self, image: Picture, *, seed: int = 0, **settings: Any) -> list[float]:
-        """By how much overlapping tiles differ in each step of restoring a picture.
+        """Measure how much overlapping tiles differ at each step of restoring an image.
 
         Args:
-          image, seed: as `__call__` takes them.
-          settings: further keyword arguments of `__call__` but noise and posterior_noise.
+          image, seed: as in `__call__`.
+          settings: further keyword arguments of `__call__` except noise and posterior_noise.
 
         Returns:
-          A figure a step: the tiles' deviation from their weighted mean, over places that several
-          cover, divided by the root mean square of the velocity; 0 for a picture in one tile.
+          One value per step: the tiles' deviation from their weighted mean where several tiles
+          overlap, divided by the root mean square of the velocity; 0 for an image in one tile.
 
         Raises:
-          UserError: as `__call__`.
+          UserError: as in `__call__`.
         """
         sampler = {name: settings.pop(name) for name in _SAMPLER if name in settings}
         found: list[list[float]] = []
@@ -270,7 +271,7 @@ class Upscaler:
     def _restore(
         self, images, seeds, draws, settings, sampler, progress, disagreements=None, preview=None
     ) -> list[Any]:
-        """Photographs in, photographs out; every picture's grey or colour channels and alpha."""
+        """Restore the grey or colour channels and the transparency of every image."""
         import jax
 
         from vosr_jax.restoration.noise import latent_draws
@@ -311,11 +312,11 @@ class Upscaler:
                 for source in _sources(photo):
                     lq = enlarged(source, scale)
                     pictures.append(Enlarged(lq, plan, drawn[1], drawn[0], shows))
-                    # Transparency, which comes next, is not looked at.
+                    # The transparency comes next and has no preview.
                     shows = None
             made = restore(self.model, pictures, chosen, progress, disagreements)
         restored = [
-            # The same bits where the change is applied whole.
+            # At strength 1 the values pass through unchanged, to the bit.
             values if strength == 1 else picture.lq + strength * (values - picture.lq)
             for picture, values in zip(pictures, made, strict=True)
         ]
@@ -351,7 +352,7 @@ class Upscaler:
         tile_passes: int = 1,
         **sampler: Any,
     ) -> None:
-        """Raise the UserError that a call with these settings would raise for any picture."""
+        """Raise the UserError that a call with these settings would raise for any image."""
         scale = as_number(scale, "scale", "1 to 8")
         strength = as_number(strength, "strength", "0 to 2")
         tile_size, tile_overlap, vae_tile_size = as_tile_sizes(
@@ -382,19 +383,19 @@ class Upscaler:
         return denoiser, autoencoder if vae_tile_size is None else vae_tile_size
 
     def sampler(self, **given: Any) -> SamplerSettings:
-        """The checkpoint's sampler with what is given and not None.
+        """The checkpoint's sampler settings, replaced by the given values that are not None.
 
         Args:
           given: steps, guidance_scale, weak_strength, schedule, guidance_interval.
 
         Raises:
-          UserError: a value that cannot be used, or guidance for a one-step model.
+          UserError: a value cannot be used, or guidance is given for a one-step model.
         """
         return sampler_settings(self.model, given)
 
 
 def _sources(photo: Photo) -> list[np.ndarray]:
-    """What of a photograph is restored: its pixels, and its transparency as another picture."""
+    """The images to restore of a photo: its pixels, and its transparency if it has any."""
     if photo.alpha is None:
         return [photo.pixels]
     return [photo.pixels, transparency.as_pixels(photo.alpha)]

@@ -1,4 +1,4 @@
-"""One objective, one file, one signature.
+"""Training objectives, one per file, all with one signature.
 
 loss(velocity_fn, batch, key, settings, *, teacher_fn=None, draws=None) -> (loss, metrics)
 """
@@ -21,7 +21,7 @@ Settings = (
 
 
 def loss_of(settings: Settings) -> Callable:
-    """The objective that these settings are of."""
+    """The loss function that these settings belong to."""
     losses: dict[type, Callable] = {
         flow_matching.FlowMatchingSettings: flow_matching.loss,
         rcgm.RCGMSettings: rcgm.loss,
@@ -32,9 +32,9 @@ def loss_of(settings: Settings) -> Callable:
 
 
 def ends_at_a_picture(settings: Settings, key: Array, index: Array) -> Array:
-    """Whether a row's prediction leads to a picture that can be judged: [B] bool.
+    """Mask [B] bool of the rows whose prediction gives an image that can be judged.
 
-    Flow matching's always does; a distillation's where the interval ends at r = 0.
+    With flow matching every row does. With distillation a row does if its interval ends at r = 0.
 
     Args:
       settings: of the objective.

@@ -1,7 +1,7 @@
-"""What the objectives of one-step distillation share: settings, draws, and the sample itself.
+"""Common parts of the one-step distillation objectives: settings, draws and the sample.
 
-The student learns the average velocity u(z_t, t, r) over [r, t], so that z_r = z_t - (t - r) u;
-at r = t it is the instantaneous velocity, that of the guided teacher.
+The student learns the average velocity u(z_t, t, r) over [r, t], with z_r = z_t - (t - r) u.
+At r = t it is the instantaneous velocity of the guided teacher.
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ class DistillationSettings:
     """Settings of every distillation objective.
 
     Attributes:
-      interval: how (t, r) is drawn.
-      guidance: how the conditions are made and the guided target mixed.
+      interval: distribution of (t, r).
+      guidance: how the conditions are made and the guided target is mixed.
       parameterization: what the flow transports and the network predicts.
-      weak_strength: w of the weak condition, one for all (official weak_cond_strength_aelq).
-      average_weight: of the average velocity's error beside the instantaneous one's (official
-        u_weight).
-      perceptual_weight: 0 in VOSR; above it, `endpoint_distance` of the endpoint that the
-        average velocity leads to is added, over the rows whose interval ends at r = 0.
+      weak_strength: w of the weak condition, the same for all (official weak_cond_strength_aelq).
+      average_weight: weight of the average velocity's error; the instantaneous velocity's error
+        has weight 1 (official u_weight).
+      perceptual_weight: 0 in VOSR. Above 0 it adds `endpoint_distance` of the endpoint that the
+        average velocity leads to, over the rows whose interval ends at r = 0.
     """
 
     interval: IntervalSettings = IntervalSettings()
@@ -58,9 +58,9 @@ class Sample:
       t: [B].
       r: [B], at most t.
       z_t: [B, h, w, C].
-      velocity: [B, h, w, C], the data's own: eps - endpoint.
-      condition: [B, h, w, C], what the student sees: full, or for a share of the rows weak.
-      tokens: [B, N, D] or None; what the student sees.
+      velocity: [B, h, w, C], from the data: eps - endpoint.
+      condition: [B, h, w, C], the student's input: full, or weak for a share of the rows.
+      tokens: [B, N, D] or None, the student's input.
       full: [B, h, w, C], the full condition of every row.
       full_tokens: [B, N, D] or None.
       weak: [B, h, w, C], the weak condition of every row; its tokens are zero.
@@ -78,7 +78,7 @@ class Sample:
 
 
 def draw(key: Array, batch: dict[str, Array], settings: DistillationSettings) -> dict[str, Array]:
-    """All random numbers of one batch, by the names that `prepare` reads.
+    """Draw all random numbers of one batch, by the names that `prepare` reads.
 
     Args:
       key: the run's key.
@@ -86,7 +86,7 @@ def draw(key: Array, batch: dict[str, Array], settings: DistillationSettings) ->
       settings: distributions.
 
     Returns:
-      Those of `IntervalSettings.draw` and of `flow_matching.draw_conditions`.
+      The draws of `IntervalSettings.draw` and `flow_matching.draw_conditions`.
     """
     rows = row_keys(key, batch["index"])
     return settings.interval.draw(rows) | flow_matching.draw_conditions(
@@ -100,11 +100,11 @@ def prepare(
     draws: dict[str, Array] | None,
     settings: DistillationSettings,
 ) -> Sample:
-    """The batch at its times, with all of its conditions.
+    """Build the noisy batch at its times, with all of its conditions.
 
     Args:
-      batch: as of `flow_matching.loss`.
-      key: the run's key; not used where draws are given.
+      batch: as in `flow_matching.loss`.
+      key: the run's key; not used if draws are given.
       draws: the random numbers, as `draw` returns them, or None.
       settings: of the objective.
     """
@@ -137,21 +137,21 @@ def prepare(
 
 
 def wide(times: Array) -> Array:
-    """[B] times to [B, 1, 1, 1]."""
+    """Reshape [B] times to [B, 1, 1, 1]."""
     return times[:, None, None, None]
 
 
 def mean_square(error: Array) -> Array:
-    """Mean of the squares of every row, [B]."""
+    """Mean square of each row, [B]."""
     return jnp.mean(error**2, axis=(1, 2, 3))
 
 
 def instant_and_average(student: Denoiser, context: Any, sample: Sample) -> tuple[Array, Array]:
-    """(velocity at t, average velocity over [r, t]), in one call of twice the rows.
+    """Compute (velocity at t, average velocity over [r, t]) in one call of twice the rows.
 
     Args:
       student: with gradient.
-      context: `precompute` of the visual tokens that it sees.
+      context: `precompute` of the visual tokens that the student sees.
       sample: the batch.
     """
     condition, z_t = (stack_rows(x, x) for x in (sample.condition, sample.z_t))
@@ -167,19 +167,19 @@ def with_perceptual(
     settings: DistillationSettings,
     endpoint_distance: EndpointDistance | None,
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss and its metrics, with the perceptual term where it has weight.
+    """The loss and its metrics, with the perceptual term if its weight is not 0.
 
     Args:
       rows: [B], the objective's loss of every row.
       average: u(z_t, t, r).
-      sample: of `prepare`.
+      sample: from `prepare`.
       batch: of the objective.
       settings: of the objective.
-      endpoint_distance: (latent, batch, wanted [B] bool) -> [B], 0 where not wanted and scaled
-        so that the mean over B estimates that over all wanted rows.
+      endpoint_distance: (latent, batch, wanted [B] bool) -> [B], 0 in rows that are not wanted;
+        scaled so that the mean over B estimates the mean over all wanted rows.
 
     Returns:
-      (loss [], metrics): "loss_rows" and "t" [B]; "perceptual_rows" where weighted.
+      (loss [], metrics): "loss_rows" and "t" [B]; "perceptual_rows" if it has weight.
     """
     metrics = {"loss_rows": rows, "t": sample.t}
     total = jnp.mean(rows)

@@ -1,7 +1,7 @@
 """Flow matching with restoration guidance: the multi-step objective (official vosr.py, loss_fm).
 
-z_t = (1 - t) x + t eps, target eps - x, mean squared error; x is the hr latent, and a share of
-the samples sees the weak condition instead of the full one.
+z_t = (1 - t) x + t eps, target eps - x, mean squared error; x is the hr latent. A share of the
+samples gets the weak condition instead of the full one.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from vosr_jax.diffusion.noise import batch_key, draw_rows, normal_rows, row_keys
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
 from vosr_jax.diffusion.timesteps import TimeSettings
 
-# Purposes of a row's draws; 0 and 1 are the posteriors' (training/frozen.py).
+# Purposes of a row's draws; 0 and 1 belong to the posteriors (training/frozen.py).
 _TIME, _STRENGTH, _NOISE, _DROPOUT, _CONDITION_NOISE = 2, 3, 4, 5, 6
 
 
-# Where "charbonnier" turns from a square to a slope.
+# Error at which "charbonnier" changes from a square to a slope.
 _CORNER = 0.01
-# Squares on the side of what `weave` takes a mean of.
+# Side, in squares, of the neighbourhoods that `weave` averages over.
 _NEIGHBOURHOOD = 8
 
 
@@ -32,18 +32,18 @@ class FlowMatchingSettings:
     """Settings of the objective.
 
     Attributes:
-      time: how t is drawn.
+      time: distribution of t.
       guidance: how the conditions are made.
       parameterization: what the flow transports and the network predicts.
-      perceptual_weight: 0 in VOSR; above it, `endpoint_distance` of the endpoint that the
-        velocity points at is added, times (1 - t)^perceptual_power.
-      perceptual_power: 0 asks for a good-looking endpoint at every t, which few steps need;
-        above it, less near t = 1, where the endpoint is a mean of many pictures.
+      perceptual_weight: 0 in VOSR. Above 0 it adds `endpoint_distance` of the endpoint that the
+        velocity points at, times (1 - t)^perceptual_power.
+      perceptual_power: 0 weights the endpoint equally at every t, as sampling in few steps needs.
+        Above 0 it weights it less near t = 1, where the endpoint is a mean of many images.
       penalty: of the velocity's error e: "square", e^2, as officially; or "charbonnier",
-        sqrt(e^2 + 0.01^2), whose minimum is nearer to a median and keeps edges firmer.
-      weave_weight: of `weave` of the endpoint's error, for latents that are rearranged pixels.
-      keep_endpoint: the metrics hold "endpoint_latent", the latent that the velocity points at,
-        for terms that are made elsewhere.
+        sqrt(e^2 + 0.01^2), whose minimum is nearer to a median and keeps edges sharper.
+      weave_weight: weight of `weave` of the endpoint's error, for latents of rearranged pixels.
+      keep_endpoint: whether the metrics include "endpoint_latent", the latent that the velocity
+        points at, for loss terms that are computed elsewhere.
     """
 
     time: TimeSettings = TimeSettings()
@@ -57,18 +57,18 @@ class FlowMatchingSettings:
 
 
 def weave(error: Array) -> Array:
-    """The regular pattern in an error: how far its local means depend on the place in a square.
+    """Measure the regular pattern in an error: how its local means vary over a square's pixels.
 
-    Channels of a latent of rearranged pixels are drawn side by side, and what they have in common
-    over a neighbourhood repeats from square to square: a weave that the eye finds on plain areas,
-    however faint. It is no part of any picture.
+    In a latent of rearranged pixels the channels are a square's pixels. An error that they share
+    over a neighbourhood repeats from square to square. On plain areas the eye sees even a faint
+    one as a weave. No image contains such a pattern.
 
     Args:
-      error: [B, h, w, C], C being the pixels of a square times 3 colours, colours last.
+      error: [B, h, w, C]; C is the pixels of a square times 3 colours, colours last.
 
     Returns:
-      [B] mean square of the deviation of each pixel's local mean from that of all, over
-      neighbourhoods of 8 squares a side, or of the whole where 8 does not divide it.
+      [B] mean square of the deviation of each pixel's local mean from the mean of all pixels, over
+      neighbourhoods of 8 x 8 squares; a side that 8 does not divide is taken whole.
     """
     batch, height, width, channels = error.shape
     rows, columns = (_NEIGHBOURHOOD if n % _NEIGHBOURHOOD == 0 else n for n in (height, width))
@@ -78,7 +78,7 @@ def weave(error: Array) -> Array:
 
 
 def draw(key: Array, batch: dict[str, Array], settings: FlowMatchingSettings) -> dict[str, Array]:
-    """All random numbers of one batch, by the names that `loss` reads.
+    """Draw all random numbers of one batch, by the names that `loss` reads.
 
     Args:
       key: the run's key.
@@ -99,7 +99,7 @@ def draw(key: Array, batch: dict[str, Array], settings: FlowMatchingSettings) ->
 
 
 def draw_conditions(rows: Array, shape: tuple[int, ...]) -> dict[str, Array]:
-    """The random numbers that every objective needs.
+    """Draw the random numbers that every objective needs.
 
     Args:
       rows: [B] keys.
@@ -131,16 +131,16 @@ def loss(
 
     Args:
       velocity_fn: (condition, z_t, t, visual_tokens, r) -> velocity [B, h, w, C].
-      batch: "hr_latent", "lq_latent" [B, h, w, C]; "visual_tokens" [B, N, D] where the
-        network has them; "index" and "step" unless draws are given.
-      key: the run's key; not used where draws are given.
+      batch: "hr_latent", "lq_latent" [B, h, w, C]; "visual_tokens" [B, N, D] if the network
+        takes them; "index" and "step" unless draws are given.
+      key: the run's key; not used if draws are given.
       settings: of the objective.
       teacher_fn: not used; other objectives have one.
       draws: the random numbers, as `draw` returns them.
       endpoint_distance: (latent, batch) -> [B], with perceptual_weight.
 
     Returns:
-      (loss [], metrics): "loss_rows" [B] and "t" [B]; "perceptual_rows" where weighted.
+      (loss [], metrics): "loss_rows" [B] and "t" [B]; "perceptual_rows" if it has weight.
     """
     if draws is None:
         assert key is not None, "the run's key is needed where no draws are given"

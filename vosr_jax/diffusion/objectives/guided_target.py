@@ -1,7 +1,7 @@
 """The velocity that a student learns at r = t: v_weak + omega (v_full - v_weak).
 
-After the official vosr.py (_teacher_target). Inside the guidance interval omega is the scale,
-outside 1. Without a teacher the full branch is the data's own velocity and the weak branch the
+After the official vosr.py (_teacher_target). omega is the scale inside the guidance interval and 1
+outside. Without a teacher the full branch is the data's velocity and the weak branch is the
 student's.
 """
 
@@ -23,10 +23,10 @@ def guided_target(
     """The guided velocity at (z_t, t), without gradient.
 
     Args:
-      student: evaluated where there is no teacher.
+      student: evaluated if there is no teacher.
       teacher: the frozen multi-step network, without r.
       sample: the batch.
-      settings: its guidance; kind "none" and a scale of 1 need no weak branch.
+      settings: for the guidance; kind "none" and a scale of 1 need no weak branch.
 
     Returns:
       [B, h, w, C].

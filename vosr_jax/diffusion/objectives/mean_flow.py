@@ -1,11 +1,11 @@
-"""MeanFlow (arXiv 2505.13447): the average velocity's own differential equation.
+"""MeanFlow (arXiv 2505.13447): the differential equation of the average velocity.
 
-From u = (1 / (t - r)) * integral of v over [r, t] follows, along the flow,
+u = (1 / (t - r)) * integral of v over [r, t] implies, along the flow,
 
     u = v - (t - r) du/dt,    du/dt = (v, 1, 0) . (d/dz, d/dt, d/dr) u,
 
-a Jacobian-vector product, without gradient in the target. Rows are weighted by
-1 / (|e|^2 + c)^p, e their error (its eq. 22); a share of them has r = t, where u = v. The
+a Jacobian-vector product. The target carries no gradient. Rows are weighted by
+1 / (|e|^2 + c)^p with their error e (its eq. 22). A share of the rows has r = t, where u = v. The
 velocity v is the guided target, from a teacher or from the student itself. The official VOSR
 code has no such objective.
 """
@@ -34,11 +34,11 @@ from vosr_jax.diffusion.timesteps import TimeSettings
 
 @dataclasses.dataclass(frozen=True)
 class MeanFlowSettings(DistillationSettings):
-    """Settings of the objective, the paper's.
+    """Settings of the objective; the defaults are the paper's.
 
     Attributes:
-      interval: two lognormal draws, three quarters of the rows with r = t.
-      power: p of the adaptive weight; 0 leaves plain squares.
+      interval: two lognormal draws; three quarters of the rows have r = t.
+      power: p of the adaptive weight; 0 gives plain squares.
       offset: c of the adaptive weight.
     """
 
@@ -62,7 +62,7 @@ def loss(
     """The adaptively weighted squared error of the average velocity.
 
     Evaluations: teacher, full and weak branch in one call; student, one call with its
-    derivative. Arguments and results as of `rcgm.loss`.
+    derivative. Arguments and results as in `rcgm.loss`.
     """
     sample = prepare(batch, key, draws, settings)
     student = as_denoiser(velocity_fn)
@@ -79,10 +79,10 @@ def loss(
 def average_and_change(
     student: Denoiser, velocity: Array, context: Any, sample: Sample
 ) -> tuple[Array, Array]:
-    """u(z_t, t, r), and du/dt along the flow, from one evaluation and its derivative.
+    """Compute u(z_t, t, r), and du/dt along the flow, from one evaluation and its derivative.
 
     Args:
-      student: its attention must have forward-mode derivatives.
+      student: its attention must support forward-mode derivatives.
       velocity: dz/dt at (z_t, t).
       context: `precompute` of the visual tokens that the student sees.
       sample: the batch.

@@ -1,11 +1,11 @@
 """Recursive consistency: VOSR's default one-step distillation (official vosr.py, rcgm).
 
-The average velocity over [r, t] must be the target's small step from t to t - delta followed by
+The average velocity over [r, t] must equal the target's small step from t to t - delta followed by
 the student's own n steps from there to r. With d = t - r and S the sum of those steps' moves,
 
     e = (d u - S) / delta - v    (u - v where t - r <= delta: the small step reaches r),
 
-and u is drawn towards u - clip(e, -1, 1), without gradient through e.
+and u is trained towards u - clip(e, -1, 1), without gradient through e.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class RCGMSettings(DistillationSettings):
 
     Attributes:
       delta_t: length of the target's step.
-      n_steps: the student's steps after it.
+      n_steps: number of the student's steps after it.
     """
 
     delta_t: float = 0.01
@@ -60,15 +60,15 @@ def loss(
 
     Args:
       velocity_fn: the student, (condition, z_t, t, visual_tokens, r) -> average velocity.
-      batch: as of `flow_matching.loss`.
-      key: the run's key; not used where draws are given.
+      batch: as in `flow_matching.loss`.
+      key: the run's key; not used if draws are given.
       settings: of the objective.
       teacher_fn: the multi-step network; without it the student distils itself.
       draws: the random numbers, as `distillation.draw` returns them.
-      endpoint_distance: as of `distillation.with_perceptual`.
+      endpoint_distance: as in `distillation.with_perceptual`.
 
     Returns:
-      (loss [], metrics): "loss_rows" and "t" [B]; "perceptual_rows" where weighted.
+      (loss [], metrics): "loss_rows" and "t" [B]; "perceptual_rows" if it has weight.
     """
     sample = prepare(batch, key, draws, settings)
     student = as_denoiser(velocity_fn)
@@ -92,7 +92,7 @@ def consistent_average(
     sample: Sample,
     settings: RCGMSettings,
 ) -> Array:
-    """u - clip(e, -1, 1), what the average velocity is drawn towards.
+    """The target of the average velocity, u - clip(e, -1, 1).
 
     Args:
       student: without gradient.

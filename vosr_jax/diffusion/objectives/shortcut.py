@@ -1,7 +1,7 @@
-"""Shortcut models (arXiv 2410.12557), distilled: one step equals two of half the length.
+"""Distillation of shortcut models (arXiv 2410.12557): one step equals two of half the length.
 
-After the official vosr.py (loss_fm_distill_shortcut_improved), which learns the guided velocity
-at r = t beside it, from a teacher or from itself.
+After the official vosr.py (loss_fm_distill_shortcut_improved), which also learns the guided
+velocity at r = t, from a teacher or from the student itself.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from vosr_jax.diffusion.parameterization import VelocityFn
 
 @dataclasses.dataclass(frozen=True)
 class ShortcutSettings(DistillationSettings):
-    """Settings of the objective; it has none of its own."""
+    """Settings of the objective; it adds none to those of every distillation."""
 
 
 def loss(
@@ -43,7 +43,7 @@ def loss(
     """Squared errors of the velocity at r = t and of the average velocity, added.
 
     Evaluations: teacher, full and weak branch in one call; student, (t, t) and (t, r) in one
-    call with gradient, then the two halves without. Arguments and results as of `rcgm.loss`.
+    call with gradient, then the two halves without. Arguments and results as in `rcgm.loss`.
     """
     sample = prepare(batch, key, draws, settings)
     student = as_denoiser(velocity_fn)
@@ -59,7 +59,7 @@ def loss(
 
 
 def two_halves(student: Denoiser, context: Any, sample: Sample) -> Array:
-    """The mean of the average velocities over [s, t] and [r, s], s the middle.
+    """The mean of the average velocities over [s, t] and [r, s], with s the midpoint.
 
     Args:
       student: without gradient.

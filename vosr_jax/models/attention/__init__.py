@@ -1,1 +1,1 @@
-"""Attention behind one function: the plain formula, and the kernels of each platform."""
+"""Attention: the plain formula and each platform's kernels behind one function."""

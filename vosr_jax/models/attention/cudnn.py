@@ -1,4 +1,4 @@
-"""Attention by cuDNN's fused kernel on NVIDIA GPUs."""
+"""Attention with cuDNN's fused kernel on NVIDIA GPUs."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from jax import Array
 
 from vosr_jax.models.gpu import Gpu
 
-# What JAX calls the kernel's forward pass. Its results are the output and the logsumexp.
+# JAX's name of the kernel's forward pass, which returns the output and the logsumexp.
 _FORWARD = "dot_product_attention_fwd_wrapper"
 
 
 def cudnn_fits(query: Array, key: Array, value: Array, gpu: Gpu) -> bool:
-    """Whether the kernel takes these arrays on this GPU, as far as no gradient is wanted.
+    """Whether the kernel supports these arrays on this GPU, without a gradient.
 
     Args:
       query: [B, N, heads, d].
       key, value: [B, M, heads, d].
-      gpu: where it would run.
+      gpu: the GPU that would run it.
     """
     if not (gpu.cuda and gpu.cudnn and gpu.capability >= (8, 0)):
         return False
@@ -35,7 +35,7 @@ def cudnn_fits(query: Array, key: Array, value: Array, gpu: Gpu) -> bool:
 
 
 def cudnn_has_gradient(query: Array, key: Array) -> bool:
-    """Whether JAX lets the kernel's gradient be taken: both lengths are even."""
+    """Whether JAX supports the kernel's gradient: both lengths must be even."""
     return query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
 
 
@@ -53,9 +53,9 @@ def cudnn_attention(query: Array, key: Array, value: Array) -> Array:
 
 
 def kept_of_cudnn(primitive: Any, *_, **__) -> bool:
-    """A rematerialization policy: the forward pass's results stay, so that it runs once.
+    """Rematerialization policy that saves the forward pass's results, so that it runs once.
 
-    They have no names, as the results of our own kernels have: JAX takes the backward pass's
-    inputs from inside.
+    It goes by the primitive: unlike the results of our own kernels these have no checkpoint names,
+    because JAX creates them inside its own function.
     """
     return primitive.name == _FORWARD

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention behind one function, with the plain formula beside it."""
+"""Scaled dot-product attention: the plain formula, and the choice of each platform's kernel."""
 
 import math
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from vosr_jax.models.attention.splash import splash_attention, splash_fits
 from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.layers import matmul_precision
 
-# Name of attention's results for rematerialization policies; every implementation gives it.
+# Checkpoint name of attention's results, for rematerialization policies.
 ATTENTION = "attention"
 # (query, key, value) as in `plain_attention`.
 Attention = Callable[[Array, Array, Array], Array]
 
 
 def keep_attention() -> Callable[..., bool]:
-    """The rematerialization policy that keeps what attention gives, whichever computes it."""
+    """Rematerialization policy that saves attention's results, from every implementation."""
     policies = jax.checkpoint_policies
     return policies.save_from_both_policies(
         policies.save_only_these_names(ATTENTION), kept_of_cudnn
@@ -55,12 +55,12 @@ def plain_attention(query: Array, key: Array, value: Array) -> Array:
 
 
 def masked_attention(query: Array, key: Array, value: Array, unpadded: Array) -> Array:
-    """`plain_attention` to those keys that are live, one head after another.
+    """`plain_attention` restricted to the unpadded keys, one head after another.
 
     Args:
       query: [B, N, heads, d].
       key, value: [B, M, heads, d].
-      unpadded: [B, M] bool, at least one in every row.
+      unpadded: [B, M] bool, true at least once in every row.
 
     Returns:
       [B, N, heads, d] in the query's dtype.
@@ -82,10 +82,10 @@ def masked_attention(query: Array, key: Array, value: Array, unpadded: Array) ->
 
 
 def attention(query: Array, key: Array, value: Array) -> Array:
-    """The same as `plain_attention`, by the backend's best implementation."""
+    """The same as `plain_attention`, with the backend's best implementation."""
     platform = jax.default_backend()
     if platform == "cpu" and worth_it(query, key):
-        # A process on CPU also compiles for hardware that is elsewhere.
+        # A process on CPU also compiles for hardware that it does not have.
         out = jax.lax.platform_dependent(
             query, key, value, cpu=head_attention, default=plain_attention
         )
@@ -94,15 +94,15 @@ def attention(query: Array, key: Array, value: Array) -> Array:
 
 
 def attention_on(platform: str, gpu: Gpu | None = None) -> Attention:
-    """The best implementation for a platform; it sees one device's share.
+    """Choose the best implementation for a platform; it runs on one device's shard.
 
-    On TPU lengths near multiples of 128 go to the splash kernel, on NVIDIA's GPUs half
-    precision to cuDNN's fused one where `cudnn_fits`; on CPU long ones are taken head by head.
-    Everywhere else XLA compiles the formula. Forward-mode derivatives need `plain_attention`.
+    On TPU lengths near multiples of 128 use the splash kernel. On NVIDIA GPUs half precision uses
+    cuDNN's fused kernel if `cudnn_fits`. On CPU long sequences are computed head by head. In all
+    other cases XLA compiles the formula. Forward-mode derivatives need `plain_attention`.
 
     Args:
       platform: "tpu", "gpu" or "cpu".
-      gpu: what it is; None asks this process's own.
+      gpu: the GPU's features; None means this process's own GPU.
     """
     if platform in GPU_PLATFORMS:
         return _gpu_attention(gpu or local_gpu())
@@ -116,7 +116,7 @@ def _on_cpu(query: Array, key: Array, value: Array) -> Array:
 
 
 def _on_tpu(query: Array, key: Array, value: Array) -> Array:
-    # In float32 the kernel's products would be of the hardware's lower precision.
+    # In float32 the kernel would compute products in the hardware's lower precision.
     if query.dtype == jnp.bfloat16 and splash_fits(query, key):
         return splash_attention(query, key, value, saved_as=ATTENTION)
     return plain_attention(query, key, value)
@@ -124,7 +124,7 @@ def _on_tpu(query: Array, key: Array, value: Array) -> Array:
 
 @lru_cache
 def _gpu_attention(gpu: Gpu) -> Attention:
-    # One object a GPU: networks that differ in it are compiled again.
+    # One object per GPU: networks with different attention objects are compiled again.
     return partial(_on_gpu, gpu)
 
 
@@ -138,7 +138,7 @@ def _on_gpu(gpu: Gpu, query: Array, key: Array, value: Array) -> Array:
 
 @jax.custom_vjp
 def _cudnn_forward_only(query: Array, key: Array, value: Array) -> Array:
-    """cuDNN's, or where a gradient is wanted the formula."""
+    """cuDNN's attention; its gradient is that of the formula."""
     return cudnn_attention(query, key, value)
 
 

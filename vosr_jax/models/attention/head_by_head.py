@@ -1,8 +1,8 @@
-"""Attention one head after another, so that a head's scores stay in a CPU's cache.
+"""Attention one head after another, which keeps a head's scores in a CPU's cache.
 
 The plain formula writes every head's scores and weights to memory, forward and backward; at 1024
-positions that takes longer than the products. Here one head's are made, used and forgotten, and the
-backward pass makes them again from the logsumexp (the recomputation of arXiv 2205.14135).
+positions that takes longer than the products. Here only one head's scores exist at a time. The
+backward pass recomputes them from the logsumexp (as in arXiv 2205.14135).
 """
 
 import math
@@ -14,23 +14,23 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vosr_jax.models.layers import matmul_precision
 
-# Scores of a head from which on this is faster: 512 x 512.
+# Number of scores per head from which this is faster: 512 x 512.
 _FEWEST_SCORES = 2**18
 
 
 def worth_it(query: Array, key: Array) -> bool:
-    """Whether the scores are many enough, and float32."""
+    """Whether the scores are float32 and numerous enough."""
     return query.dtype == jnp.float32 and query.shape[1] * key.shape[1] >= _FEWEST_SCORES
 
 
 def head_attention(query: Array, key: Array, value: Array, *, saved_as: str | None = None) -> Array:
-    """The same as `plain_attention` in float32; has no forward-mode derivative.
+    """The same as `plain_attention` in float32, without a forward-mode derivative.
 
     Args:
       query: [B, N, heads, d].
       key, value: [B, M, heads, d].
-      saved_as: name under which rematerialization policies find the result and its logsumexp,
-        from which the backward pass needs no second forward pass.
+      saved_as: checkpoint name of the result and its logsumexp; saving them spares the backward
+        pass a second forward pass.
 
     Returns:
       [B, N, heads, d].
@@ -51,7 +51,7 @@ def head_attention(query: Array, key: Array, value: Array, *, saved_as: str | No
 
 
 def _forward(query: Array, key: Array, value: Array) -> tuple[Array, Array]:
-    """(result, logsumexp of the scores [B * heads, N, 1])."""
+    """Compute (result, logsumexp of the scores [B * heads, N, 1])."""
 
     def one(head: tuple[Array, ...]) -> tuple[Array, Array]:
         query, key, value = head
@@ -79,7 +79,7 @@ def _backward(kept: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
             _product("nm,nd->md", weights, gradient),
         )
 
-    # What a row's weights have in common, since they sum to one.
+    # The softmax gradient's row term: the weights of a row sum to one.
     along = (gradient * out).sum(-1, keepdims=True)
     heads = tuple(map(_by_head, (query, key, value)))
     gradients = jax.lax.map(one, (*heads, logsumexp, _by_head(gradient), _by_head(along)))

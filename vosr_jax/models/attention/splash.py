@@ -1,4 +1,4 @@
-"""Attention by the Pallas kernel for TPU that never writes the scores to memory."""
+"""Attention with JAX's Pallas kernel for TPU, which never writes the scores to memory."""
 
 import math
 from functools import lru_cache
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 _LANES = 128
-# Rows and columns of the scores that the kernel has on the chip at once.
+# Largest number of rows or columns of the scores that the kernel holds on the chip at once.
 _LARGEST_BLOCK = 1024
-# Padded scores over needed ones; beyond it the formula is as good.
+# Largest ratio of padded to needed scores; beyond it the formula is as fast.
 _MOST_PADDING = 1.5
 
 
@@ -27,11 +27,11 @@ def splash_attention(
 
     Args:
       query: [B, N, heads, d].
-      key, value: [B, M, heads, d]. Lengths that are no multiples of 128 are padded; a segment
-        of its own keeps the padding's keys out of every softmax.
-      saved_as: name under which rematerialization policies find the result and its logsumexp,
-        from which the backward pass needs no second forward pass.
-      interpret: run without a TPU, slowly.
+      key, value: [B, M, heads, d]. Lengths that are not multiples of 128 are padded; the padding
+        is a separate segment, which keeps its keys out of every softmax.
+      saved_as: checkpoint name of the result and its logsumexp; saving them spares the backward
+        pass a second forward pass.
+      interpret: whether to run without a TPU, slowly.
 
     Returns:
       [B, N, heads, d] in the query's dtype.
@@ -54,12 +54,12 @@ def _padded(length: int) -> int:
 
 
 def _pad(x: Array) -> Array:
-    """[B, N, heads, d] with zeros after its rows."""
+    """Pad [B, N, heads, d] with zeros after its N rows."""
     return jnp.pad(x, ((0, 0), (0, _padded(x.shape[1]) - x.shape[1]), (0, 0), (0, 0)))
 
 
 def _segments(length: int) -> Array:
-    """0 where there is something, 1 on the padding."""
+    """Segment ids: 0 for real positions, 1 for padding."""
     return (jnp.arange(_padded(length)) >= length).astype(jnp.int32)
 
 
@@ -78,7 +78,7 @@ def _kernel(heads: int, queries: int, keys: int, saved_as: str | None, interpret
         block_kv_dkv=block_kv,
         use_fused_bwd_kernel=True,
     )
-    # Concrete although a trace is under way: the kernel is kept for later traces.
+    # Evaluated eagerly even inside a trace, because later traces reuse the kernel.
     with jax.ensure_compile_time_eval():
         return kernels.make_splash_mha(
             masks.MultiHeadMask([masks.FullMask((queries, keys))] * heads),
@@ -91,6 +91,6 @@ def _kernel(heads: int, queries: int, keys: int, saved_as: str | None, interpret
 
 
 def _block(length: int) -> int:
-    """The largest multiple of 128 that divides the length and is no longer than a block."""
+    """The largest multiple of 128 that divides the length and does not exceed the largest block."""
     blocks = range(_LANES, min(length, _LARGEST_BLOCK) + 1, _LANES)
     return max(block for block in blocks if length % block == 0)

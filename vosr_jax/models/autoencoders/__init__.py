@@ -1,4 +1,4 @@
-"""Frozen autoencoders between pictures and latents, all with the same face.
+"""Frozen autoencoders between images and latents, all with the same interface.
 
 Each is an nnx.Module with `latent_channels`, `downscale` and `scaling_factor`, and the methods
 `moments(image) -> (mean, std or None)` and `decode(latent) -> image`, both without the factor.
@@ -13,26 +13,26 @@ from vosr_jax.models.layers import activations_in
 
 
 class Autoencoder(Protocol):
-    """What a picture's encoder and decoder must offer."""
+    """Interface of an autoencoder between images and latents."""
 
     latent_channels: int
     downscale: int
     scaling_factor: float
 
     def moments(self, image: Array) -> tuple[Array, Array | None]:
-        """[B, H, W, 3] in [-1, 1] to the posterior's mean and deviation [B, h, w, C]."""
+        """Encode [B, H, W, 3] in [-1, 1] to the posterior's mean and deviation [B, h, w, C]."""
 
     def decode(self, latent: Array) -> Array:
-        """[B, h, w, C] without the scaling factor to [B, H, W, 3] in [-1, 1]."""
+        """Decode [B, h, w, C] without the scaling factor to [B, H, W, 3] in [-1, 1]."""
 
 
 def encode(autoencoder: Autoencoder, image: Array, noise: Array | None = None) -> Array:
-    """The latent that the denoiser works on: (mean + std * noise) * scaling_factor.
+    """Encode an image to the denoiser's latent, (mean + std * noise) * scaling_factor.
 
     Args:
       autoencoder: any of this package's.
       image: [B, H, W, 3] in [-1, 1], sides multiples of `downscale`.
-      noise: [B, h, w, C] standard normal draws; None takes the posterior's mode.
+      noise: [B, h, w, C] standard normal draws; None means the posterior's mode.
 
     Returns:
       [B, h, w, C] float32.
@@ -44,15 +44,15 @@ def encode(autoencoder: Autoencoder, image: Array, noise: Array | None = None) -
 
 
 def decode(autoencoder: Autoencoder, latent: Array) -> Array:
-    """The picture of a latent, [B, h, w, C] to [B, H, W, 3], nominally in [-1, 1]."""
+    """Decode a latent [B, h, w, C] to an image [B, H, W, 3], nominally in [-1, 1]."""
     return autoencoder.decode(latent / autoencoder.scaling_factor)
 
 
 def with_activations(autoencoder: Any, dtype: DTypeLike) -> Any:
     """The same autoencoder with its products and the maps between its layers in a short type.
 
-    Norms' statistics, sums of products, the latent and the picture stay float32. docs/scaling.md
-    has what it changes.
+    The norms' statistics, sums of products, the latent and the image stay float32. docs/scaling.md
+    lists the effects.
     """
     other = activations_in(autoencoder, dtype)
     for coder in (getattr(other, "encoder", None), getattr(other, "decoder", None)):

@@ -1,4 +1,4 @@
-"""What Stable Diffusion's encoder, its decoder and the light decoder are made of. NHWC."""
+"""Layers of Stable Diffusion's encoder and decoder and of the light decoder. NHWC."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ QUERY_CHUNK = 2048
 
 
 class GroupNorm(nnx.Module):
-    """Zero mean and unit variance over the picture and a group of channels; eps 1e-6, float32."""
+    """Zero mean and unit variance over the image and a group of channels; eps 1e-6, float32."""
 
     def __init__(self, channels: int, groups: int):
         self.groups = groups
@@ -20,18 +20,18 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: Array, statistics: tuple[Array, Array] | None = None) -> Array:
-        """Normalize a picture's features.
+        """Normalize an image's features.
 
         Args:
           x: [B, H, W, C].
-          statistics: mean and variance of the groups, [groups] each, where x is but a part of
-            the picture; x's own otherwise.
+          statistics: mean and variance of the groups, [groups] each, if x is only a part of the
+            image; x's own if None.
         """
         grouped = x.astype(jnp.float32).reshape(
             x.shape[0], -1, self.groups, x.shape[-1] // self.groups
         )
         if statistics is None and x.dtype != jnp.float32:
-            # One pass: what it loses is far below the steps of a short type.
+            # One pass: its error is far below the resolution of a short type.
             mean = grouped.mean((1, 3), keepdims=True)
             squares = jnp.square(grouped).mean((1, 3), keepdims=True)
             centred, variance = grouped - mean, jnp.maximum(squares - jnp.square(mean), 0)
@@ -46,7 +46,7 @@ class GroupNorm(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Norm, SiLU, convolution, twice; a 1x1 shortcut where the channels change."""
+    """Norm, SiLU and convolution, twice; a 1x1 shortcut if the channels change."""
 
     def __init__(self, inputs: int, outputs: int, groups: int, *, rngs: nnx.Rngs):
         self.norm1 = GroupNorm(inputs, groups)
@@ -62,7 +62,7 @@ class ResidualBlock(nnx.Module):
 
 
 def spatial_attention(query: Array, key: Array, value: Array, chunk: int = QUERY_CHUNK) -> Array:
-    """One-head attention over all positions of a picture, the queries taken in chunks.
+    """One-head attention over all positions of an image, with the queries in chunks.
 
     Args:
       query, key, value: [B, H, W, C].
@@ -84,7 +84,7 @@ def spatial_attention(query: Array, key: Array, value: Array, chunk: int = QUERY
 
 
 class Attention(nnx.Module):
-    """Group norm, one-head attention over the whole picture, added to the input."""
+    """Group norm and one-head attention over the whole image, added to the input."""
 
     def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
         self.norm = GroupNorm(channels, groups)
@@ -97,11 +97,11 @@ class Attention(nnx.Module):
         return self.join(x, spatial_attention(*self.project(self.norm(x))))
 
     def project(self, normed: Array) -> tuple[Array, Array, Array]:
-        """Query, key and value, [B, H, W, C] each."""
+        """Compute query, key and value, [B, H, W, C] each."""
         return self.query(normed), self.key(normed), self.value(normed)
 
     def join(self, x: Array, attended: Array) -> Array:
-        """The attention's result added to its input."""
+        """Project the attention's result and add it to the input."""
         return x + self.out(attended)
 
 
@@ -121,10 +121,10 @@ class Middle(nnx.Module):
 
 
 def halve(conv: Conv, x: Array) -> Array:
-    """3x3 convolution with stride 2, zeros added below and to the right only."""
+    """3x3 convolution with stride 2, zero-padded below and on the right only."""
     return conv(x, stride=2, padding=((0, 1), (0, 1)))
 
 
 def double(x: Array) -> Array:
-    """Every pixel four times: [B, H, W, C] to [B, 2H, 2W, C]."""
+    """Repeat every pixel in a 2 x 2 square: [B, H, W, C] to [B, 2H, 2W, C]."""
     return x.repeat(2, axis=1).repeat(2, axis=2)

@@ -1,4 +1,4 @@
-"""The Qwen-Image autoencoder reduced to single pictures, as VOSR's 1.4B models use it. NHWC."""
+"""The Qwen-Image autoencoder reduced to single images, as in VOSR's 1.4B models. NHWC."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,9 @@ class QwenSettings:
     Attributes:
       base_width: channels at the finest resolution.
       multipliers: of `base_width` at each resolution, the finest first.
-      residual_blocks: a resolution in the encoder; the decoder has one more.
+      residual_blocks: number per resolution in the encoder; the decoder has one more.
       latent_channels: of the latent.
-      latents_mean, latents_std: a channel each; the denoiser sees (latent - mean) / std.
+      latents_mean, latents_std: one per channel; the denoiser sees (latent - mean) / std.
       parts: which of "encoder" and "decoder" exist.
     """
 
@@ -62,7 +62,7 @@ class UnitNorm(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Norm, SiLU, convolution, twice; a 1x1 shortcut where the channels change."""
+    """Norm, SiLU and convolution, twice; a 1x1 shortcut if the channels change."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.norm1 = UnitNorm(inputs)
@@ -93,12 +93,12 @@ class Middle(nnx.Module):
         return self.after(x)
 
     def project(self, normed: Array) -> tuple[Array, Array, Array]:
-        """Query, key and value, [B, H, W, C] each."""
+        """Compute query, key and value, [B, H, W, C] each."""
         qkv = self.qkv(normed)  # [B, H, W, 3, C]
         return qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
 
     def join(self, x: Array, attended: Array) -> Array:
-        """The attention's result added to its input."""
+        """Project the attention's result and add it to the input."""
         return x + self.out(attended)
 
 
@@ -183,9 +183,9 @@ class Decoder(nnx.Module):
 
 
 class QwenAutoencoder(nnx.Module):
-    """Encoder and decoder, each present where `settings.parts` names it.
+    """Encoder and decoder, each present if `settings.parts` names it.
 
-    Its latents are normalized a channel already, so the scaling factor is 1.
+    Its latents are already normalized per channel, so the scaling factor is 1.
     """
 
     def __init__(self, settings: QwenSettings, *, rngs: nnx.Rngs):
@@ -197,7 +197,7 @@ class QwenAutoencoder(nnx.Module):
         self.decoder = Decoder(settings, rngs=rngs) if "decoder" in settings.parts else None
 
     def moments(self, image: Array) -> tuple[Array, Array]:
-        """The posterior of a picture's normalized latent.
+        """Compute the posterior of an image's normalized latent.
 
         Args:
           image: [B, H, W, 3] in [-1, 1], both sides multiples of `downscale`.
@@ -214,13 +214,13 @@ class QwenAutoencoder(nnx.Module):
         return self.posterior(self.encoder(image.astype(jnp.float32)))
 
     def posterior(self, encoded: Array) -> tuple[Array, Array]:
-        """What the encoder gave, [B, h, w, 2 C], as normalized mean and standard deviation."""
+        """Convert the encoder's output [B, h, w, 2 C] to normalized mean and deviation."""
         mean, std = split_moments(encoded)
         latents_mean, latents_std = self._normalization()
         return (mean - latents_mean) / latents_std, std / latents_std
 
     def decode(self, latent: Array) -> Array:
-        """The picture of a normalized latent.
+        """Decode a normalized latent to an image.
 
         Args:
           latent: [B, h, w, latent_channels].
@@ -236,7 +236,7 @@ class QwenAutoencoder(nnx.Module):
         return jnp.clip(self.decoder(self.decoder_input(latent)), -1.0, 1.0)
 
     def decoder_input(self, latent: Array) -> Array:
-        """The latent as the decoder takes it, without normalization."""
+        """Undo the latent's normalization for the decoder."""
         latents_mean, latents_std = self._normalization()
         return latent.astype(jnp.float32) * latents_std + latents_mean
 

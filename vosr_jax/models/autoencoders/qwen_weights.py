@@ -23,7 +23,7 @@ from vosr_jax.parameters.tensors import (
 def open_autoencoder(
     config: Mapping[str, Any], config_file: Path, weights: Path, parts: tuple[str, ...]
 ) -> tuple[HostNetwork[QwenAutoencoder], QwenSettings]:
-    """Open the autoencoder by its config and its weights' file; keeps only `parts`."""
+    """Open the autoencoder from its config and its weights' file; keep only `parts`."""
     settings = _settings(config, config_file, parts)
     ignored: list[str] = []
     if "encoder" not in parts:
@@ -85,7 +85,7 @@ def entries(settings: QwenSettings) -> list[Entry]:
 
 
 def _coder(part: str) -> Iterator[Entry]:
-    """What encoder and decoder name alike."""
+    """The entries whose names encoder and decoder share."""
     yield from _layer(f"{part}.conv_in", (part, "conv_in"), CONV)
     yield from _layer(f"{part}.conv_out", (part, "conv_out"), CONV)
     yield Entry(f"{part}.norm_out.gamma", (part, "norm_out", "weight"), _GAMMA)
@@ -100,7 +100,7 @@ def _coder(part: str) -> Iterator[Entry]:
 
 
 def _encoder_levels(settings: QwenSettings) -> Iterator[Entry]:
-    """The official encoder counts residual blocks and downsamplers in one list."""
+    """Entries of the encoder's levels; officially blocks and downsamplers share one list."""
     widths, position = settings.widths, 0
     for i, width in enumerate(widths):
         before = widths[i - 1] if i else settings.base_width

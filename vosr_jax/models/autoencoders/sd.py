@@ -18,7 +18,7 @@ class SDCoderSettings:
 
     Attributes:
       channels: at each resolution, the finest first.
-      layers_per_block: residual blocks a resolution in the encoder; the decoder has one more.
+      layers_per_block: residual blocks per resolution in the encoder; the decoder has one more.
       groups: of every group norm.
       attend: whether the middle has attention.
       quant: whether a 1x1 convolution stands between this coder and the latent.
@@ -36,9 +36,9 @@ class SDSettings:
     """An encoder, a decoder and the latent between them.
 
     Attributes:
-      encoder, decoder: their sizes; None where that part is left out.
+      encoder, decoder: their sizes; None if that part is left out.
       latent_channels: of the latent.
-      scaling_factor: latent that the denoiser sees over the one that the encoder gives.
+      scaling_factor: ratio of the denoiser's latent to the encoder's.
     """
 
     encoder: SDCoderSettings | None = field(default_factory=SDCoderSettings)
@@ -149,7 +149,7 @@ class Decoder(nnx.Module):
 
 
 class SDAutoencoder(nnx.Module):
-    """Encoder and decoder, each present where its settings are."""
+    """Encoder and decoder, each present if its settings are given."""
 
     def __init__(self, settings: SDSettings, *, rngs: nnx.Rngs):
         self.settings = settings
@@ -165,7 +165,7 @@ class SDAutoencoder(nnx.Module):
         self.decoder = Decoder(coders[1], latent, rngs=rngs) if coders[1] else None
 
     def moments(self, image: Array) -> tuple[Array, Array]:
-        """The posterior of a picture's latent, without the scaling factor.
+        """Compute the posterior of an image's latent, without the scaling factor.
 
         Args:
           image: [B, H, W, 3] in [-1, 1], both sides multiples of `downscale`.
@@ -182,15 +182,15 @@ class SDAutoencoder(nnx.Module):
         return self.posterior(self.encoder(image.astype(jnp.float32)))
 
     def posterior(self, encoded: Array) -> tuple[Array, Array]:
-        """What the encoder gave, [B, h, w, 2 C], as mean and standard deviation."""
+        """Convert the encoder's output [B, h, w, 2 C] to mean and standard deviation."""
         return split_moments(encoded)
 
     def decoder_input(self, latent: Array) -> Array:
-        """The latent as the decoder takes it: here, as it is."""
+        """The decoder's input: here the latent itself."""
         return latent
 
     def decode(self, latent: Array) -> Array:
-        """The picture of a latent.
+        """Decode a latent to an image.
 
         Args:
           latent: [B, h, w, latent_channels], without the scaling factor.
@@ -207,9 +207,9 @@ class SDAutoencoder(nnx.Module):
 
 
 def split_moments(x: Array) -> tuple[Array, Array]:
-    """[..., 2C] mean and log variance to mean and standard deviation, [..., C] each.
+    """Convert [..., 2C] mean and log variance to mean and standard deviation, [..., C] each.
 
-    Of a NumPy array NumPy's.
+    A NumPy array gives NumPy arrays.
     """
     xp = np if isinstance(x, np.ndarray) else jnp
     mean, log_variance = xp.split(x, 2, axis=-1)

@@ -23,7 +23,7 @@ def settings_from_config(config: Mapping[str, Any], path: Path) -> SDSettings:
     """Settings of a diffusers AutoencoderKL from its config.json.
 
     Raises:
-      UserError: the config asks for something that this network does not have; it names the key.
+      UserError: the config needs something that this network lacks; the message names the key.
     """
     fixed = {"act_fn": "silu", "in_channels": 3, "out_channels": 3, "shift_factor": None}
     for key, value in fixed.items():
@@ -55,7 +55,7 @@ def settings_from_config(config: Mapping[str, Any], path: Path) -> SDSettings:
 
 
 def light_settings(config: Mapping[str, Any], path: Path) -> SDSettings:
-    """Settings of a light decoder from the `config` that its file carries."""
+    """Settings of a light decoder from the `config` in its file."""
     official = {"block_out_channels": (64, 128, 256, 256), "layers_per_block": 2, **config}
     latent_channels = official.pop("in_channels", 4)
     official |= {"latent_channels": latent_channels, "use_post_quant_conv": False}
@@ -65,13 +65,13 @@ def light_settings(config: Mapping[str, Any], path: Path) -> SDSettings:
 def build(
     settings: SDSettings, tensors: Mapping[str, np.ndarray], source: str, ignored: tuple[str, ...]
 ) -> HostNetwork[SDAutoencoder]:
-    """The network, its values still in the files.
+    """Build the network; its values stay in the files.
 
     Args:
-      settings: which parts, and their sizes.
+      settings: the parts and their sizes.
       tensors: official tensors by name, with either naming of the attention.
       source: the file or files that they come from, for messages.
-      ignored: starts of names that may be there in vain.
+      ignored: prefixes of names that may be present but are not used.
     """
     renamed = {_new_name(name): tensor for name, tensor in tensors.items()}
     return assign(
@@ -84,7 +84,7 @@ def build(
 
 
 def light_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A light decoder's tensors under the names that the whole autoencoder gives them."""
+    """A light decoder's tensors under their names in the whole autoencoder."""
     return {f"decoder.{name}": tensor for name, tensor in tensors.items()}
 
 
@@ -94,7 +94,7 @@ def _new_name(name: str) -> str:
 
 
 def entries(settings: SDSettings) -> list[Entry]:
-    """The table of names, in diffusers' present naming."""
+    """The table of names, in diffusers' current naming."""
     table: list[Entry] = []
     if settings.encoder is not None:
         table += _coder("encoder", settings.encoder, settings.encoder.layers_per_block)

@@ -1,4 +1,4 @@
-"""The exact pixel autoencoder: squares of pixels become channels, and nothing is lost."""
+"""The lossless pixel autoencoder: squares of pixels become channels."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ class SpaceToDepthSettings:
 
 
 class SpaceToDepth(nnx.Module):
-    """Invertible, without parameters: [B, H, W, 3] and [B, H/d, W/d, 3 d d] hold the same."""
+    """Invertible map without parameters between [B, H, W, 3] and [B, H/d, W/d, 3 d d]."""
 
     def __init__(self, settings: SpaceToDepthSettings):
         self.downscale = settings.downscale
@@ -25,7 +25,7 @@ class SpaceToDepth(nnx.Module):
         self.scaling_factor = settings.scaling_factor
 
     def moments(self, image: Array) -> tuple[Array, None]:
-        """The squares as channels, and no deviation: the encoding is exact."""
+        """Return the squares as channels, and no deviation, because the encoding is exact."""
         grid = (image.shape[1] // self.downscale, image.shape[2] // self.downscale)
         tokens = patchify(image, self.downscale)
         return tokens.reshape(image.shape[0], *grid, self.latent_channels), None

@@ -1,4 +1,4 @@
-"""Which autoencoder a folder or file holds, and the reading of it."""
+"""Find and read the autoencoder in a folder or file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ def open_autoencoder(
     decoder: str | Path | None = None,
     parts: tuple[str, ...] = _PARTS,
 ):
-    """Open an autoencoder, its values still in the files; see `weights.load_autoencoder`."""
+    """Open an autoencoder; its values stay in the files. See `weights.load_autoencoder`."""
     if not parts or set(parts) - set(_PARTS):
         raise ValueError(f"parts are of {_PARTS}, not {parts}")
     path = Path(path)
@@ -51,10 +51,10 @@ def open_autoencoder(
 
 
 def locate(path: Path) -> tuple[Path | None, Path]:
-    """The files of an autoencoder.
+    """Find the files of an autoencoder.
 
     Args:
-      path: as `open_autoencoder` takes it.
+      path: as in `open_autoencoder`.
 
     Returns:
       (config.json or None for a light decoder's file, the weights' file).
@@ -112,10 +112,10 @@ def _read_light(path: Path) -> tuple[SDSettings, dict[str, np.ndarray]]:
 
 
 def read_light(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A light decoder's config and tensors, from the official file or an export's folder.
+    """Read a light decoder's config and tensors, from the official file or an export's folder.
 
     Raises:
-      UserError: it is damaged, or no light decoder.
+      UserError: it is damaged, or not a light decoder.
     """
     if path.is_dir() or path.suffix == ".safetensors":
         config_file, weights = locate(path)

@@ -27,14 +27,14 @@ class DINOv2Settings:
 
     Attributes:
       width, depth, heads: of the transformer. The released networks have heads of 64 channels.
-      ffn_width: hidden width of the feed-forward layer, after the gate where it is gated.
+      ffn_width: hidden width of the feed-forward layer; if gated, after the gate.
       swiglu: gated feed-forward (ViT-g) instead of GELU.
       patch_size: side of a patch in pixels.
-      grid: side, in patches, of the grid that the position embedding was trained on.
+      grid: side, in patches, of the position embedding's training grid.
       registers: number of register tokens.
       layer_scale: whether each branch is scaled channel by channel.
       interpolate_offset, interpolate_antialias: how the position embedding is resized; the
-        released networks have (0.1, False) without registers and (0.0, True) with.
+        released networks use (0.1, False) without registers and (0.0, True) with them.
       kept_blocks: number of leading blocks whose parameters exist; None for all.
     """
 
@@ -123,7 +123,7 @@ class DINOv2(nnx.Module):
 
     def __init__(self, settings: DINOv2Settings, *, rngs: nnx.Rngs):
         self.settings = settings
-        # Set by whoever lays its blocks or its rows over several devices.
+        # Set by code that shards the blocks or the rows over several devices.
         self.prepare: Prepare | None = None
         self.attention: Attention = attention
         width, patch = settings.width, settings.patch_size
@@ -151,20 +151,20 @@ class DINOv2(nnx.Module):
         final_norm: bool | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> jax.Array:
-        """Patch tokens after a block.
+        """Compute the patch tokens after a block.
 
         Args:
           image: [B, H, W, 3] ImageNet-normalized, both sides multiples of the patch size.
           block: 0-based index; only blocks 0..block are computed. None: the last one.
-          final_norm: whether the final norm follows; None: after the last block only, as the
-            official VOSR code (inference_vosr.py, get_venc_features) takes its tokens.
+          final_norm: whether the final norm follows; None: after the last block only, as in the
+            official VOSR code (inference_vosr.py, get_venc_features).
           dtype: of the matrix products; residual stream, norms and softmax stay float32.
 
         Returns:
           [B, H/patch * W/patch, width] float32, rows first.
 
         Raises:
-          ValueError: a side that is no multiple of the patch size, or a block that is not there.
+          ValueError: a side is not a multiple of the patch size, or the block does not exist.
         """
         tokens = self.tokens(image, block, final_norm=final_norm, dtype=dtype)
         return tokens[:, 1 + self.settings.registers :]
@@ -177,7 +177,7 @@ class DINOv2(nnx.Module):
         final_norm: bool | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> jax.Array:
-        """Like calling, with the class token and the registers in front of the patches."""
+        """The same as a call, with the class token and the registers in front of the patches."""
         last = self.settings.depth - 1
         block = last if block is None else block
         if not 0 <= block < self.settings.blocks:
@@ -194,7 +194,7 @@ class DINOv2(nnx.Module):
         return self.norm(x) if final_norm else x
 
     def _embed(self, image: jax.Array) -> jax.Array:
-        """[B, H, W, 3] to [B, 1 + registers + N, width]: patches and positions."""
+        """Embed [B, H, W, 3] as tokens with positions, [B, 1 + registers + N, width]."""
         size = self.settings.patch_size
         batch, height, width, _ = image.shape
         if height % size or width % size:
@@ -210,7 +210,7 @@ class DINOv2(nnx.Module):
         return jnp.concatenate([front, x], axis=1)
 
     def _positions(self, rows: int, columns: int) -> jax.Array:
-        """Position embedding of a grid, [rows, columns, width]."""
+        """Resize the position embedding to a grid, [rows, columns, width]."""
         grid, settings = self.position_grid[...], self.settings
         if rows == columns == settings.grid:
             return grid
@@ -248,10 +248,10 @@ def visual_tokens(
     *,
     dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
-    """The denoiser's visual tokens of an image.
+    """Compute the denoiser's visual tokens of an image.
 
     Args:
-      model: the encoder, a DINOv2 or another that takes such pictures (VGG16).
+      model: the encoder, a DINOv2 or another one that takes such images (VGG16).
       image: lq, [B, H, W, 3] in [-1, 1].
       size: side that the encoder sees; the position of a token is relative to it.
       block: 0-based block index; the last index, or None, means after the final norm.

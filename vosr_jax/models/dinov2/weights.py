@@ -1,4 +1,4 @@
-"""Official DINOv2 files to our network."""
+"""Load official DINOv2 files into our network."""
 
 import math
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ _HEAD_CHANNELS = 64
 def open_encoder(
     path: str | Path, *, block: int | None = None
 ) -> tuple[HostNetwork[DINOv2], DINOv2Settings]:
-    """Open a DINOv2 file as released (facebookresearch/dinov2).
+    """Open a released DINOv2 file (facebookresearch/dinov2).
 
     Args:
       path: a .pth or .safetensors file, or a folder with `model.safetensors` or one such file.
-        A `config.json` beside it may state `num_heads`, `interpolate_offset` and
-        `interpolate_antialias`; without one they are those of the released networks.
-      block: the 0-based block whose tokens will be asked for; later blocks are not kept.
+        A `config.json` beside it may set `num_heads`, `interpolate_offset` and
+        `interpolate_antialias`; the defaults are those of the released networks.
+      block: the 0-based block whose tokens are needed; later blocks are dropped.
 
     Returns:
-      (network in float32, its values still in the file; its settings).
+      (network in float32, with its values still in the file; its settings).
 
     Raises:
       UserError: no such file, or its tensors are not those of a DINOv2.
@@ -55,13 +55,13 @@ def open_encoder(
 
 
 def read_settings(path: str | Path) -> DINOv2Settings:
-    """The settings alone, of all blocks; raises as `open_encoder`."""
+    """Read only the settings, for all blocks; errors as in `open_encoder`."""
     path = find_file(Path(path))
     return _settings(open_tensors(path), path)
 
 
 def find_file(path: Path) -> Path:
-    """A DINOv2's weights' file (or its shards' index) in a folder; a file is taken as it is.
+    """Find the weights' file (or the shards' index) in a folder; a file is returned as it is.
 
     Raises:
       UserError: the folder holds none, or several.
@@ -78,7 +78,7 @@ def find_file(path: Path) -> Path:
 
 
 def _settings(tensors: Mapping[str, np.ndarray], path: Path) -> DINOv2Settings:
-    """Sizes from the weights, the rest from config.json where there is one."""
+    """Derive the sizes from the weights, and the rest from config.json if it exists."""
     try:
         kernel = tensors["patch_embed.proj.weight"]
         width, patch = kernel.shape[0], kernel.shape[-1]
@@ -108,7 +108,7 @@ def _settings(tensors: Mapping[str, np.ndarray], path: Path) -> DINOv2Settings:
 
 
 def _with_config(settings: DINOv2Settings, config_file: Path) -> DINOv2Settings:
-    """Settings with what a config.json beside the weights says."""
+    """Update settings from a config.json beside the weights."""
     if config_file.is_file():
         config = read_json_object(config_file)
         settings = replace(
@@ -132,7 +132,7 @@ def _with_config(settings: DINOv2Settings, config_file: Path) -> DINOv2Settings:
 def _split_positions(
     tensors: Mapping[str, np.ndarray], settings: DINOv2Settings
 ) -> dict[str, np.ndarray]:
-    """The position embedding's class token and patches as two tensors of their own."""
+    """Split the position embedding into two tensors, for the class token and the patches."""
     tensors = dict(tensors)
     positions = tensors.pop("pos_embed")
     tensors["pos_embed[cls]"] = positions[:, :1]
@@ -149,7 +149,7 @@ _GRID = Layout(
 
 
 def _patches(size: int) -> Layout:
-    """A convolution over whole patches as a matrix over their pixels."""
+    """Layout of a convolution over whole patches as a matrix over their pixels."""
     return Layout(
         lambda official, shape: official.transpose(2, 3, 1, 0).reshape(shape),
         lambda ours: ours.reshape(size, size, -1, ours.shape[-1]).transpose(3, 2, 0, 1),

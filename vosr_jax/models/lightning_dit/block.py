@@ -18,7 +18,7 @@ from vosr_jax.parameters.initial import normal
 
 
 class SelfAttention(nnx.Module):
-    """Attention among the picture's tokens; qkv is one matrix [width, 3, heads, head_width]."""
+    """Attention among the image's tokens; qkv is one matrix [width, 3, heads, head_width]."""
 
     def __init__(
         self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, attention: Attention = attention
@@ -32,7 +32,7 @@ class SelfAttention(nnx.Module):
         self.proj = Linear(settings.width, settings.width, rngs=rngs)
 
     def __call__(self, x: Array, table, dtype: DTypeLike, unpadded: Array | None = None) -> Array:
-        """x [B, N, width]; only tokens that are live, [B, N] bool, are attended to."""
+        """Attend from x [B, N, width] to its unpadded tokens ([B, N] bool; None: all)."""
         query, key, value = jnp.moveaxis(self.qkv(x, dtype), 2, 0)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query).astype(dtype), self.k_norm(key).astype(dtype)
@@ -46,10 +46,10 @@ class SelfAttention(nnx.Module):
 
 
 class CrossKV(NamedTuple):
-    """Keys and values that cross-attention reads of the visual tokens, at every time.
+    """Cross-attention's keys and values of the visual tokens; they do not depend on time.
 
     Attributes:
-      keys, values: [..., B, N, heads, head_width]; a network's lead with its depth.
+      keys, values: [..., B, N, heads, head_width]; for a network the leading axis is its depth.
     """
 
     keys: Array
@@ -57,7 +57,7 @@ class CrossKV(NamedTuple):
 
 
 class CrossAttention(nnx.Module):
-    """Attention of the picture's tokens to the visual tokens."""
+    """Attention of the image's tokens to the visual tokens."""
 
     def __init__(
         self, settings: LightningDiTSettings, *, rngs: nnx.Rngs, attention: Attention = attention
@@ -72,18 +72,18 @@ class CrossAttention(nnx.Module):
         self.proj = Linear(settings.width, settings.width, rngs=rngs)
 
     def __call__(self, x: Array, context: Array, dtype: DTypeLike) -> Array:
-        """The plain formula: x [B, n, width] attends to context [B, N, width]."""
+        """Attend from x [B, n, width] to context [B, N, width]; the plain formula."""
         return self.attend(x, self.kv(context, dtype), dtype)
 
     def kv(self, context: Array, dtype: DTypeLike) -> CrossKV:
-        """Keys, normed, and values of context [B, N, width]."""
+        """Compute values and normed keys of context [B, N, width]."""
         key, value = self.key(context, dtype), self.value(context, dtype)
         return CrossKV(key if self.k_norm is None else self.k_norm(key).astype(dtype), value)
 
     def attend(self, x: Array, kv: CrossKV, dtype: DTypeLike) -> Array:
-        """x [k B, n, width] attends to keys and values of B pictures.
+        """Attend from x [k B, n, width] to keys and values of B images.
 
-        The k rows of a picture lie side by side; its keys and values serve them all.
+        The k rows of an image lie side by side and share its keys and values.
         """
         query = self.query(x, dtype)
         if self.q_norm is not None:
@@ -93,12 +93,12 @@ class CrossAttention(nnx.Module):
         return self.proj(y.reshape(*x.shape[:2], -1), dtype)
 
     def constant(self, context: Array, dtype: DTypeLike) -> Array:
-        """What every x gets where all tokens equal context [width]: any weighting of them."""
+        """The result for every x if all tokens equal context [width], for any weights."""
         return self.proj(self.value(context, dtype).reshape(-1), dtype)
 
 
 class SwiGLU(nnx.Module):
-    """out(silu(a) * b) with (a, b) = gate_up(x); the hidden axis may carry zero padding."""
+    """out(silu(a) * b) with (a, b) = gate_up(x); the hidden axis may have zero padding."""
 
     def __init__(self, settings: LightningDiTSettings, *, rngs: nnx.Rngs):
         unpadded, padded = settings.swiglu_width, settings.padded_swiglu_width
@@ -114,7 +114,7 @@ class SwiGLU(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two linear maps with the tanh form of GELU between them."""
+    """Two linear maps with tanh-approximated GELU between them."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, *, rngs: nnx.Rngs):
         self.hidden = Linear(inputs, hidden, rngs=rngs)
@@ -134,7 +134,7 @@ def token_norm(settings: LightningDiTSettings) -> RMSNorm | LayerNorm:
 class Block(nnx.Module):
     """Modulated attention, plain cross-attention, modulated MLP.
 
-    The residual stream keeps the type that it comes in, and so does the modulation.
+    The residual stream and the modulation keep the types of their inputs.
     """
 
     def __init__(
@@ -163,9 +163,9 @@ class Block(nnx.Module):
         dtype: DTypeLike,
         unpadded: Array | None = None,
     ) -> Array:
-        """One block; `cross` is what stands for its cross-attention, in whichever form.
+        """Run the block; `cross` computes its cross-attention, None for none.
 
-        unpadded: [B, N] bool, the tokens that there are; None: all.
+        unpadded: [B, N] bool, true for real tokens; None: all.
         """
         # modulation: [B, 6, width], one for all blocks; each block adds its own table.
         parts = self.scale_shift_table[...].astype(modulation.dtype) + modulation

@@ -1,13 +1,15 @@
 """Convolutions around the transformer, for latents that are pixels.
 
-Where a token covers many pixels, a linear map to and from patches leaves a grid and spends
+If a token covers many pixels, a linear map to and from patches leaves a visible grid and spends
 the tokens' width on fine grain. A stem of convolutions before the patches and a head of
-convolutions after them, joined by a skip, see across patch borders and carry the grain.
-Time scales and shifts their features, so that noise passes at small t and none at t = 1.
-Where the latent is a picture whose squares of pixels became channels, the head can end at the
-pixels themselves: convolutions that are the same at every pixel smooth the weave that channels
-drawn side by side would leave.
-The official network has none of it; it works on the latents of a learned autoencoder.
+convolutions after them, joined by a skip, see across patch borders and carry the grain. Time
+scales and shifts their features, so noise passes at small t and none at t = 1.
+
+If the latent is an image whose squares of pixels became channels, the head can end at the pixels
+themselves. Convolutions that are equal at every pixel remove the weave that separate channels
+would leave.
+
+The official network has neither; it works on the latents of a learned autoencoder.
 """
 
 import jax
@@ -41,9 +43,9 @@ class ResidualConv(nnx.Module):
 
 
 class PixelHead(nnx.Module):
-    """Features of the latent's pixels to the picture's pixels, and back to the latent's layout.
+    """Head that maps the latent's features to image pixels and back to the latent's layout.
 
-    All pixels of a square start alike, so that no weave is there before one is learned.
+    All pixels of a square start with equal kernels, so there is no weave before training.
 
     Args:
       inputs: channels of the features.
@@ -82,7 +84,7 @@ class ConvStemHead(nnx.Module):
       width: channels of the features.
       blocks: residual blocks of the head.
       stem_blocks: residual blocks of the stem.
-      pixel_width: channels of the head's end at the pixels; 0 ends at the latent's.
+      pixel_width: channels of the `PixelHead` that ends at the image's pixels; 0 has none.
       pixel_scale: pixels on the side of a latent pixel.
       time_width: channels of the time embedding.
       rngs: source of the initial kernels; the last convolution starts at zero.
@@ -116,7 +118,7 @@ class ConvStemHead(nnx.Module):
             self.out = Conv(width, outputs, rngs=rngs, init="zeros")
 
     def modulations(self, time: Array, dtype: DTypeLike) -> list[Array]:
-        """[B, 3, width] of every block of stem and head, in that order; time [B, time_width]."""
+        """Modulations [B, 3, width] of all blocks, stem then head, from time [B, time_width]."""
         time = jax.nn.silu(time)
         blocks = (self.refine, *self.stem_blocks, *self.blocks)
         return [block.modulation(time, dtype) for block in blocks]
@@ -124,9 +126,9 @@ class ConvStemHead(nnx.Module):
     def stem(
         self, pair: Array, modulations: list[Array], dtype: DTypeLike, unpadded: Array | None = None
     ) -> Array:
-        """[B, h, w, inputs] to features [B, h, w, width].
+        """Map [B, h, w, inputs] to features [B, h, w, width].
 
-        unpadded: [B, h, w, 1], 0 where the picture ends, where it is seen to end; None: all.
+        unpadded: [B, h, w, 1], false outside the latent; None: all of it is latent.
         """
         y = self.embed(within(unpadded, pair), dtype)
         for block, modulation in zip((self.refine, *self.stem_blocks), modulations, strict=False):
@@ -141,7 +143,7 @@ class ConvStemHead(nnx.Module):
         dtype: DTypeLike,
         unpadded: Array | None = None,
     ) -> Array:
-        """Stem features and the transformer's output, both [B, h, w, width], to [.., outputs].
+        """Map stem features and the transformer's output, both [B, h, w, width], to [.., outputs].
 
         unpadded: as in `stem`.
         """
@@ -156,5 +158,5 @@ class ConvStemHead(nnx.Module):
 
 
 def within(unpadded: Array | None, x: Array) -> Array:
-    """x, zero where it is not live: what a zero-padded convolution sees beyond the edge."""
+    """Set x to zero outside the latent, as a zero-padded convolution sees beyond the edge."""
     return x if unpadded is None else x * unpadded

@@ -1,7 +1,7 @@
 """LightningDiT: the denoiser, a transformer on patches of (condition, noisy) latent pairs.
 
-After the official models/lightningdit.py. Parameters of the blocks are stacked with a leading
-depth axis and the blocks run in one scan, so compile time does not grow with depth.
+After the official models/lightningdit.py. The blocks' parameters are stacked with a leading depth
+axis and the blocks run in one scan, so compile time does not grow with depth.
 """
 
 from functools import partial
@@ -29,12 +29,12 @@ Remat = Literal["none", "full", "attention", "dots", "offload"]
 
 
 class TimeFeatures(NamedTuple):
-    """All that the network makes of its times, for a batch of them.
+    """The network's modulations from a batch of times.
 
     Attributes:
       blocks: [B, 6, width] modulation, one for all blocks.
       final: [B, 2, width] modulation of the final layer.
-      detail: [B, 3, detail_width] modulations of the detailer's parts; empty without one.
+      detail: [B, 3, detail_width] modulations of the detailer's blocks; empty without one.
     """
 
     blocks: Array
@@ -59,22 +59,22 @@ class FinalLayer(nnx.Module):
 class LightningDiT(nnx.Module):
     """The denoiser.
 
-    Calling it is the plain formula. A sampler, which asks many times about one picture, takes
-    apart what a call computes: `cross_kv` and `null_cross_attention` once a picture,
-    `time_features` once for all steps, `denoise` or `denoise_both` every step.
+    Calling it is the plain formula. A sampler calls the network many times for one image, so it
+    computes the parts separately: `cross_kv` and `null_cross_attention` once per image,
+    `time_features` once for all steps, `denoise` or `denoise_both` at every step.
 
     Args:
       settings: sizes and parts.
       rngs: source of the initial parameters (official initialization).
       dtype: of the matrix products.
       remat: what is recomputed in the backward pass: "none"; "full", all of a block; "attention",
-        all but what attention gives; "dots", all but matrix products without batch axes;
-        "offload", as "dots", but what is kept lies in the host's memory.
+        all but attention's results; "dots", all but matrix products without batch axes;
+        "offload", as "dots", with the saved values in host memory.
       attention: its implementation; forward-mode derivatives need `plain_attention`.
-      prepare: what becomes of each block's parameters inside the scan, say bringing the parts
-        that other devices hold; None leaves them.
+      prepare: maps each block's parameters inside the scan, for example gathers the shards of
+        other devices; None leaves them.
 
-    Softmax and norms' statistics are float32 whatever `with_dtype` says of the rest.
+    Softmax and the norms' statistics are float32 for every `with_dtype`.
     """
 
     def __init__(
@@ -117,20 +117,20 @@ class LightningDiT(nnx.Module):
         visual_tokens: Array | None = None,
         r: Array | None = None,
     ) -> Array:
-        """Predict the velocity (or what the parameterization makes of the output).
+        """Predict the velocity, or the output that the parameterization defines.
 
         Args:
-          condition: [B, h, w, C] latent of the low-quality picture, full or weak.
+          condition: [B, h, w, C] latent of the low-quality image, full or weak.
           noisy: [B, h, w, C] z_t.
           t: [B] time in [0, 1], 1 = noise.
-          visual_tokens: [B, N, token_width]; needed where settings.token_width is set.
-          r: [B] end of the interval, r <= t; needed where settings.r_embedding is set.
+          visual_tokens: [B, N, token_width]; needed if settings.token_width is set.
+          r: [B] end of the interval, r <= t; needed if settings.r_embedding is set.
 
         Returns:
           [B, h, w, C] float32.
 
         Raises:
-          ValueError: a side is no multiple of the patch, or an input is missing.
+          ValueError: a side is not a multiple of the patch, or an input is missing.
         """
         features = self.time_features(t, r)
         return self.denoise(condition, noisy, features, self.token_context(visual_tokens))
@@ -141,21 +141,21 @@ class LightningDiT(nnx.Module):
         stream_dtype: DTypeLike = jnp.float32,
         time_dtype: DTypeLike = jnp.float32,
     ) -> "LightningDiT":
-        """The same parameters, computing elsewise.
+        """A copy with the same parameters that computes in other types.
 
         Args:
           dtype: of the matrix products.
           stream_dtype: of the residual stream between them.
-          time_dtype: of the times and all that is made of them: embedding, modulation, gates.
+          time_dtype: of the times and everything derived from them: embedding, modulation, gates.
         """
-        # Variables of its own, so that casting them leaves this network alone.
+        # Copied, so that casting the copy's parameters leaves this network alone.
         other = nnx.merge(*nnx.split(self), copy=True)
         other.dtype, other.stream_dtype = jnp.dtype(dtype), jnp.dtype(stream_dtype)
         other.time_dtype = jnp.dtype(time_dtype)
         return other
 
     def time_features(self, t: Array, r: Array | None = None) -> TimeFeatures:
-        """Times t [B], and r [B] where settings.r_embedding is set, to what modulates.
+        """Compute the modulations from times t [B], and r [B] if settings.r_embedding is set.
 
         Raises:
           ValueError: r is missing.
@@ -174,7 +174,7 @@ class LightningDiT(nnx.Module):
         return TimeFeatures(*modulation, detail)
 
     def token_context(self, visual_tokens: Array | None) -> Array | None:
-        """Visual tokens [B, N, token_width] as all blocks see them, [B, N, width].
+        """Project visual tokens [B, N, token_width] to the blocks' context, [B, N, width].
 
         Raises:
           ValueError: tokens are missing, or given to a network without them.
@@ -187,15 +187,15 @@ class LightningDiT(nnx.Module):
         return self.token_mlp(self.token_norm(visual_tokens), self.dtype)
 
     def cross_kv(self, context: Array | None) -> CrossKV | None:
-        """Every block's keys and values, [depth, B, N, heads, head_width], of `token_context`."""
+        """Every block's keys and values, [depth, B, N, heads, head_width], from `token_context`."""
         if context is None:
             return None
         return self._of_cross_attentions(lambda cross: cross.kv(context, self.dtype))
 
     def null_cross_attention(self) -> Array | None:
-        """[depth, width]: every block's cross-attention where all visual tokens are zero.
+        """Every block's cross-attention for all-zero visual tokens, [depth, width].
 
-        All keys are then equal, so every query weights N equal values evenly.
+        All keys are then equal, so every query averages N equal values.
         """
         if self.settings.token_width is None:
             return None
@@ -211,22 +211,22 @@ class LightningDiT(nnx.Module):
         context: CrossKV | Array | None = None,
         extent: Array | None = None,
     ) -> Array:
-        """The same as a call, from what can be computed beforehand.
+        """The same as a call, from precomputed inputs.
 
         Args:
           condition, noisy: [B, h, w, C].
           time: of B times, or of one for all rows.
-          context: `cross_kv`, or `token_context`, from which each block then computes its keys
-            and values anew; None for a network without tokens.
-          extent: [B, 2] int32, rows and columns, multiples of the patch, that hold a latent; the
-            rest is filling and its output means nothing. The latent's output is what it alone
-            would give, so one compiled program serves latents of many sizes. None: all.
+          context: `cross_kv`, or `token_context`, from which each block then recomputes its keys
+            and values; None for a network without tokens.
+          extent: [B, 2] int32, rows and columns, multiples of the patch, that hold a latent. The
+            rest is filling; its output is meaningless. The latent's output equals that of the
+            latent alone, so one compiled program serves latents of many sizes. None: all.
 
         Returns:
           [B, h, w, C] float32.
 
         Raises:
-          ValueError: a side is no multiple of the patch, or shapes disagree.
+          ValueError: a side is not a multiple of the patch, or shapes disagree.
         """
         return self._denoise(condition, noisy, time, context, None, extent)
 
@@ -240,12 +240,12 @@ class LightningDiT(nnx.Module):
         null: Array | None = None,
         extent: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Full and weak branch in one batch: the weak one's visual tokens are zero.
+        """Compute full and weak branch in one batch; the weak branch's visual tokens are zero.
 
         Args:
           condition, weak_condition, noisy: [B, h, w, C].
           time, context, extent: as in `denoise`, of B rows.
-          null: `null_cross_attention`; needed where context is.
+          null: `null_cross_attention`; needed with a context.
 
         Returns:
           The two outputs, [B, h, w, C] float32 each.
@@ -255,7 +255,7 @@ class LightningDiT(nnx.Module):
         """
         if (context is None) != (null is None):
             raise ValueError("context and null belong together; give both or neither")
-        # A sample's two rows lie side by side, so that a batch sharded over devices stays put.
+        # A sample's two rows lie side by side, so a sharded batch needs no transfer.
         pairs = jnp.stack([condition, weak_condition], 1).reshape(-1, *condition.shape[1:])
         if time.blocks.shape[0] > 1:
             time = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), time)
@@ -271,7 +271,7 @@ class LightningDiT(nnx.Module):
         time: TimeFeatures,
         context: CrossKV | Array | None = None,
     ) -> Array:
-        """What every block gives, [depth, B, h / patch * w / patch, width]; arguments as `denoise`.
+        """Outputs of all blocks, [depth, B, h / patch * w / patch, width]; arguments as `denoise`.
 
         Raises:
           ValueError: as in `denoise`.
@@ -290,7 +290,7 @@ class LightningDiT(nnx.Module):
         return y.astype(jnp.float32)
 
     def _embedded(self, condition, noisy, time: TimeFeatures, context, unpadded):
-        """(features on the latent's pixels, tokens, the tokens' grid)."""
+        """Compute (features on the latent's pixels, tokens, the tokens' grid)."""
         s = self.settings
         _check_latents(s, condition, noisy)
         if (context is None) != (s.token_width is None):
@@ -313,9 +313,9 @@ class LightningDiT(nnx.Module):
         *,
         keep: bool = False,
     ) -> tuple[Array, Array | None]:
-        """All blocks in one scan, and what each gives where that is kept.
+        """Run all blocks in one scan; with `keep`, also return each block's output.
 
-        Where null is given, every second row gets it.
+        With null, every second row gets it as its cross-attention.
         """
         s = self.settings
         table: RotaryTable | None = None
@@ -345,7 +345,7 @@ class LightningDiT(nnx.Module):
         return jax.lax.scan(_rematerialized(body, self.remat), x, scanned)
 
     def _of_cross_attentions(self, function):
-        """function(cross-attention) of every block, stacked over depth."""
+        """Apply function to every block's cross-attention; stack the results over depth."""
         graph, stacked = nnx.split(self.blocks.cross_attn)
 
         def of_one(parameters: nnx.State):
@@ -356,13 +356,13 @@ class LightningDiT(nnx.Module):
 
 
 def _unpadded(sides: tuple[int, int], extent: Array) -> Array:
-    """[B, rows, columns] bool, true within each row's extent [B, 2]."""
+    """Mask [B, rows, columns] bool, true within each sample's extent [B, 2]."""
     rows, columns = (jnp.arange(side) < extent[:, i, None] for i, side in enumerate(sides))
     return rows[:, :, None] & columns[:, None]
 
 
 def _attend(cross_attn: CrossAttention, context, null: Array | None, dtype, x: Array) -> Array:
-    """Every row's cross-attention, or every first one's of two where the second gets null."""
+    """Every row's cross-attention; with null, the second row of each pair gets null."""
     if null is None:
         return cross_attn.attend(x, context, dtype)
     full = cross_attn.attend(x.reshape(-1, 2, *x.shape[1:])[:, 0], context, dtype)
@@ -403,7 +403,7 @@ def _rematerialized(body, remat: Remat):
         "dots": policies.dots_with_no_batch_dims_saveable,
         "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
     }[remat]
-    # Inside a scan the optimizer can't undo the rematerialization, so no barrier is needed.
+    # Inside a scan XLA cannot undo the rematerialization, so no barrier is needed.
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 
 

@@ -1,4 +1,4 @@
-"""What fixes a LightningDiT's function and its parameters' shapes, with the released sizes."""
+"""Settings of a LightningDiT, with the released sizes."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class LightningDiTArchitecture:
-    """What a person chooses of the network; `model` of a config adds how it is trained.
+    """The network's settings that a user chooses; `model` of a config adds those of training.
 
     Attributes:
       patch_size: latent pixels on a token's side.
@@ -17,18 +17,18 @@ class LightningDiTArchitecture:
       token_hidden_ratio: hidden width of the visual tokens' MLP over width.
       r_embedding: whether the interval's end r is a second time input.
       qk_norm, swiglu, rotary, rms_norm: parts that the official ablations switch off.
-      rescale_positions: rotary positions of another grid are rescaled to the training grid's
-        span (official); False keeps integer positions.
+      rescale_positions: whether rotary positions of another grid are rescaled to the training
+        grid's span (official); False keeps integer positions.
       swiglu_multiple: the SwiGLU hidden width is padded with zeros to a multiple of this;
-        the padding changes nothing and is dropped on export.
+        the padding does not change the result and is dropped on export.
       detail_width: channels of the convolutional stem and head around the transformer; 0, as in
-        the official network, has none.
+        the official network, means none.
       detail_blocks: residual blocks of the head.
       detail_stem_blocks: residual blocks of the stem.
-      pixel_width: channels of the head's last convolutions, which see the pixels of a latent
-        that is a rearranged picture; 0 has none.
-      lora_rank: of the adapters on the blocks' matrices (models/lora.py); 0 has none.
-      lora_alpha: what an adapter adds is weighted by lora_alpha / lora_rank.
+      pixel_width: channels of the head's last convolutions, on the pixels of a latent that is a
+        rearranged image; 0 means none.
+      lora_rank: of the adapters on the blocks' matrices (models/lora.py); 0 means none.
+      lora_alpha: an adapter's output is scaled by lora_alpha / lora_rank.
     """
 
     patch_size: int = 2
@@ -54,13 +54,13 @@ class LightningDiTArchitecture:
 
 @dataclasses.dataclass(frozen=True)
 class LightningDiTSettings(LightningDiTArchitecture):
-    """Everything that fixes the network's function and its parameters' shapes.
+    """All settings that define the network's function and its parameters' shapes.
 
-    Attributes, beside those of `LightningDiTArchitecture`, which follow from the nets around it:
+    Attributes besides those of `LightningDiTArchitecture`; the other networks determine them:
       latent_channels: channels of one latent; the network reads a pair of them.
       latent_size: side of the training grid in latent pixels; rotary positions span it.
       token_width: channels of the visual tokens, or None for a network without them.
-      pixel_scale: pixels on the side of a latent's pixel, where pixel_width is not 0.
+      pixel_scale: pixels on the side of a latent's pixel, if pixel_width is not 0.
     """
 
     latent_channels: int = 4

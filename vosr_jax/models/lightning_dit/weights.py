@@ -1,7 +1,7 @@
 """The denoiser's weights: official names and layout (models/lightningdit.py) <-> ours.
 
-Both directions only reshape, transpose, stack and pad, so a round trip is bit-identical;
-gradients convert as weights do.
+Both directions only reshape, transpose, stack and pad, so a round trip is bit-identical. Gradients
+convert like weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ ROTARY_BUFFERS = "feat_rope."
 
 
 def entries(settings: LightningDiTSettings) -> list[Entry]:
-    """The table of every parameter; `settings.detail_width` must be 0, as officially."""
+    """The table of all parameters; `settings.detail_width` must be 0, as officially."""
     s = settings
     table = [Entry("x_embedder.proj.weight", ("patch_embed", "kernel"), _patch_embed(s))]
     table.append(Entry("x_embedder.proj.bias", ("patch_embed", "bias")))
@@ -42,7 +42,7 @@ def entries(settings: LightningDiTSettings) -> list[Entry]:
 
 
 def rotary_buffers(settings: LightningDiTSettings) -> dict[str, np.ndarray]:
-    """The rotary tables of the training grid, which official files carry beside the parameters."""
+    """The rotary tables of the training grid, which official files store with the parameters."""
     if not settings.rotary:
         return {}
     side = settings.latent_size // settings.patch_size
@@ -118,20 +118,20 @@ def _patch_embed(s: LightningDiTSettings) -> Layout:
 def from_official(
     tensors: Mapping[str, np.ndarray], settings: LightningDiTSettings, path: str, **options
 ) -> HostNetwork[LightningDiT]:
-    """A denoiser of official tensors, none of them read yet.
+    """Build a denoiser from official tensors, without reading them yet.
 
     Args:
-      tensors: {official name: array}; every parameter must be there and no other, but for
-        the rotary buffers, which follow from the settings.
+      tensors: {official name: array}; every parameter must be present and no other, except the
+        rotary buffers, which follow from the settings.
       settings: of the network.
-      path: the file they come from, for messages.
+      path: the file that they come from, for messages.
       **options: `dtype` and `remat` of `LightningDiT`.
 
     Returns:
       The network.
 
     Raises:
-      UserError: a tensor is missing, unexpected or misshapen; it is named.
+      UserError: a tensor is missing, unexpected or misshapen; the message names it.
     """
 
     def build() -> LightningDiT:

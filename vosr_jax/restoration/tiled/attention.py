@@ -1,7 +1,7 @@
-"""One-head attention over more positions than fit a device, chunk against chunk.
+"""One-head attention, chunk by chunk, over more positions than fit on a device.
 
-The softmax is carried along as its running maximum and sum (arXiv 1805.02867), so the result is
-that of the whole row of scores.
+The softmax keeps a running maximum and sum (arXiv 1805.02867), so the result equals that of the
+whole row of scores.
 """
 
 import math
@@ -16,13 +16,13 @@ CHUNK = 1024
 
 
 def streamed_attention(projected: np.ndarray, out: np.ndarray, chunk: int = CHUNK) -> None:
-    """softmax(q k^T / sqrt(C)) v of all positions.
+    """Compute softmax(q k^T / sqrt(C)) v of all positions.
 
     Args:
       projected: [N, 3, C] float32, query, key and value of every position.
-      out: [N, C], gets the result.
-      chunk: positions on the device at a time, the same for all pictures, so that they share a
-        program; its memory grows with the square.
+      out: [N, C], receives the result.
+      chunk: positions on the device at a time; memory grows with its square. One value for all
+        images lets them share a program.
     """
     count, _, channels = projected.shape
     for first in range(0, count, chunk):

@@ -1,10 +1,10 @@
-"""Autoencoders in tiles: the untiled result, in memory that the tile bounds.
+"""Run autoencoders in tiles: the untiled result, in memory bounded by the tile size.
 
-Tiles that are normalized by their own statistics, or attend to themselves alone, come out in
-other colours than their neighbours. Here the group norms' statistics and the middle attention
-are those of the whole picture: the networks run stage by stage (streaming.py), every stage over
-all tiles. Stable Diffusion's encoder and decoder, the light decoder and Qwen-Image's share this
-walk; theirs differ in their norms, Qwen's are a pixel's own.
+A tile that uses its own norm statistics, or attends only to itself, gets other colours than its
+neighbours. Here the group norms' statistics and the middle attention cover the whole image: the
+networks run stage by stage (streaming.py), each stage over all tiles. Stable Diffusion's encoder
+and decoder, the light decoder and Qwen-Image's coders share this code. They differ in their norms:
+Qwen's work per pixel.
 """
 
 from typing import Any
@@ -29,15 +29,14 @@ def encode_tiled(
     tile_size: int,
     host_bytes: int | None = None,
 ) -> np.ndarray:
-    """`models.autoencoders.encode` in tiles, a picture after another.
+    """Run `models.autoencoders.encode` in tiles, one image after another.
 
     Args:
       autoencoder: with an encoder of convolutions.
       image: [B, H, W, 3] in [-1, 1], sides multiples of `downscale`.
       noise: [B, h, w, C], or None for the posterior's mode.
       tile_size: side of a tile in pixels, at the finest resolution.
-      host_bytes: what features may take of the host's memory before they go to a file, as
-        in `FeatureStore`.
+      host_bytes: host memory for features before they go to a file, as in `FeatureStore`.
 
     Returns:
       [B, h, w, C] float32.
@@ -50,7 +49,7 @@ def encode_tiled(
         with FeatureStore(host_bytes) as maps:
             walk = _TiledCoder(maps, autoencoder.encoder, tile_size)
             encoded.append(np.array(walk.encode(picture)))
-    # NumPy's, not a program for each size.
+    # In NumPy: JAX would compile a program for each size.
     mean, std = autoencoder.posterior(np.stack(encoded))
     if noise is not None:
         mean = mean + std * noise
@@ -60,11 +59,11 @@ def encode_tiled(
 def decode_tiled(
     autoencoder: Any, latent: np.ndarray, tile_size: int, host_bytes: int | None = None
 ) -> np.ndarray:
-    """`models.autoencoders.decode` in tiles, a latent after another; clipped.
+    """Run `models.autoencoders.decode` in tiles, one latent after another; clip the result.
 
     Args:
       autoencoder: with a decoder of convolutions.
-      latent: [B, h, w, C], as the denoiser has it.
+      latent: [B, h, w, C], with the scaling factor, as from the denoiser.
       tile_size: side of a tile in pixels, at the finest resolution.
       host_bytes: as in `encode_tiled`.
 
@@ -84,10 +83,10 @@ def decode_tiled(
 
 
 class _TiledCoder:
-    """One network over one picture.
+    """One network run over one image.
 
     Args:
-      maps: where the features go.
+      maps: store of the features.
       network: encoder or decoder.
       tile_size: in pixels at the finest resolution.
     """
@@ -100,7 +99,7 @@ class _TiledCoder:
         self.groups = getattr(network.norm_out, "groups", 0)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
-        """[H, W, 3] to the posterior's moments [h, w, 2 C]."""
+        """Encode [H, W, 3] to the posterior's moments [h, w, 2 C]."""
         net = self.network
         x, statistics = self._run(_CONV, net.conv_in, image, _width(net.conv_in))
         for level in net.levels:
@@ -113,7 +112,7 @@ class _TiledCoder:
         return self._run(_LAST, out, x, _width(net.conv_out), statistics, last=True)[0]
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
-        """[h, w, C] to [H, W, 3]."""
+        """Decode [h, w, C] to [H, W, 3]."""
         net = self.network
         first = _In(net.quant, net.conv_in)
         x, statistics = self._run(_FIRST, first, latent, _width(net.conv_in))
@@ -129,7 +128,7 @@ class _TiledCoder:
     def _middle(self, x: np.ndarray, statistics) -> tuple[np.ndarray, Statistics | None]:
         middle = self.network.middle
         x, statistics = self._block(middle.before, x, statistics)
-        # Stable Diffusion's attention is a module in the middle, Qwen's is the middle's own.
+        # Stable Diffusion's attention is a submodule of the middle; in Qwen's the middle has it.
         attention = getattr(middle, "attention", middle)
         if attention is not None:
             x, statistics = self._attend(attention, x, statistics)
@@ -143,7 +142,7 @@ class _TiledCoder:
         flat = projected.reshape(-1, 3, channels)
         streamed_attention(flat, attended.reshape(-1, channels))
         self.maps.free(projected)
-        # x is both input and result: no pixel looks at its neighbours here.
+        # x is both input and result, because no pixel reads its neighbours here.
         found = run_stage(_JOIN, attention, attended, x, self.area, others=(x,), groups=self.groups)
         self.maps.free(attended)
         return x, found
@@ -153,7 +152,7 @@ class _TiledCoder:
         found = run_stage(
             _FIRST_HALF, block, x, hidden, self.area, statistics=statistics, groups=self.groups
         )
-        # Where the channels stay the same, the result takes its input's place.
+        # With the same channels the result overwrites its input.
         same = x.shape == hidden.shape
         y = x if same else self.maps.new(hidden.shape)
         found = run_stage(
@@ -171,7 +170,7 @@ class _TiledCoder:
         return y, found
 
     def _run(self, stage: Stage, module: Any, x, channels: int, statistics=None, *, last=False):
-        """One stage into a new map; x is given back."""
+        """Run one stage into a new map and free x."""
         sides = (n * stage.up // stage.down for n in x.shape[:2])
         y = self.maps.new((*sides, channels))
         groups = 0 if last else self.groups
@@ -199,15 +198,15 @@ def _width(conv: Conv) -> int:
 
 
 def _convolve(conv: Conv, x: Array) -> Array:
-    """3x3 of a tile that brings its neighbours along, one pixel on each side.
+    """Apply a 3x3 convolution to a tile with a halo of one pixel on each side.
 
-    Padded and then cut: XLA's unpadded convolution takes twice as long on CPU.
+    It pads and then crops, because XLA's unpadded convolution takes twice as long on CPU.
     """
     return conv(x)[:, 1:-1, 1:-1]
 
 
 def _activated(norm: Any, statistics, inside: Array, x: Array) -> Array:
-    """silu(norm(x)), zero beyond the picture, as a padded convolution sees it."""
+    """silu(norm(x)), zero outside the image, as a padded convolution sees it."""
     return jax.nn.silu(_normed(norm, statistics, x)) * inside
 
 
@@ -225,12 +224,12 @@ def _first(module, statistics, inside, x):
 
 
 def _halve(conv, statistics, inside, x):
-    # Padding comes after: two pixels of halo there keep the windows where they are.
+    # SAME padding comes after the tile only; a halo of two pixels there keeps the windows in place.
     return conv(x, stride=2)[:, :-1, :-1]
 
 
 def _double(conv, statistics, inside, x):
-    # The tile has one pixel of halo, which becomes two; the convolution needs one.
+    # Doubling turns the halo of one pixel into two; the convolution needs one.
     return _convolve(conv, double(x)[:, 1:-1, 1:-1])
 
 

@@ -1,4 +1,4 @@
-"""Where the features of a picture lie that a device does not hold: in memory, or in files."""
+"""Store of feature maps that do not fit on the device: in host memory, or in files."""
 
 import errno
 import math
@@ -13,14 +13,14 @@ from vosr_jax.errors import UserError
 from vosr_jax.host_memory import free_host_memory
 
 _MOST_BYTES = 4 << 30
-_SHARE = 4  # of the free memory, one part
+_SHARE = 4  # the store may take one part in four of the free memory
 
 
 class FeatureStore:
-    """Float32 maps on the host; beyond a limit, in temporary files. Use it as a context.
+    """Float32 maps on the host; beyond a limit, in temporary files. Use it as a context manager.
 
     Args:
-      host_bytes: the limit; None takes a quarter of the free memory, 4 GiB at most.
+      host_bytes: the limit; None means a quarter of the free memory, at most 4 GiB.
     """
 
     def __init__(self, host_bytes: int | None = None):
@@ -42,7 +42,7 @@ class FeatureStore:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def new(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A map [H, W, C] with arbitrary content.
+        """Allocate a map of `shape` [H, W, C] with arbitrary content.
 
         Raises:
           UserError: the disk of the temporary files is full.
@@ -59,14 +59,14 @@ class FeatureStore:
         return mapped
 
     def free(self, used: np.ndarray) -> None:
-        """Give a map back; one that came from elsewhere is left alone."""
+        """Free a map; an array that is not from this store is left alone."""
         if self._held.pop(id(used), None) is not None:
             self._left += used.nbytes
         elif id(used) in self._files:
             self._files.pop(id(used))[1].unlink()
 
     def _reserve(self, size: int) -> Path:
-        """A file of so many bytes that the disk really has: a mapped hole would kill us later."""
+        """Allocate a file fully; a sparse mapped one crashes the process if the disk fills up."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="vosr-maps-"))
         self._made += 1

@@ -1,12 +1,12 @@
-"""A latent of any size as tiles that programs of one shape compute.
+"""Latents of any size as tiles, computed by programs of one shape.
 
-Tiles lie as the official inference scripts lay them: those at the far edges are shifted inward, so
-that all have one shape. Every network call takes tiles [B, side, side, C]. Cutting, blending and
-the Euler step are NumPy's: they are a thousandth of the work, and every size would need programs of
-its own. The velocities are blended with Gaussian weights at every sampling step, so that neighbours
-agree from the noise on. A latent, or the official tile of a narrow one, that is smaller than the
-program's tile lies in its upper left; the network is told how much of the tile is latent and gives
-what the smaller one alone would get.
+Tiles are placed as in the official inference scripts: those at the far edges are shifted inward, so
+all have one shape. Every network call takes tiles [B, side, side, C]. Cutting, blending and the
+Euler step run in NumPy: they are a thousandth of the work, and in JAX each size would need its own
+programs. The velocities are blended with Gaussian weights at every sampling step, so neighbours
+agree from the noise on. A latent that is smaller than the program's tile, or the official tile of a
+narrow latent, lies in the tile's upper left. The network receives that extent and gives the same
+result as for the smaller tile alone.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class TileGrid:
     Attributes:
       side: a tile's side in latent pixels.
       rows, columns: upper and left starts.
-      between: whether further tiles lie between those, half a step further on; see `plan_tiles`.
+      between: whether a second grid, shifted by half a step, lies between; see `plan_tiles`.
     """
 
     side: int
@@ -34,7 +34,7 @@ class TileGrid:
 
     @property
     def starts(self) -> np.ndarray:
-        """[N, 2] int32 (row, column) of every tile, row by row; those between come last."""
+        """[N, 2] int32 (row, column) of every tile, row by row; the second grid comes last."""
         pairs = [(row, column) for row in self.rows for column in self.columns]
         if self.between:
             rows, columns = _middles(self.rows), _middles(self.columns)
@@ -43,7 +43,7 @@ class TileGrid:
 
 
 def _middles(starts: tuple[int, ...]) -> list[int]:
-    """Starts half-way between neighbours; the only one where there are none."""
+    """Starts half-way between neighbours; a single start stays as it is."""
     middles = [(a + b) // 2 for a, b in zip(starts, starts[1:], strict=False)]
     return middles or list(starts)
 
@@ -67,7 +67,7 @@ def plan_tiles(
     patch_size: int,
     passes: int = 1,
 ) -> TileGrid | None:
-    """Tiles for a latent, or None where it fits into one.
+    """Plan the tiles of a latent; None if it fits into one.
 
     Args:
       latent_hw: the latent's height and width.
@@ -75,9 +75,9 @@ def plan_tiles(
       tile_overlap: in pixels; raised to an eighth of the tile.
       downscale: pixels on the side of a latent pixel.
       patch_size: latent pixels on the side of a token; tiles are multiples of it.
-      passes: 2 has a second grid, shifted by half a step, so that every border between tiles of
-        one lies in the middle of tiles of the other; the velocities of both are averaged. It
-        nearly doubles the work. The official scripts have one.
+      passes: 2 adds a second grid, shifted by half a step: every border between tiles of one grid
+        lies in the middle of tiles of the other. The velocities of both are averaged. It nearly
+        doubles the work. The official scripts use one grid.
     """
     if tile_size <= 0:
         return None
@@ -103,11 +103,11 @@ def gaussian_weights(height: int, width: int) -> np.ndarray:
 
 
 def program_sides(tile_size: int, downscale: int, patch_size: int) -> tuple[int, ...]:
-    """Sides in latent pixels at which programs exist: that of a tile and half of it.
+    """Sides in latent pixels at which programs exist: a full tile's and half of it.
 
     Args:
-      tile_size: in pixels; 0 means no tiles, and a program for every size.
-      downscale, patch_size: as in `tiling.plan_tiles`.
+      tile_size: in pixels; 0 means no tiles and a program for every size.
+      downscale, patch_size: as in `plan_tiles`.
     """
     if tile_size <= 0:
         return ()
@@ -121,7 +121,7 @@ class ProgramTile(NamedTuple):
 
     Attributes:
       shape: its rows and columns.
-      extent: the rows and columns of it that hold latent, or None for all.
+      extent: the rows and columns that hold the latent, or None for all.
     """
 
     shape: tuple[int, int]
@@ -135,14 +135,14 @@ def program_tile(
     *,
     full_apart: bool = False,
 ) -> ProgramTile:
-    """What tiles of a latent are computed in.
+    """Choose the program tile in which a latent's tiles are computed.
 
     Args:
       latent_hw: the latent's height and width.
       grid: its tiles; None for the whole latent as one.
-      sides: what `program_sides` gives; the first into which a tile fits is taken. Where none
-        does, the tile's own shape is.
-      full_apart: whether full tiles have a program of their own, which need not look at extents.
+      sides: from `program_sides`; the first one that a tile fits into is taken. If none is large
+        enough, the tile's own shape is taken.
+      full_apart: whether full tiles have their own program, which needs no extents.
     """
     live = latent_hw if grid is None else (grid.side, grid.side)
     side = next((side for side in sides if side >= max(live)), None)
@@ -153,7 +153,7 @@ def program_tile(
 
 
 class TiledLatent:
-    """One picture's latent on its way from noise, cut into tiles, on the host.
+    """One image's latent during sampling, cut into tiles, on the host.
 
     Args:
       lq_latent, noise: [B, h, w, C] float32.
@@ -162,8 +162,8 @@ class TiledLatent:
 
     Attributes:
       extent: as in ProgramTile.
-      disagreements: None, or a list that gets a figure in every step: the tiles' deviation from
-        their weighted mean, over places that several cover, divided by the velocity's root mean
+      disagreements: None, or a list that receives one value per step: the tiles' deviation from
+        their weighted mean where several tiles overlap, divided by the velocity's root mean
         square.
     """
 
@@ -200,7 +200,7 @@ class TiledLatent:
         return np.pad(tile, ((0, 0), (0, rows), (0, columns), (0, 0)))
 
     def add(self, number: int, velocity: np.ndarray) -> None:
-        """Blend in a tile's velocity [B, rows, columns, C], which may be anything elsewhere."""
+        """Blend in a tile's velocity [B, rows, columns, C]; ignore values beyond the extent."""
         place, (rows, columns) = self._place(number), self._weights.shape[:2]
         velocity = velocity[:, :rows, :columns]
         self._total[place] += velocity * self._weights
@@ -209,13 +209,13 @@ class TiledLatent:
             self._squares[place] += velocity**2 * self._weights
 
     def ahead(self, number: int, t: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-        """Where a tile that was added lies, and z there if it went straight on from t to 0."""
+        """The place of an added tile, and its z if the sampler went straight on from t to 0."""
         place = self._place(number)
         mean = self._total[place] / self._added[place[1:]]
         return place[1:], self._z[place] - t * mean
 
     def step(self, t: np.ndarray, t_next: np.ndarray) -> None:
-        """An Euler step from t to t_next, float32 scalars, along what was blended in."""
+        """Take an Euler step from t to t_next, float32 scalars, along the blended velocity."""
         mean = self._total / self._mass
         if self.disagreements is not None:
             self.disagreements.append(self._disagreement(mean))
@@ -230,5 +230,5 @@ class TiledLatent:
         return float(np.sqrt(spread / max((mean**2).mean(), 1e-12)))
 
     def result(self) -> np.ndarray:
-        """z as it stands, [B, h, w, C]."""
+        """The current z, [B, h, w, C]."""
         return self._z

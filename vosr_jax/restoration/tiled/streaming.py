@@ -1,10 +1,10 @@
-"""Run a convolutional network stage by stage over maps that need not fit a device.
+"""Run a convolutional network stage by stage over maps that need not fit on a device.
 
-A stage is the part of a network between two places that must see the whole picture (the
-statistics of a group norm, the middle attention). It runs tile by tile, all tiles of one shape
-whatever the map's, reading its input with a halo and writing its output to a map on the host;
-on the way it gathers the output's statistics for the next norm. So every pixel is computed from
-what the untiled network would use, and the device holds one tile at a time.
+A stage is the part of a network between two operations that must see the whole image (the
+statistics of a group norm, the middle attention). It runs tile by tile, in tiles of one shape for
+maps of all shapes. It reads its input with a halo, writes its output to a map on the host, and
+collects the output's statistics for the next norm. Every pixel is computed from the same values as
+in the untiled network, and the device holds one tile at a time.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ _SMALLEST_SIDE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What is computed of every tile.
+    """The computation of every tile.
 
     Attributes:
-      compute: (module, statistics, inside, tile, *others) -> tile of the output. `tile` carries
-        the halo and `inside`, [1, rows, columns, 1], is 0 where it lies beyond the picture;
+      compute: (module, statistics, inside, tile, *others) -> tile of the output. `tile` includes
+        the halo. `inside`, [1, rows, columns, 1], is 0 where the tile lies outside the image.
         `others` are further maps at the same pixels, without halo.
       halo: input pixels needed before and after a tile.
       up, down: the output's side over the input's is up / down.
@@ -42,7 +42,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Mean and variance of a map's channel groups over the whole picture, float32 [groups]."""
+    """Mean and variance of a map's channel groups over the whole image, float32 [groups]."""
 
     mean: np.ndarray
     variance: np.ndarray
@@ -66,13 +66,13 @@ def run_stage(
       module: its parameters.
       source: [H, W, C] input.
       target: [H up / down, W up / down, C'] output; it may be one of `others`, not `source`.
-      area: a tile's pixels times channels at most.
-      statistics: of the input's norm, where it has a group norm.
+      area: largest number of pixels times channels in a tile.
+      statistics: for the input's group norm, if it has one.
       others: further inputs of the output's size.
-      groups: of the output's next group norm; 0 where there is none.
+      groups: of the output's next group norm; 0 if there is none.
 
     Returns:
-      The output's statistics, None for 0 groups.
+      The output's statistics; None for 0 groups.
     """
     height, width = source.shape[:2]
     channels = max(source.shape[2], target.shape[2] * stage.up**2 // stage.down**2)
@@ -91,7 +91,7 @@ def run_stage(
             result = _compute(
                 (stage, graph, groups), state, _arrays(statistics), inside, counted, tile, same
             )
-            # One tile is computed while the one before is written.
+            # The device computes this tile while the host writes the previous one.
             if waiting is not None:
                 _write(target, merged, stage, *waiting)
             waiting = (result, start, fresh)
@@ -101,10 +101,10 @@ def run_stage(
 
 
 def tile_side(area: int, channels: int) -> int:
-    """The side of a tile in input pixels, a multiple of 8, whatever the picture's size.
+    """The side of a tile in input pixels, a multiple of 8; it does not depend on the image's size.
 
     Args:
-      area: a tile's pixels times channels at most.
+      area: largest number of pixels times channels in a tile.
       channels: of the tile.
     """
     side = math.isqrt(area // channels) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
@@ -156,9 +156,9 @@ def _arrays(statistics: Statistics | None):
 
 
 def _tiles(length: int, side: int) -> list[tuple[int, tuple[int, int]]]:
-    """(start, (first, last) input pixel that no earlier tile has) along one axis.
+    """(start, (first, end) of the input pixels that no earlier tile has) along one axis.
 
-    The last tile is shifted inward; where the map is shorter than a tile, it sticks out.
+    The last tile is shifted inward. On a map shorter than a tile it reaches beyond the edge.
     """
     starts = [*range(0, max(length - side, 0), side), max(length - side, 0)]
     ends = [min(start + side, length) for start in starts]
@@ -167,7 +167,7 @@ def _tiles(length: int, side: int) -> list[tuple[int, tuple[int, int]]]:
 
 
 def _inside(start: int, side: int, length: int, stage: Stage) -> np.ndarray:
-    """Which pixels of a tile with its halo lie in the picture, at the input's resolution."""
+    """Mask of the pixels of a tile with its halo that lie in the image, at input resolution."""
     before, after = stage.halo
     position = np.arange(start - before, start + side + after)
     return (position >= 0) & (position < length)
@@ -182,7 +182,7 @@ def _scale(start: tuple[int, int], stage: Stage) -> tuple[int, int]:
 
 
 def _counted(start: int, fresh: tuple[int, int], side: int, stage: Stage) -> np.ndarray:
-    """Which pixels of an output tile are new, along one axis."""
+    """Mask of the new pixels of an output tile, along one axis."""
     first, last = (_one(pixel - start, stage) for pixel in fresh)
     position = np.arange(_one(side, stage))
     return (position >= first) & (position < last)
@@ -191,7 +191,7 @@ def _counted(start: int, fresh: tuple[int, int], side: int, stage: Stage) -> np.
 def _read(
     source: np.ndarray, start: tuple[int, int], side: int, halo: tuple[int, int]
 ) -> np.ndarray:
-    """[1, side + halo, side + halo, C]; zero beyond the map."""
+    """Read a tile [1, side + halo, side + halo, C]; zero outside the map."""
     before, after = halo
     slices, padding = [], []
     for first, length in zip(start, source.shape[:2], strict=True):
@@ -202,7 +202,7 @@ def _read(
 
 
 def _write(target, merged, stage: Stage, result, start, fresh) -> None:
-    """The new pixels of a finished tile, and their statistics."""
+    """Write the new pixels of a finished tile, and merge their statistics."""
     output, moments = result
     (top, bottom), (left, right) = ((_one(a, stage), _one(b, stage)) for a, b in fresh)
     row, column = _scale(start, stage)
