@@ -1,1 +1,1 @@
-"""What a training step will need on devices that are not at hand: compiled, read and reckoned."""
+"""Predict what a training step needs on devices that are not at hand, by compiling it."""

@@ -1,4 +1,4 @@
-"""What a compiled program sends between its devices, read from its text."""
+"""Collectives of a compiled program, read from its text."""
 
 import dataclasses
 import math
@@ -20,11 +20,11 @@ class Collective:
     Attributes:
       kind: one of KINDS.
       times: how often it runs in a step.
-      bytes: what one device sends, and receives, each time, over a ring.
+      bytes: that one device sends, and receives, each time, over a ring.
       members: one group of the devices that take part, by their place in the mesh.
-      dtypes: of what travels.
+      dtypes: of the data sent.
       hidden: whether it runs beside other work (the compiler made it asynchronous).
-      across: whether its groups reach over slices.
+      across: whether its groups span slices.
     """
 
     kind: str
@@ -37,16 +37,16 @@ class Collective:
 
     @property
     def total(self) -> float:
-        """Bytes of a step."""
+        """Bytes per step."""
         return self.times * self.bytes
 
 
 def collectives(program: Program, devices_a_slice: int = 0) -> list[Collective]:
-    """All collectives, each once, however many pieces the compiler has cut it into.
+    """All collectives, each once, even if the compiler has split it into pieces.
 
     Args:
       program: compiled.
-      devices_a_slice: 0 where there is one slice.
+      devices_a_slice: devices per slice; 0 if there is one slice.
     """
     found = []
     for times, _, instruction in program.executed():
@@ -60,13 +60,13 @@ def collectives(program: Program, devices_a_slice: int = 0) -> list[Collective]:
 
 
 def _started(program: Program, instruction: Instruction) -> Iterator[Instruction]:
-    """The instruction if it is a collective, or those that begin in its fusion."""
+    """Yield the instruction if it is a collective, or the collectives that its fusion starts."""
     if _kind(instruction) in KINDS:
         yield instruction
     elif instruction.opcode == "fusion":
         for called in instruction.called:
             inside = program.computations[called].values()
-            # An asynchronous collective goes on in other fusions, which show it again.
+            # An asynchronous collective continues in other fusions, which list it again.
             begins = any(_ASYNC_START in inner.attributes for inner in inside)
             if begins or _is_scatter(instruction):
                 yield from (inner for inner in inside if _kind(inner) in KINDS)
@@ -77,7 +77,7 @@ def _kind(instruction: Instruction) -> str:
 
 
 def _is_scatter(instruction: Instruction) -> bool:
-    """TPU programs fuse a reduce-scatter of an all-reduce and the taking of one's own part."""
+    """Whether it is a TPU program's reduce-scatter: an all-reduce fused with a slice."""
     return any("all-reduce-scatter" in called for called in instruction.called)
 
 
@@ -94,7 +94,7 @@ def _collective(
     share = (group - 1) / group
     moved = {
         "all-gather": whole * share,
-        # The whole is what goes in; its text shows the all-reduce inside.
+        # The input counts. A fused reduce-scatter lists its inner all-reduce, of the input's size.
         "reduce-scatter": whole * share * (group if instruction.opcode == kind else 1),
         "all-reduce": 2 * whole * share,
         "all-to-all": whole * share,
@@ -105,10 +105,10 @@ def _collective(
 
 
 def _members(attributes: str) -> tuple[int, ...]:
-    """The first group, in whichever of XLA's three ways of writing it.
+    """The first group, in any of XLA's three notations.
 
     Raises:
-      ValueError: groups are written in another way.
+      ValueError: the groups are in another notation.
     """
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
     if listed:
@@ -136,7 +136,7 @@ def _first_iota_group(group: int, sizes: str, transposed: str | None) -> list[in
 
 
 def _iota(sizes: str, transposed: str | None) -> np.ndarray:
-    """Device numbers in the order of "2,4" and perhaps a transposition "1,0"."""
+    """Device numbers in the order of sizes "2,4" and an optional transposition "1,0"."""
     shape = [int(size) for size in sizes.split(",")]
     order = np.arange(math.prod(shape)).reshape(shape)
     if transposed:

@@ -1,7 +1,7 @@
-"""Reads the text of a compiled program: computations, their instructions, and how often each runs.
+"""Parse the text of a compiled program: computations, their instructions, how often each runs.
 
-XLA's own cost analysis counts the body of a loop once and forgets which network a collective
-crosses; the text has all that is needed to do better.
+XLA's own cost analysis counts a loop's body once and loses which network a collective crosses.
+The text has both.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ _INSTRUCTION = re.compile(r"  (?:ROOT )?%[\w.\-]+ = ")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array: element type, sizes, and whether it lies in the chip's own memory, not in HBM."""
+    """One array: element type, sizes, and whether it is in the chip's own memory, not in HBM."""
 
     dtype: str
     sizes: tuple[int, ...]
@@ -33,12 +33,12 @@ class Shape:
 
     @property
     def bytes(self) -> int:
-        """Without padding."""
+        """Bytes without padding."""
         return self.elements * bits_of(self.dtype) // 8
 
 
 def bits_of(dtype: str) -> int:
-    """Bits of an element of XLA's type, as "bf16" or "f8e4m3fn"."""
+    """Bits per element of an XLA type, such as "bf16" or "f8e4m3fn"."""
     if dtype in _BITS:
         return _BITS[dtype]
     digits = re.match(r"[a-z]+(\d+)", dtype)
@@ -51,11 +51,11 @@ class Instruction:
 
     Attributes:
       name: unique in its computation.
-      opcode: as "fusion" or "all-gather-start".
-      shapes: of the result; of all parts where it is a tuple.
+      opcode: such as "fusion" or "all-gather-start".
+      shapes: of the result; of all parts if it is a tuple.
       operands: names of the instructions that it reads.
       attributes: the rest of the line.
-      number: an integer constant's value, a parameter's place, else None.
+      number: an integer constant's value, a parameter's position, else None.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        """Of the result."""
+        """Bytes of the result."""
         return sum(shape.bytes for shape in self.shapes)
 
     def attribute(self, pattern: str) -> str | None:
@@ -97,15 +97,14 @@ class Program:
     entry: str
 
     def executed(self) -> Iterator[tuple[int, str, Instruction]]:
-        """(times, computation, instruction) of all that runs, loops' bodies included.
+        """Yield (times, computation, instruction) of all that runs, including loop bodies.
 
-        What lies inside a fusion is part of it and not listed. A loop whose length the compiler
-        does not tell counts once.
+        Instructions inside a fusion are not listed. A loop of unknown length counts once.
         """
         yield from self._executed(self.entry, 1)
 
     def trips(self, loop: Instruction) -> int:
-        """How often a loop's body runs: as the compiler notes it, or by what it counts up to."""
+        """Iterations of a loop: the compiler's note, or the limit of its counter, else 1."""
         noted = _TRIPS.search(loop.attributes)
         if noted:
             return int(noted[1])
@@ -134,7 +133,7 @@ class Program:
 
 
 def parse(text: str) -> Program:
-    """The program in the text that `compiled.as_text()` gives.
+    """Parse the text of `compiled.as_text()`.
 
     Raises:
       ValueError: it has no entry computation.
@@ -158,7 +157,7 @@ def parse(text: str) -> Program:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines, an instruction's kernel text joined to it."""
+    """Yield lines, with an instruction's kernel text joined to it."""
     pending = ""
     for line in text.splitlines():
         begins = _INSTRUCTION.match(line) or line == "}" or line.startswith(("%", "ENTRY"))
@@ -196,7 +195,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` closes."""
+    """The position at which the parenthesis that opens at `start` closes."""
     depth = 0
     for position in range(start, len(text)):
         depth += (text[position] == "(") - (text[position] == ")")

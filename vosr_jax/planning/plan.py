@@ -23,39 +23,38 @@ from vosr_jax.training.build import mesh_of
 from vosr_jax.training.fsdp import is_matmul_param
 from vosr_jax.training.sharding import parameter_spec, sharded_over
 
-# A slow network hides behind nothing here; what a chip's own does beside other work costs nothing
-# until it takes longer than that work.
+# Matrix products of an attention kernel's forward and backward pass.
 _FORWARD_PRODUCTS, _BACKWARD_PRODUCTS = 2, 5
 
 
 @dataclasses.dataclass(frozen=True)
 class SlicePlan:
-    """What is known of a step before it runs. Bytes and seconds are one device's.
+    """Predictions for a step before it runs. Bytes and seconds are per device.
 
     Compiled: `fits`, `memory`, `collectives`, `compiled_flops`, `compile_seconds`. Counted in the
     traced program: `analytic_flops`. Modelled from these: all else.
 
     Attributes:
-      topology, mesh: where.
-      batch_size, rows: pairs of an update, and on a device at a time.
+      topology, mesh: where the step runs.
+      batch_size, rows: pairs per update, and per device at a time.
       trained: (parameters that are trained, parameters of the network).
       fits: whether the program fits the device's memory.
       memory: bytes by kind; "total" is what the program holds at once.
       collectives: {kind: (number in a step, bytes)}.
-      gathered_bytes: of the FSDP ideal, for one network evaluated once forward and backward.
-      analytic_flops: of a step, nothing computed twice.
+      gathered_bytes: of the FSDP ideal, for one forward and backward pass of the network.
+      analytic_flops: of a step, without recomputation.
       compiled_flops: of a step as compiled, in passes of a bfloat16 unit.
-      step_seconds: at best.
-      exposed_seconds: of it, collectives that nothing hides.
-      bound: share of the step whose fusions wait for memory, for arithmetic, for the network.
-      mfu: analytic operations over what the chips could do in that time, at most.
-      pairs_per_second: of all devices, at most.
+      step_seconds: lower bound.
+      exposed_seconds: part of it in collectives that nothing hides.
+      bound: share of the step that memory, arithmetic and the network limit.
+      mfu: upper bound: analytic operations over the chips' peak in that time.
+      pairs_per_second: of all devices, upper bound.
       host_cores: virtual CPUs that the data of one host needs, and those that it has.
-      days, chip_hours: to the config's number of steps.
+      days, chip_hours: until the config's last step.
       compile_seconds: on this machine.
-      start: bytes of the first start, see `start_memory`; {} where it was not asked for.
-      why_not: the compiler's reason where it does not fit.
-      slowest: lines about the operations that take longest, where asked for.
+      start: bytes of the first start, see `start_memory`; {} unless requested.
+      why_not: the compiler's reason if the program does not fit.
+      slowest: lines about the slowest operations, if requested.
     """
 
     topology: str
@@ -91,13 +90,13 @@ class SlicePlan:
 def make_plan(
     config: Config, topology: Topology, *, slowest: int = 0, start: bool = False
 ) -> SlicePlan:
-    """Compile the step that train.py would run there, and read the program.
+    """Compile the step that train.py would run on a topology, and read the program.
 
     Args:
       config: the experiment.
-      topology: where.
-      slowest: so many of the slowest operations are listed.
-      start: also compile the program that makes the state, and reckon what a start needs.
+      topology: of the devices.
+      slowest: number of slowest operations to list.
+      start: also compile the program that makes the state, and compute what a start needs.
 
     Raises:
       UserError: the compiler is missing or fails, or mesh and batch do not fit the topology.
@@ -194,12 +193,12 @@ def _by_kind(sent: list[Collective]) -> dict[str, tuple[int, float]]:
 
 
 def exposed_seconds(sent: list[Collective], topology: Topology, mesh: Mesh, busy: float) -> float:
-    """What collectives add to a step: all that stop it, and of the hidden ones what is too much.
+    """Seconds that collectives add to a step: all blocking ones, and the hidden ones' excess.
 
     Args:
       sent: the step's collectives.
       topology: of its devices.
-      mesh: in which the collectives name them.
+      mesh: by whose order the collectives number the devices.
       busy: seconds of other work, behind which asynchronous ones hide.
     """
     devices = mesh.devices.reshape(-1)
@@ -218,7 +217,7 @@ def exposed_seconds(sent: list[Collective], topology: Topology, mesh: Mesh, busy
 
 
 def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
-    """Bytes of one device: what a step is given by kind, and what it makes."""
+    """Bytes per device by kind: a step's inputs, and what it allocates."""
     state = run.state
     kinds = {
         "parameters": state.parameters,
@@ -232,7 +231,7 @@ def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
     found = {kind: float(sum(map(shard_bytes, jax.tree.leaves(t)))) for kind, t in kinds.items()}
     found["activations"] = float(analysis.temp_size_in_bytes)
     found["program"] = float(analysis.generated_code_size_in_bytes)
-    # The state is written over in place.
+    # The state is updated in place.
     fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     found["total"] = float(
         analysis.argument_size_in_bytes
@@ -246,9 +245,9 @@ def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
 def fsdp_ideal(run: AbstractRun) -> float:
     """Bytes that one device must move for one forward and backward pass of the network.
 
-    Every sharded parameter is gathered in its products' dtype, once, and once more where the
-    backward pass makes the block anew; every gradient is scattered once in float32. Where the
-    batch lies over `data` too, each device's part of the gradients is summed over it.
+    Every sharded parameter is gathered once in its products' dtype, and once more if the backward
+    pass recomputes the block. Every gradient is scattered once in float32. If the batch is sharded
+    over `data` too, each device's shard of the gradients is summed over it.
     """
     mesh, config = run.mesh, run.config
     gather = run.train_step.gather

@@ -1,4 +1,4 @@
-"""A plan as a person reads it."""
+"""A plan as readable text."""
 
 from vosr_jax.planning.plan import SlicePlan
 from vosr_jax.planning.topology import Topology
@@ -7,7 +7,7 @@ _GIB, _MIB = 2**30, 2**20
 
 
 def describe(plan: SlicePlan, topology: Topology) -> str:
-    """A page: what was compiled, what was counted, what is modelled."""
+    """A page about a plan: what was compiled, what was counted, what is modelled."""
     chip = topology.chip
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     chips = f"{topology.chips} chips"
@@ -77,7 +77,7 @@ def _ideal(plan: SlicePlan) -> str:
 
 
 def describe_sweep(plans: list[SlicePlan]) -> str:
-    """A table, the best that fits first."""
+    """A table of a sweep's plans, the best that fits first."""
     rows = [
         "| mesh | pairs a chip | remat | fits | GiB | ms a step | pairs/s | MFU |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,10 +1,10 @@
-"""How long a compiled step takes at best: each fusion bound by the chip's arithmetic or memory.
+"""Lower bound of a compiled step's time: arithmetic or memory limits each fusion.
 
     step >= sum over fusions and kernels of max(FLOPs / peak, bytes / HBM bandwidth)
             + collectives that nothing hides
 
-A model, not a measurement: vector arithmetic, launch and tiling cost nothing in it, and peaks are
-the published ones.
+This is a model, not a measurement: vector arithmetic, launches and tiling cost nothing, and the
+peaks are the published ones.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _FREE = frozenset(
 # Copies between HBM and the chip that run beside other work.
 _AHEAD = ("copy-start", "slice-start")
 _KERNEL = 'custom_call_target="tpu_custom_call"'
-# (operand's shapes, results) -> operations of a kernel that the compiler cannot look into.
+# (operation, operands' shapes, results' shapes) -> FLOPs of a kernel opaque to the compiler.
 KernelFlops = Callable[[str, list[Shape], tuple[Shape, ...]], int]
 
 
@@ -37,7 +37,7 @@ class Work:
       name: of the instruction.
       operation: where it comes from in the traced program.
       times: how often it runs.
-      flops: of its products, each time, counted as often as a bfloat16 unit must run for them.
+      flops: of its products, each time, multiplied by the bfloat16 passes that they need.
       bytes: between HBM and the chip, each time.
       ahead: a copy that runs beside other work.
     """
@@ -50,7 +50,7 @@ class Work:
     ahead: bool = False
 
     def seconds(self, chip: Chip) -> float:
-        """Of a step, at best."""
+        """Lower bound of its seconds per step."""
         return self.times * max(self.flops / chip.flops, self.bytes / chip.memory_bandwidth)
 
     def bound_by_memory(self, chip: Chip) -> bool:
@@ -59,11 +59,11 @@ class Work:
 
 
 def work_of(program: Program, kernel_flops: KernelFlops) -> list[Work]:
-    """Everything that takes time on a device, collectives apart.
+    """Everything that takes time on a device, except collectives.
 
     Args:
       program: compiled.
-      kernel_flops: operations of kernels, which are counted from their shapes.
+      kernel_flops: counts a kernel's operations from its shapes.
     """
     found = []
     for times, name, instruction in program.executed():
@@ -89,7 +89,7 @@ def work_of(program: Program, kernel_flops: KernelFlops) -> list[Work]:
 
 
 def least_seconds(work: list[Work], chip: Chip) -> float:
-    """All work in turn; copies ahead hide behind it as far as HBM's bandwidth lets them."""
+    """Seconds of all work in sequence; copies ahead hide behind it within HBM's bandwidth."""
     in_turn = sum(one.seconds(chip) for one in work if not one.ahead)
     moved = sum(one.times * one.bytes for one in work)
     return max(in_turn, moved / chip.memory_bandwidth)
@@ -120,7 +120,7 @@ def _flops(program: Program, computation: Computation, instruction: Instruction)
 
 
 def _passes(instruction: Instruction) -> int:
-    """How often the bfloat16 unit runs for a product of this precision."""
+    """Passes of the bfloat16 unit for a product of this precision."""
     asked = instruction.attribute(r"operand_precision=\{(\w+)") or "default"
     return {"highest": 6, "high": 3}.get(asked, 1)
 
@@ -133,7 +133,7 @@ def _dot_flops(computation: Computation, instruction: Instruction) -> float:
 
 
 def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
-    """Multiply-adds with elements that exist: neither padding nor the holes of dilation count."""
+    """Operations on real elements; padding and the holes of dilation do not count."""
     labels = instruction.attribute(r"dim_labels=(\w+->\w+|\w+_\w+->\w+)") or ""
     left_labels, _, rest = labels.partition("_")
     right_labels, _, out_labels = rest.partition("->")
@@ -161,7 +161,7 @@ def _convolution_flops(computation: Computation, instruction: Instruction) -> fl
 def _taps(
     left: int, right: int, out: int, *, stride: int, pad: int, left_dilate: int, right_dilate: int
 ) -> int:
-    """Pairs of an output and a kernel position that meet an element."""
+    """Number of pairs of an output and a kernel position that meet a real element."""
     count = 0
     for tap in range(right):
         # place = output * stride + tap * right_dilate - pad, on the dilated input.
@@ -173,7 +173,7 @@ def _taps(
 
 
 def _bytes(program: Program, computation: Computation, instruction: Instruction) -> float:
-    """What is read and written in HBM; of a stack of which a slice is read, the slice."""
+    """Bytes read and written in HBM; for a read slice of a stack, only the slice."""
     written = sum(shape.bytes for shape in instruction.shapes if not shape.on_chip)
     names = [name for name in instruction.operands if name in computation]
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
@@ -182,7 +182,7 @@ def _bytes(program: Program, computation: Computation, instruction: Instruction)
         update = computation[names[1]]
         return 2.0 * update.bytes
     if instruction.opcode in _AHEAD:
-        # (what is copied, its copy) in either order; a slice-start names its slice second.
+        # Source and copy come in either order; a slice-start lists its slice second.
         target = instruction.shapes[1 if instruction.opcode == "slice-start" else 0]
         source = computation[names[0]].shapes[0]
         return float(target.bytes * ((not source.on_chip) + (not target.on_chip)))
@@ -197,7 +197,7 @@ def _bytes(program: Program, computation: Computation, instruction: Instruction)
         read += _read_of(program, body, parameter.name, _in_hbm(computation[name]))
     for inner in body.values():
         if inner.opcode == "dynamic-update-slice" and inner.operands[1] in body:
-            # Written in place: the update alone moves.
+            # The write is in place, so only the update moves.
             written -= max(_in_hbm(inner) - body[inner.operands[1]].bytes, 0)
     return read + max(written, 0)
 

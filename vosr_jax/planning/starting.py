@@ -1,4 +1,4 @@
-"""What a start needs before the first step: memory of a device, and what a host reads and holds."""
+"""What a start needs before the first step: device memory, and a host's reads and memory."""
 
 import math
 from typing import Any
@@ -18,14 +18,14 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
       run: the step, as shapes.
 
     Returns:
-      "device": what a device holds at most while the state is made, by the compiler; "host read":
-      what the host that reads most reads of weights' files, in the types that it hands on; "host
-      held": the most that it holds of them at once.
+      "device": a device's peak memory while the state is made, by the compiler; "host read": what
+      the busiest host reads of weights' files, in the dtypes that it passes on; "host held": the
+      most that a host holds of them at once.
     """
     placed: list[Any] = list(jax.tree.leaves(run.weights))
     given = run.config.teacher is not None or run.config.train.init_from is not None
     base = run.weights.get("base", {})
-    given = given and not base  # adapters are made, beside a base that is read
+    given = given and not base  # adapters are initialized; only the base is read
     resident = sum(map(shard_bytes, placed))
     with no_compilation_cache():
         program = beginning(run.train_step, run.state, given=given)
@@ -45,7 +45,7 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
     for leaf in hosts:
         for host, size in leaf.items():
             read[host] = read.get(host, 0.0) + size
-    # The hash of a teacher and of a base: all of it, piece by piece.
+    # Hashing a teacher and a base reads all of them, piece by piece.
     known = [*run.weights.get("teacher", {}).values(), *base.values()]
     hashed = sum(4.0 * math.prod(leaf.shape) for leaf in known)
     held = max((max(leaf.values()) for leaf in hosts), default=0.0)
@@ -57,13 +57,13 @@ def start_memory(run: AbstractRun) -> dict[str, float]:
 
 
 def shard_bytes(leaf: jax.ShapeDtypeStruct) -> float:
-    """What a device holds of an array; all of it where nothing says how it is divided."""
+    """Bytes of an array on one device; the whole array if it has no sharding."""
     shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
     return float(math.prod(shape) * leaf.dtype.itemsize)
 
 
 def _host_bytes(leaf: jax.ShapeDtypeStruct) -> dict[int, float]:
-    """{process: bytes of the different parts that its devices hold}."""
+    """{process: bytes of the distinct shards on its devices}."""
     parts: dict[int, set] = {}
     for device, index in leaf.sharding.devices_indices_map(leaf.shape).items():
         key = tuple((part.start, part.stop) for part in index)

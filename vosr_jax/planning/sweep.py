@@ -1,9 +1,9 @@
-"""Which batch, rematerialization and mesh give the most pairs a second and fit.
+"""Search for the batch, rematerialization and mesh that fit and give the most pairs per second.
 
-Every candidate is compiled, which takes minutes, so few are: a staircase. More pairs a chip need
-more recomputation, never less, so each larger batch begins with the policy that the one before it
-ended with, and moves on to the next only where it does not fit. Then other meshes are tried with
-the best of these.
+Compiling a candidate takes minutes, so the search is a staircase. More pairs per chip never need
+less recomputation. Each larger batch therefore begins with the last policy of the batch before,
+and moves on to the next policy only if it does not fit. Then other meshes are tried with the best
+of these.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from vosr_jax.planning.plan import SlicePlan, make_plan
 from vosr_jax.planning.topology import Topology
 
 _ROWS = (4, 8, 16, 32)
-# From the least recomputed to the most.
+# From the least recomputation to the most.
 _REMAT = ("none", "attention", "dots", "full")
 
 MakePlan = Callable[[Config, Topology], SlicePlan]
@@ -31,9 +31,9 @@ def sweep(
 
     Args:
       config: the experiment; its batch, rematerialization and mesh are replaced.
-      topology: where.
-      tell: gets a line a candidate.
-      make: compiles one.
+      topology: of the devices.
+      tell: gets one line per candidate.
+      make: compiles one candidate.
 
     Raises:
       UserError: nothing could be planned.
@@ -41,7 +41,7 @@ def sweep(
     plans: list[SlicePlan] = []
 
     def attempt(fsdp: int, remat: str, rows: int) -> SlicePlan | None:
-        """A candidate's plan; None where the compiler itself fails on it."""
+        """Plan one candidate; return None if the compiler itself fails on it."""
         label = f"fsdp {fsdp or 'auto'}, {rows} pairs a chip, remat {remat}"
         try:
             plan = make(_candidate(config, topology, fsdp, remat, rows), topology)
@@ -73,7 +73,7 @@ def sweep(
 
 
 def _other_meshes(automatic: int, topology: Topology) -> list[int]:
-    """fsdp: half and twice of what is chosen automatically, inside a slice."""
+    """Other fsdp sizes inside a slice: half and twice the automatic one."""
     inside = topology.devices // topology.slices
     sizes = (automatic // 2, automatic * 2)
     return [size for size in sizes if 1 < size <= inside and inside % size == 0]

@@ -55,13 +55,13 @@ _NAMED = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """One or several slices of like chips.
+    """One or several slices of equal chips.
 
     Attributes:
       name: as given.
-      chip: of which all consist.
+      chip: the type of all chips.
       shape: chips along each dimension of one slice.
-      slices: how many.
+      slices: number of slices.
     """
 
     name: str
@@ -71,19 +71,20 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """Of all slices."""
+        """Chips of all slices."""
         return math.prod(self.shape) * self.slices
 
     @property
     def devices(self) -> int:
-        """Of all slices, as JAX counts them."""
+        """Devices of all slices, as JAX counts them."""
         return self.chips * self.chip.devices
 
     def bandwidth(self, coordinates: Sequence[Sequence[int]]) -> float:
-        """Bytes a second that a ring collective among these chips moves into one of them.
+        """Bytes per second that a ring collective among these chips moves into one of them.
 
-        Every dimension that they span has its ring, both ways where it closes; it does where they
-        span all of it and it is a multiple of 4 in a three-dimensional torus, 16 in a flat one.
+        Every dimension that they span has its ring, which runs both ways if it closes. It closes
+        if they span the whole dimension and its size is a multiple of 4 in a three-dimensional
+        torus, or 16 in a flat one.
         """
         directions = 0
         for dimension, size in enumerate(self.shape):
@@ -95,10 +96,10 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """ "v5p:4x4x4", "v5e-256", or "2*v5e:16x16" for two slices.
+    """Parse "v5p:4x4x4", "v5e-256", or "2*v5e:16x16" for two slices.
 
     Raises:
-      UserError: no such chip, or a shape that it has not.
+      UserError: the chip is unknown, or the shape does not suit it.
     """
     number, star, single = text.rpartition("*")
     shape = _NAMED.get(single, single)
@@ -115,9 +116,9 @@ def parse_topology(text: str) -> Topology:
 
 
 def other_compiler() -> str:
-    """A sentence where libtpu is not the version that this jax is made for; "" where it is.
+    """Advice if libtpu is not the version that this jax is made for, else "".
 
-    A newer one describes programs in ways that jax cannot read, and then seems to fail.
+    A newer libtpu describes programs in ways that jax cannot read; compilation then seems to fail.
     """
     asked = [
         found[1]
@@ -137,14 +138,14 @@ def other_compiler() -> str:
 
 
 def devices_of(topology: Topology) -> list:
-    """The topology's devices; programs can be compiled for them, and nothing runs.
+    """The topology's devices; programs can be compiled for them but not run.
 
     Raises:
       UserError: the TPU compiler is not installed, or does not know the shape.
     """
     from jax.experimental import topologies
 
-    # No TPU is used, so several plans may be made at once, and none need be looked for.
+    # No TPU is used, so several plans may be made at once, and JAX need not look for a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     shape = "x".join(map(str, topology.shape))
@@ -152,7 +153,7 @@ def devices_of(topology: Topology) -> list:
         described = topologies.get_topology_desc(
             platform="tpu",
             topology_name=f"{topology.chip.name}:{shape}",
-            # Its two cores as one device, as JAX drives it.
+            # JAX drives its two cores as one device.
             **({"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}),
             **({"num_slices": topology.slices} if topology.slices > 1 else {}),
         )

@@ -1,1 +1,1 @@
-"""Sweeps: many runs of one experiment with different settings, and what they come to."""
+"""Sweeps: many runs of one experiment with different settings, and their results."""

@@ -1,4 +1,4 @@
-"""One table and one plot of a sweep's finished trials."""
+"""A table and a plot of a sweep's finished trials."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from vosr_jax.sweeps.score import at_psnr, figures_of
 from vosr_jax.sweeps.trials import Sweep
 
 _RESAMPLES = 4000
-# What only repeats a trial.
+# The key that only repeats a trial.
 _SEED = "seed"
 
 # Marker, line and size of the first override's values.
@@ -29,13 +29,13 @@ Arm = tuple[tuple[str, Any], ...]
 
 
 def gather(sweep: Sweep, workdir: str | os.PathLike, tell: Callable[[str], None] = print) -> str:
-    """Judge what is finished and write results.json, table.md and plot.svg into the workdir.
+    """Score the finished trials and write results.json, table.md and plot.svg into the workdir.
 
     A trial whose folder was trained with another config is left out, and the table says so.
 
-    Trials that differ in the seed alone are one arm. A sweep file may set REFERENCE, the overrides
-    of the arm whose PSNR all are compared at, and COMPARISONS, pairs of arms' overrides whose
-    differences are wanted.
+    Trials that differ only in the seed form one arm. A sweep file may set REFERENCE, the overrides
+    of the arm at whose PSNR all arms are compared, and COMPARISONS, pairs of overrides of the arms
+    to compare.
 
     Args:
       sweep: from `load_sweep`.
@@ -147,11 +147,11 @@ def _comparisons(sweep: Sweep, arms: dict[Arm, dict[Any, Figures]]) -> list[str]
 
 
 def interval(values: dict[Any, dict[str, float]], rows: dict[Any, Figures]) -> Mean:
-    """Mean over seeds and pairs, with a 95% interval that draws photographs and seeds.
+    """Mean over seeds and pairs, with a 95% interval from resampled photos and seeds.
 
     Args:
-      values: {seed: {pair: number}}, the same pairs in all.
-      rows: {seed: figures}, which know each pair's photograph.
+      values: {seed: {pair: number}}, the same pairs for all seeds.
+      rows: {seed: figures}, which name each pair's photo.
     """
     seeds = sorted(values)
     photograph = {row["name"]: row["photograph"] for row in rows[seeds[0]]}
@@ -205,9 +205,9 @@ def _cell(mean: Mean, spec: str) -> str:
 
 
 def _plot(arms: dict[Arm, dict[Any, Figures]]) -> str:
-    """LPIPS against PSNR along the guidance scale, a line an arm.
+    """Plot LPIPS against PSNR along the guidance scale, one line per arm.
 
-    The first override is told by the marker, the others together by the colour.
+    The marker shows the first override, the colour all others together.
     """
     heads = list(dict.fromkeys(arm[:1] for arm in arms))
     rests = list(dict.fromkeys(arm[1:] for arm in arms))

@@ -1,7 +1,7 @@
-"""One process at a time on each trial, whoever shares the sweep's folder.
+"""Locks that admit one process at a time to each trial of a shared sweep folder.
 
-On a disk that is a file lock, which the system takes from a process that dies. In a bucket it is
-a lease that its holder renews; one that stays silent for a minute is gone.
+On a disk this is a file lock, which the system releases if its process dies. In a bucket it is a
+lease that its holder renews; it expires after a minute of silence.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ _ASK_AGAIN = 10.0
 
 @contextlib.contextmanager
 def held(workdir: str | os.PathLike, name: str, *, wait: bool) -> Iterator[list[int] | None]:
-    """A trial's lock.
+    """Hold a trial's lock.
 
     Args:
       workdir: of the sweep.
       name: of the trial.
-      wait: until it is free.
+      wait: whether to wait until it is free.
 
     Yields:
-      None where another process has it; else file descriptors that keep the lock for a child.
+      None if another process has it; else file descriptors that keep the lock for a child.
 
     Raises:
       UserError: the folder cannot be written.

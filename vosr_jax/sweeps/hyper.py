@@ -1,4 +1,4 @@
-"""Lists of overrides, {"model.depth": 4, ...} each, put together as a sweep needs them."""
+"""Combine lists of overrides, {"model.depth": 4, ...} each, into sweeps."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ def fixed(key: str, value: Any) -> list[Overrides]:
 
 
 def product(*sweeps: Sequence[Overrides]) -> list[Overrides]:
-    """Everything with everything; the last sweep varies fastest.
+    """All combinations; the last sweep varies fastest.
 
     Raises:
       ValueError: two sweeps set the same key.
@@ -27,7 +27,7 @@ def product(*sweeps: Sequence[Overrides]) -> list[Overrides]:
 
 
 def zipit(*sweeps: Sequence[Overrides]) -> list[Overrides]:
-    """The first with the first, the second with the second.
+    """Combine sweeps item by item: the first with the first, the second with the second.
 
     Raises:
       ValueError: the sweeps differ in length, or two set the same key.
@@ -38,7 +38,7 @@ def zipit(*sweeps: Sequence[Overrides]) -> list[Overrides]:
 
 
 def chainit(*sweeps: Sequence[Overrides]) -> list[Overrides]:
-    """One sweep after the other."""
+    """Concatenate sweeps."""
     return list(itertools.chain(*sweeps))
 
 

@@ -1,4 +1,4 @@
-"""Whether a trial's folder holds that trial: a trial is what its whole config says."""
+"""Check whether a trial's folder holds that trial; its whole config identifies it."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from vosr_jax.sweeps.trials import Trial
 if TYPE_CHECKING:
     from etils import epath
 
-# What changes neither the weights that come out of a trial nor its figures.
+# Keys that change neither a trial's weights nor its figures.
 _NEUTRAL = (
     *("data.workers", "data.cache_bytes", "mesh.", "train.log_every", "train.checkpoint_every"),
     *("train.keep_", "train.sample_every", "train.eval_every", "train.hang_seconds"),
     *("train.profile_steps", "train.max_skipped"),
 )
-# What a trained network is looked at with.
+# Keys that change only how a trained network is evaluated.
 _LOOKING = ("eval.", "sampling.")
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """All that a trial's figures follow from, {dotted key: value as JSON has it}."""
+    """All settings that a trial's figures depend on: {dotted key: value as in JSON}."""
     plain = json.loads(json.dumps(config.to_dict()))
     optimizer = plain["optimizer"]
     if optimizer.get("decay_steps", 0) is None:
@@ -41,9 +41,9 @@ def _flat(section: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def differences(trial: Trial, workdir: str | os.PathLike) -> list[str]:
-    """How the training in a trial's folder differs from the trial: "key: there -> here" each.
+    """Differences of the training in a trial's folder from the trial: "key: there -> here" each.
 
-    Empty where there is none yet, or none that tells its config.
+    Empty if there is no training yet, or none whose config is stored.
     """
     if not has_checkpoint(trial, workdir):
         return []
@@ -73,7 +73,7 @@ def has_checkpoint(trial: Trial, workdir: str | os.PathLike) -> bool:
 
 
 def write_record(trial: Trial, workdir: str | os.PathLike) -> None:
-    """Keep the trial's whole config beside its folder.
+    """Write the trial's whole config beside its folder.
 
     Raises:
       UserError: it can't be written.

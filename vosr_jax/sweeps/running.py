@@ -1,4 +1,4 @@
-"""Running a sweep's trials: each in its own folder, none twice, one process at a time on each."""
+"""Run a sweep's trials: each in its own folder, once, by one process at a time."""
 
 import contextlib
 import os
@@ -22,13 +22,13 @@ Tell = Callable[[str], None]
 
 
 def finished(trial: Trial, workdir: str | os.PathLike) -> bool:
-    """Whether a trial's last checkpoint is there, and is this trial's."""
+    """Whether a trial's last checkpoint exists and is this trial's."""
     there = trial.config.train.total_steps in finished_steps(to_path(workdir) / trial.name)
     return there and not differences(trial, workdir)
 
 
 def array_index() -> int:
-    """The number that Slurm's or Kubernetes' job array gives this process.
+    """The index that Slurm's or Kubernetes' job array gives this process.
 
     Raises:
       UserError: there is none.
@@ -42,10 +42,10 @@ def array_index() -> int:
 
 
 def chosen(trials: Sequence[Trial], index: int | None) -> list[Trial]:
-    """All trials, or one.
+    """All trials, or the one of an index.
 
     Raises:
-      UserError: there are fewer.
+      UserError: no trial has this index.
     """
     if index is None:
         return list(trials)
@@ -57,14 +57,14 @@ def chosen(trials: Sequence[Trial], index: int | None) -> list[Trial]:
 def run_trials(
     trials: Sequence[Trial], workdir: str | os.PathLike, tell: Tell = print
 ) -> list[str]:
-    """Run what is not finished, one after another; several processes may share a folder.
+    """Run the unfinished trials one after another; several processes may share a folder.
 
-    A trial that another process has in hand is left until the end and waited for. A trial that
-    fails costs itself alone, and so does one whose folder holds a training with another config:
-    the keys are named.
+    A trial that another process is running is waited for at the end. A failed trial does not stop
+    the others. Neither does a trial whose folder was trained with another config; a message names
+    the keys.
 
     Args:
-      trials: in the order in which they are wanted.
+      trials: in the order in which to run them.
       workdir: gets for every trial a train.py workdir, a log and a lock; a folder, or an address
         in a bucket.
       tell: takes one line of progress.
@@ -73,7 +73,7 @@ def run_trials(
       Names of the trials that failed.
 
     Raises:
-      UserError: train.py is not there, or the folder can't be written.
+      UserError: train.py is missing, or the folder can't be written.
     """
     program = _program()
     if not program.is_file():
@@ -104,7 +104,7 @@ def _run_each(
 
 
 def _program() -> Path:
-    """train.py beside the package's source; where that is installed, in the current folder."""
+    """train.py beside the package's source; for an installed package, in the current folder."""
     beside = Path(__file__).parents[2] / "train.py"
     return beside if beside.is_file() else Path("train.py").absolute()
 
@@ -117,7 +117,7 @@ def _run(
     label: str,
     tell: Tell,
 ) -> bool:
-    """Train one trial to its end; whether it got there."""
+    """Train one trial to its end; return whether it got there."""
     log_file = logs / f"{trial.name}.log"
     if finished(trial, workdir):
         tell(f"{label}: finished before")
@@ -134,7 +134,7 @@ def _run(
     folder = f"--workdir={to_path(workdir) / trial.name}"
     command = [sys.executable, str(_program()), *trial.arguments, folder]
     with log_file.open("a") as log:
-        # It keeps the lock: if this process is killed, nobody else begins what it goes on with.
+        # The child keeps the lock: if this process is killed, no other starts the same trial.
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, pass_fds=lock)
         with _passing_on(process):
             code = process.wait()
@@ -146,7 +146,7 @@ def _run(
 
 @contextlib.contextmanager
 def _passing_on(process: subprocess.Popen) -> Iterator[None]:
-    """While it runs, SIGTERM and Ctrl-C let the trial save itself, then end the sweep."""
+    """While a trial runs, let SIGTERM and Ctrl-C save the trial, then end the sweep."""
     asked: list[int] = []
 
     def stop(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""What a finished trial is worth: its averaged network on fixed pairs, over the guidance scale."""
+"""Score a finished trial: its EMA network on fixed pairs, over the guidance scale."""
 
 import dataclasses
 import json
@@ -30,10 +30,10 @@ _NOISE_SEED = 0
 
 
 def figures_of(trial: Trial, workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """PSNR (RGB) and LPIPS (AlexNet) of every pair under every guidance scale.
+    """PSNR (RGB) and LPIPS (AlexNet) of every pair at every guidance scale.
 
-    The pairs are crops of `eval.hr`, or of the held-out photographs, about `eval.pictures` of
-    them; the noise is the same for all trials. Kept in the trial's folder, for these settings.
+    The pairs are about `eval.pictures` crops of `eval.hr` or of the held-out photos. The noise is
+    the same for all trials. The figures are cached in the trial's folder for these settings.
 
     Args:
       trial: finished.
@@ -43,7 +43,7 @@ def figures_of(trial: Trial, workdir: str | os.PathLike) -> list[dict[str, Any]]
       {"scale", "name", "photograph", "psnr", "lpips"} each.
 
     Raises:
-      UserError: the checkpoint or the pictures cannot be read.
+      UserError: the checkpoint or the images cannot be read.
     """
     config, folder = trial.config, to_path(workdir) / trial.name
     file = folder / _FILE
@@ -60,7 +60,7 @@ def figures_of(trial: Trial, workdir: str | os.PathLike) -> list[dict[str, Any]]
 
 
 def scales_of(config: Config) -> tuple[float, ...]:
-    """The guidance scales that a trial is judged under; 1 alone where it has no guidance."""
+    """The guidance scales at which a trial is scored; only 1 if it has no guidance."""
     if config.guidance.kind == "none" or config.model.r_embedding:
         return (1.0,)
     return config.eval.guidance_scales or (config.guidance.scale,)
@@ -86,7 +86,7 @@ def _judge(config: Config, folder: os.PathLike) -> list[dict[str, Any]]:
         schedule=config.sampling.schedule,
         r_input=config.model.r_embedding,
     )
-    # Whether there is a weak branch is part of the program; how much of it, an argument.
+    # The program decides whether there is a weak branch; the scale itself is an argument.
     sampler = dataclasses.replace(sampler, guidance_scale=1.0 if scales == (1.0,) else 0.0)
     restore = jax.jit(make_restore(train_step, sampler))
     distance, lpips_weights = jax.jit(lpips), load_lpips("alex")
@@ -113,9 +113,9 @@ def _judge(config: Config, folder: os.PathLike) -> list[dict[str, Any]]:
 def at_psnr(
     figures: Sequence[dict[str, Any]], wanted: float
 ) -> tuple[dict[str, float], float, float]:
-    """Every pair's LPIPS where the mean PSNR along the guidance scale is the wanted one.
+    """Every pair's LPIPS at the guidance scale whose mean PSNR is the wanted one.
 
-    Between the scales all is interpolated linearly; beyond them the nearest end counts.
+    Between the scales all values are interpolated linearly; beyond them the nearest end counts.
 
     Args:
       figures: of one trial, from `figures_of`.
@@ -139,9 +139,9 @@ def at_psnr(
 
 
 def _place(decibels: np.ndarray, wanted: float) -> float:
-    """Where along the scales, as a fraction of their numbers, the wanted PSNR is met.
+    """The fractional index along the scales at which the wanted PSNR is met.
 
-    Of several places the one of the largest scale; without any, the scale of the nearest PSNR.
+    If it is met several times, at the largest scale; if never, the scale of the nearest PSNR.
     """
     for number in range(len(decibels) - 1, 0, -1):
         before, after = decibels[number - 1], decibels[number]

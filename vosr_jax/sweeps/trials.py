@@ -1,4 +1,4 @@
-"""A sweep file and the trials that it asks for.
+"""A sweep file and its trials.
 
 A sweep file is a Python file with
 
@@ -6,7 +6,7 @@ A sweep file is a Python file with
     def get_sweep():                    a list of overrides, of `vosr_jax.sweeps.hyper`
         return product(sweep("model.depth", [4, 6]), sweep("seed", range(3)))
 
-and, where its trials are to be compared otherwise than by their means, what `gathering` reads.
+and optionally REFERENCE and COMPARISONS, which `aggregate.gather` reads to compare trials.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Trial:
     """One run of a sweep.
 
     Attributes:
-      name: of its folder, from its own overrides alone, so that a sweep may grow.
-      overrides: what sets it apart.
+      name: of its folder, made only from its own overrides, so that a sweep may grow.
+      overrides: the settings that distinguish it.
       arguments: for train.py, without --workdir.
       config: the whole experiment.
     """
@@ -88,8 +88,8 @@ def load_sweep(path: str | Path, common: Sequence[str] = ()) -> Sweep:
         name = _name(item)
         own = [f"--config.{key}={_text(value)}" for key, value in item.items()]
         config = config_from_file(base, [*common, *own])
-        # However its values are written: 1 and 1.0 are one number. The same config under other
-        # keys is an arm of another question.
+        # Compare configs, not texts: 1 and 1.0 are one number. The same config under other keys is
+        # an arm of another comparison.
         same = frozenset(item), config
         if same in trials:
             first = trials[same].name
@@ -108,14 +108,14 @@ def _load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    # A sweep file is a program: whatever it raises is its author's to mend.
+    # A sweep file is a program and may raise anything; its author has to fix it.
     except Exception as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
     return module
 
 
 def _text(value: Any) -> str:
-    """A value as the command line takes it; texts in a list are quoted there."""
+    """A value as the command line takes it; strings in a list are quoted."""
     if isinstance(value, (list, tuple)):
         items = (repr(item) if isinstance(item, str) else _text(item) for item in value)
         return f"({','.join(items)},)" if value else "()"
@@ -123,7 +123,7 @@ def _text(value: Any) -> str:
 
 
 def _name(overrides: Overrides) -> str:
-    """A folder's name of overrides, the same in every run."""
+    """The folder name of overrides, the same in every run."""
     text = ",".join(f"{key}={_text(value)}" for key, value in overrides.items())
     name = re.sub(r"[^\w.=,+-]+", "_", text)
     if name == text and len(name) <= _LONGEST:

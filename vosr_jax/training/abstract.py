@@ -1,6 +1,6 @@
-"""A config's training step from shapes alone: no weights, no files, no devices that run.
+"""Trace a config's training step from shapes alone, for devices that need not exist.
 
-Its floating-point operations are counted from the traced function.
+The trace also gives the count of its floating-point operations.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from vosr_jax.training.step import TrainStep, jit_train_step
 
 
 def product_flops(function: Callable, *arguments: Any) -> int:
-    """Operations of all matrix products and convolutions of a call; a multiply-add is two.
+    """Count the operations of a call's matrix products and convolutions; a multiply-add is two.
 
     Args:
       function: anything that jax can trace.
@@ -114,16 +114,16 @@ class AbstractRun:
     batch: dict[str, jax.ShapeDtypeStruct]
 
     def lower(self):
-        """The step, traced and lowered; `.compile()` it."""
+        """Trace and lower the step; `.compile()` the result."""
         step: Any = jit_train_step(self.train_step, self.state, self.mesh)
         return step.lower(self.state, self.weights, self.batch)
 
 
 def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
-    """The step of a config on a mesh.
+    """The step of a config on a mesh, as shapes.
 
     Raises:
-      UserError: the frozen nets' sizes do not follow from the config.
+      UserError: the config does not determine the frozen nets' sizes.
     """
     dtype = compute_dtype(config, platform_of(mesh))
     gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
@@ -151,7 +151,7 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
         )
         for name, size in sizes.items()
     }
-    # A process's counts travel with its rows, here those of one source.
+    # A batch carries each process's counts beside the rows; here for one data source.
     notes = NamedSharding(mesh, P(AXES))
     batch["notes"] = jax.ShapeDtypeStruct((mesh.size, FIRST_SOURCE + 1), jnp.int32, sharding=notes)
     return AbstractRun(
@@ -178,7 +178,7 @@ def _placed(shapes, shardings):
 
 
 def _stored(shapes: dict[str, jax.ShapeDtypeStruct], dtype: jnp.dtype) -> dict[str, Any]:
-    """As training/fsdp.py stores frozen weights."""
+    """Shapes of frozen weights in the dtypes of `fsdp.cast_frozen`."""
     return {
         name: jax.ShapeDtypeStruct(s.shape, dtype if is_matmul_param(name) else s.dtype)
         for name, s in shapes.items()
@@ -213,17 +213,17 @@ def _encoder(config: Config) -> DINOv2 | VGG16 | None:
 
 
 def analytic_flops(config: Config, device: jax.Device | None = None) -> float:
-    """Products of one pair's share of a step, nothing computed twice: what MFU counts.
+    """Operations per pair of a step's products, without recomputation: the basis of MFU.
 
-    Three times the trainable network's forward products, and the frozen nets' and the teacher's
-    once, as the traced step has them without rematerialization.
+    The trainable network's forward products count three times, those of the frozen nets and the
+    teacher once, as in the traced step without rematerialization.
 
     Args:
       config: the experiment.
-      device: any; nothing runs there, and the figure is the same for all. None is JAX's own.
+      device: any; nothing runs on it, and the result is the same for all. None is JAX's own.
 
     Raises:
-      UserError: the frozen nets' sizes do not follow from the config.
+      UserError: the config does not determine the frozen nets' sizes.
     """
     plain = dataclasses.replace(
         config,
@@ -233,7 +233,7 @@ def analytic_flops(config: Config, device: jax.Device | None = None) -> float:
     )
     mesh = make_mesh(1, 1, 1, [device or jax.local_devices()[0]])
     run = abstract_run(plain, mesh)
-    # Others make the scores twice.
+    # Other attention implementations compute the scores twice.
     network = denoiser_blueprint(plain, mesh, plain_attention)
     gradient = dataclasses.replace(run.train_step, network=network).gradient
     return float(

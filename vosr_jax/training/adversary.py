@@ -1,9 +1,9 @@
 """An optional adversarial term for the last part of training on pixels.
 
-A patch discriminator learns to tell the truth from the picture that the network points at, each
-beside the enlarged input, and the network learns to be taken for the truth. Both compare the two
-pictures of a row (a relativistic pair): the discriminator lowers softplus(fake - real), the network
-softplus(real - fake). Its parameters and its optimizer's state are part of the train state.
+A patch discriminator learns to tell the truth from the network's predicted image, each beside the
+enlarged input. The network learns to fool it. Both compare the two images of a row (a relativistic
+pair): the discriminator minimizes softplus(fake - real), the network softplus(real - fake). The
+discriminator's parameters and optimizer state are part of the train state.
 VOSR has no such term.
 """
 
@@ -50,16 +50,16 @@ class Adversary:
     def term(
         self, parameters: Gradient, weights: dict, latent: Array, inputs: dict[str, Array]
     ) -> tuple[Array, dict[str, Array], Gradient]:
-        """What is added to the network's loss, and what the discriminator learns from the batch.
+        """The term added to the network's loss, and the discriminator's gradient.
 
         Args:
           parameters: of the discriminator.
           weights: of the frozen nets.
-          latent: [B, h, w, C] that the network points at.
+          latent: [B, h, w, C], predicted by the network.
           inputs: "hr_image" [B, H, W, 3] in [-1, 1] and "lq_latent".
 
         Returns:
-          (weighted term [], metrics with a value for every row, the discriminator's gradient).
+          (weighted term [], metrics with one value per row, the discriminator's gradient).
         """
         autoencoder = self.frozen.autoencoder.merge(weights["autoencoder"])
         image = autoencoders.decode(autoencoder, latent)
@@ -84,14 +84,14 @@ class Adversary:
         return self.weight * jnp.mean(rows), metrics, jax.lax.stop_gradient(gradient)
 
     def update(self, state: dict[str, Any], gradient: Gradient) -> dict[str, Any]:
-        """The discriminator's own step."""
+        """Apply the discriminator's optimizer step."""
         parameters = state["parameters"]
         updates, optimizer = self.optimizer.update(gradient, state["optimizer"], parameters)
         return {"parameters": optax.apply_updates(parameters, updates), "optimizer": optimizer}
 
 
 def make_adversary(config: Config, frozen: FrozenNets | None) -> Adversary | None:
-    """The adversary that a config asks for; None where its weight is 0."""
+    """Make the adversary of a config; None if its weight is 0."""
     o, rates = config.objective, config.optimizer
     if not o.adversarial_weight:
         return None
@@ -100,7 +100,7 @@ def make_adversary(config: Config, frozen: FrozenNets | None) -> Adversary | Non
     network = Blueprint(
         lambda: PatchDiscriminator(o.adversarial_width, rngs=nnx.Rngs(params=seed + 1))
     )
-    # No momentum: the network that it judges moves on.
+    # No momentum: the network that it judges keeps changing.
     optimizer = optax.chain(
         clip_by_global_norm(rates.max_grad_norm),
         optax.adamw(rates.learning_rate, b1=0.0, b2=0.99, weight_decay=rates.weight_decay),

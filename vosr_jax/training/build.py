@@ -1,4 +1,4 @@
-"""From a config and a mesh to the method whose step is compiled, without any weights.
+"""Build a train step from a config and a mesh, without any weights.
 
 train.py fills it with arrays; `vosr plan` compiles it from shapes alone.
 """
@@ -31,21 +31,21 @@ from vosr_jax.training.sharding import (
 from vosr_jax.training.state import TrainState
 from vosr_jax.training.step import TrainStep
 
-# Of a TPU's vector unit. A part of a kernel's rows that does not fill them is not scattered as a
-# part: the whole is summed.
+# Lanes of a TPU's vector unit. If a shard of a kernel's rows does not fill them, the gradient is
+# not scattered: the whole is summed.
 _LANES = 128
 
 
 def mesh_of(config: Config, devices: list | None = None, slices: int = 0) -> Mesh:
-    """The mesh that a config asks for.
+    """Make the mesh of a config.
 
     Args:
       config: the experiment.
-      devices: all of this job's, unless given.
-      slices: of the devices, where the config does not say.
+      devices: of the mesh; None takes all of this job's.
+      slices: number of slices, if the config does not set it.
 
     Raises:
-      UserError: it does not fit the devices.
+      UserError: the mesh does not fit the devices.
     """
     m = config.mesh
     devices = jax.devices() if devices is None else devices
@@ -57,17 +57,17 @@ def mesh_of(config: Config, devices: list | None = None, slices: int = 0) -> Mes
 
 
 def platform_of(mesh: Mesh) -> str:
-    """ "cpu", "gpu" or "tpu"."""
+    """The mesh's platform: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform
 
 
 def compute_dtype(config: Config, platform: str, gpu: Gpu | None = None) -> jnp.dtype:
-    """bfloat16 where the hardware has it, unless the config says otherwise.
+    """The compute dtype: bfloat16 if the hardware has it, unless the config sets one.
 
     Args:
       config: the experiment.
       platform: "cpu", "gpu" or "tpu".
-      gpu: what it is; None asks this process's own.
+      gpu: the GPU; None takes this process's own.
     """
     if config.model.dtype != "auto":
         return jnp.dtype(config.model.dtype)
@@ -76,7 +76,7 @@ def compute_dtype(config: Config, platform: str, gpu: Gpu | None = None) -> jnp.
 
 
 def gather_on(config: Config, mesh: Mesh) -> Gather | None:
-    """What brings sharded parameters; None where every device has them whole."""
+    """The gather of sharded parameters; None if they are replicated."""
     if mesh.shape["fsdp"] == 1:
         return None
     short = config.mesh.gradient_dtype == "bfloat16"
@@ -84,7 +84,7 @@ def gather_on(config: Config, mesh: Mesh) -> Gather | None:
 
 
 def encoder_gather_on(config: Config, mesh: Mesh) -> Gather | None:
-    """What brings the visual encoder's weights where they lie over fsdp, or None."""
+    """The gather of the visual encoder's weights; None if they are not sharded over fsdp."""
     gather = gather_on(config, mesh)
     if gather is None or not config.mesh.shard_encoder:
         return None
@@ -94,7 +94,7 @@ def encoder_gather_on(config: Config, mesh: Mesh) -> Gather | None:
 def attention_over(mesh: Mesh) -> Attention:
     """The platform's best attention, each device on its own rows and heads.
 
-    A kernel is one device's; where rows or heads do not divide, XLA partitions the formula.
+    A kernel runs on one device. If rows or heads do not divide, XLA partitions the plain formula.
     """
     local = attention_on(platform_of(mesh))
     if mesh.size == 1:
@@ -123,8 +123,8 @@ def denoiser_blueprint(
     Args:
       config: the experiment.
       mesh: where it will run; None is one device of the default platform.
-      attention: its implementation; None is the best there.
-      **changes: of its settings.
+      attention: its implementation; None is the best for the mesh.
+      **changes: settings to replace.
     """
     settings = dataclasses.replace(config.model_settings(), **changes)
     platform = jax.default_backend() if mesh is None else platform_of(mesh)
@@ -157,13 +157,13 @@ def build_train_step(
     frozen: FrozenNets,
     teacher_parameterization: Parameterization | None = None,
 ) -> TrainStep:
-    """The method of a config on a mesh.
+    """Build the train step of a config on a mesh.
 
     Args:
       config: the experiment.
       mesh: from `make_mesh`.
       frozen: the frozen nets' structure.
-      teacher_parameterization: what the teacher's output stands for; None without a teacher.
+      teacher_parameterization: the meaning of the teacher's output; None without a teacher.
     """
     teacher = {}
     if teacher_parameterization is not None:
@@ -174,7 +174,7 @@ def build_train_step(
 
 
 def abstract_state(train_step: TrainStep, mesh: Mesh) -> TrainState:
-    """Shapes and shardings of the method's train state."""
+    """Shapes and shardings of the train state."""
     shapes = jax.eval_shape(train_step.new_state)
     return jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),

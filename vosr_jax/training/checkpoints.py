@@ -1,7 +1,7 @@
 """Checkpoints of a run: saved in the background, sealed with checksums, never silently wrong.
 
-A checkpoint is the train state; beside it lie the count of samples seen, from which the data goes
-on, the config, the latest validation and, where a student learns, which teacher.
+A checkpoint holds the train state. Beside it are the count of samples seen, from which the data
+resumes, the config, the step's validation and, for a student, its teacher's identity.
 """
 
 import logging
@@ -40,10 +40,10 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder.
-      keep: how many of the newest stay.
-      keep_every: those of every so manieth step stay too; 0: none.
-      keep_best: key of the validation whose best checkpoint stays too, or "none".
-      config: of the run, plain; every checkpoint holds it.
+      keep: number of newest checkpoints to keep.
+      keep_every: also keep those whose step is a multiple of this; 0: none.
+      keep_best: validation figure whose best checkpoint is kept too, or "none".
+      config: of the run, as plain values; every checkpoint holds it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Checkpoints:
 
     @property
     def _manager(self):
-        """Orbax's manager; opened when damaged checkpoints are out of its way."""
+        """Orbax's manager; opened only after damaged checkpoints are set aside."""
         if self._opened is None:
             keep, keep_every, keep_best = self._keep
             if keep_best != "none":
@@ -92,13 +92,13 @@ class Checkpoints:
         return self._opened
 
     def judge(self, step: int, figures: dict[str, float]) -> None:
-        """Note the validation of a step; the checkpoint of that very step gets it."""
+        """Record a step's validation, to be stored in that step's checkpoint."""
         self._judged = step, figures
 
     def find(self) -> int | None:
-        """The newest whole checkpoint's step, or None where the run has none yet.
+        """The newest whole checkpoint's step, or None if the run has none yet.
 
-        Damaged ones are named and set aside, by all processes where one finds the damage.
+        Damaged ones are reported and set aside, by all processes if one finds the damage.
 
         Raises:
           UserError: one cannot be read, or all are damaged.
@@ -127,7 +127,7 @@ class Checkpoints:
         return None
 
     def _examine(self, step: int) -> tuple[Verdict, Progress]:
-        """What all processes together find of a checkpoint; each reads its part of the files."""
+        """Verify a checkpoint on all processes; each reads its part of the files."""
         path, progress = self.folder / str(step), Progress()
         try:
             verdict = verify(path, jax.process_index(), jax.process_count())
@@ -142,7 +142,7 @@ class Checkpoints:
         return Verdict(kind, reason), progress  # type: ignore[arg-type]
 
     def progress(self) -> Progress:
-        """What lies beside the newest whole state: samples seen, config, teacher.
+        """The progress stored beside the newest whole state: samples seen, config, teacher.
 
         Raises:
           UserError: as `find`.
@@ -155,7 +155,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def newest_finished(self) -> int | None:
-        """The newest step that lies on disk whole; a save in progress is none."""
+        """The newest completely saved step, or None; a save in progress does not count."""
         return max(finished_steps(self.workdir), default=None)
 
     def save(
@@ -166,13 +166,13 @@ class Checkpoints:
         teacher: dict[str, str] | None = None,
         base: dict[str, str] | None = None,
     ) -> None:
-        """Start saving in the background; an unfinished earlier save is waited for first.
+        """Start a save in the background; wait for an unfinished earlier save first.
 
         Args:
           state: of the last finished step.
           samples_seen: so far.
           teacher: path and sha256 of the teacher; its weights are not saved.
-          base: path, name and sha256 of the adapters' base; nor are its.
+          base: path, name and sha256 of the adapters' base; its weights are not saved either.
         """
         step = int(state.step)
         if step == self.latest():
@@ -195,27 +195,27 @@ class Checkpoints:
         )
 
     def _report_failure(self) -> None:
-        """Say that the last background save failed; its half-made folder is removed."""
+        """Report the last background save if it failed, and remove its unfinished folder."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
-        # Whatever the storage raises: the run goes on, and so does the next save.
+        # Storage raises many kinds of errors; the run goes on and tries the next save.
         except Exception as error:
             say(f"a checkpoint could not be saved ({_reason(error)}); the next one is tried")
             self._opened = None
             self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
-        """A save that failed for want of room leaves what it wrote in the next one's way."""
+        """Remove failed saves; on a full disk their files would block the next save."""
         if jax.process_index() == 0:
             for folder in unfinished_folders(self.workdir):
                 folder.rmtree(missing_ok=True)
 
     def restore(self, abstract_state: TrainState) -> TrainState:
-        """The newest whole state, laid out as `abstract_state`'s shardings say.
+        """Restore the newest whole state, sharded as in `abstract_state`.
 
-        A damaged checkpoint is named, set aside as `<step>.damaged`, and the one before is taken;
-        of several processes all do so where one finds the damage.
+        A damaged checkpoint is reported and set aside as `<step>.damaged`, and the one before is
+        used. All processes do so if one finds the damage.
 
         Raises:
           UserError: it is of another model, it cannot be read, or all are damaged.
@@ -226,7 +226,7 @@ class Checkpoints:
             sentence = ""
             try:
                 state = self._restored(step, abstract_state)
-            # Orbax and the storage below raise many kinds.
+            # Orbax and the storage below it raise many kinds of errors.
             except Exception as error:
                 sentence = _reason(error)
             failed, sentence = worst_of_all(int(state is None), sentence)
@@ -242,7 +242,7 @@ class Checkpoints:
         raise UserError(f"{self.folder} holds no checkpoint; choose the workdir of a run")
 
     def _restored(self, step: int, abstract_state: TrainState) -> TrainState:
-        # The handler itself: a checkpointer would let the processes wait for one that has failed.
+        # Use the handler itself: a checkpointer would make processes wait for one that has failed.
         handler = self._ocp.StandardCheckpointHandler()
         args = self._ocp.args.StandardRestore(_as_tree(abstract_state))
         return TrainState(**handler.restore(self.folder / str(step) / "state", args=args))
@@ -252,7 +252,7 @@ class Checkpoints:
         try:
             tree = self._ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
             found, optimizer = tree["parameters"], _shapes(tree["optimizer"])
-        # Of one without checksums: what `restore` then finds damaged.
+        # A checkpoint without checksums may be damaged here; `restore` then finds that.
         except Exception:
             return
         for name, wanted in abstract_state.parameters.items():
@@ -316,13 +316,13 @@ def _reason(error: Exception) -> str:
 
 
 def _figures_of(workdir: epath.Path, key: str) -> dict[int, float]:
-    """What earlier validations found, by step; a checkpoint that does not say it has none."""
+    """Figures of earlier validations by step; checkpoints without one are left out."""
     figures = {}
     for step in finished_steps(workdir):
         try:
             judged = read_progress(workdir / "checkpoints" / str(step)).judged
             figures[step] = float((judged or {})[key])
-        # An old or a damaged one; only what is restored has to be whole.
+        # The checkpoint is old or damaged; only a restored one has to be whole.
         except Exception:
             continue
     return figures
@@ -333,13 +333,13 @@ def _shapes(tree: Any) -> list[tuple[int, ...]]:
 
 
 def _as_tree(state: TrainState) -> dict[str, Any]:
-    """By field; one that is None, such as a discriminator that there is not, is left out."""
+    """The state by field, without fields that are None, such as an absent discriminator."""
     values = {name: getattr(state, name) for name in state.__dataclass_fields__}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _quiet_orbax() -> None:
-    """What goes wrong with a save is said in one line here; Orbax would add its tracebacks."""
+    """Silence Orbax's tracebacks; this module reports a failed save in one line."""
     for name in ("absl", "asyncio"):
         logger = logging.getLogger(name)
         if _not_orbax not in logger.filters:
@@ -347,7 +347,7 @@ def _quiet_orbax() -> None:
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
-    """Whether neither the message nor the error that it tells of comes from Orbax."""
+    """Whether neither a log record nor its exception comes from Orbax."""
     places = [record.pathname]
     if record.exc_info and record.exc_info[2] is not None:
         places += [frame.filename for frame in traceback.extract_tb(record.exc_info[2])]

@@ -1,7 +1,7 @@
-"""What XLA is asked for, by platform, each with its reason. It travels with the program.
+"""XLA options by platform, each with its reason; they are part of the program.
 
-What the user sets in XLA_FLAGS or LIBTPU_INIT_ARGS is left to the user: an option of the program
-would win over it.
+Options that the user sets in XLA_FLAGS or LIBTPU_INIT_ARGS are left out, because a program's own
+options would override them.
 """
 
 import os
@@ -34,8 +34,8 @@ def compiler_options(platform: str, *, deterministic: bool = False) -> dict[str,
 
     Args:
       platform: "tpu", "gpu" or "cpu".
-      deterministic: the same bits in every run on like devices, also on GPU, where it costs
-        speed; TPU and CPU programs are so anyway.
+      deterministic: give the same bits in every run on equal devices, on GPU too, where it costs
+        speed. TPU and CPU programs are deterministic anyway.
     """
     by_platform: dict[str, dict] = {"tpu": _TPU, "gpu": _GPU}
     chosen = by_platform.get(platform, {})

@@ -1,4 +1,4 @@
-"""The frozen nets inside the step: pictures in, latents and visual tokens out, no gradient."""
+"""The frozen nets inside the step: images in, latents and visual tokens out, no gradient."""
 
 import dataclasses
 from typing import Any
@@ -16,15 +16,15 @@ from vosr_jax.models.vgg import VGG16
 from vosr_jax.parameters.blueprint import Blueprint, Prepare
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 
-# Purposes of a row's draws; the objectives' start at 2.
+# Purpose numbers of a row's random draws; those of the objectives start at 2.
 _HR_POSTERIOR, _LQ_POSTERIOR = 0, 1
-# By the names that convolutions know too; "high" is three bfloat16 passes on TPU, TF32 on GPU.
+# Names that convolutions accept too; "high" is three bfloat16 passes on TPU, TF32 on GPU.
 _JAX_PRECISION = {"float32": "highest", "bfloat16_3x": "high", "bfloat16": "bfloat16"}
 
 
 @dataclasses.dataclass(frozen=True)
 class FrozenNets:
-    """Structure of the frozen nets; their weights travel as an argument of the step.
+    """Structure of the frozen nets; their weights are an argument of the step.
 
     Attributes:
       autoencoder: blueprint of the autoencoder.
@@ -34,11 +34,11 @@ class FrozenNets:
       encoder_dtype: of the encoder's matrix products.
       autoencoder_precision: of the autoencoder's float32 products: "float32", "bfloat16_3x" or
         "bfloat16"; see `AutoencoderConfig`.
-      autoencoder_activations: of the maps between its layers.
+      autoencoder_activations: dtype of the activations between its layers.
       sample_posterior: draw from the posterior, or take its mode.
-      chunks: the batch goes through the nets in so many parts, one after another, so that the
-        activations of one part alone lie in memory.
-      tokens_of: whose visual tokens; see `EncoderConfig`.
+      chunks: number of parts in which the batch passes through the nets, one after another; only
+        one part's activations are in memory.
+      tokens_of: the image that visual tokens come from; see `EncoderConfig`.
     """
 
     autoencoder: Blueprint[Any]
@@ -53,29 +53,29 @@ class FrozenNets:
     tokens_of: str = "lq"
 
     def paired(self, batch: dict[str, Array]) -> dict[str, Array]:
-        """The whole batch, with "other" where a row's tokens are another picture's.
+        """The whole batch, with "other" added if a row's tokens come from another image.
 
-        It lies half a batch away, also where the batch is divided later.
+        That image is half a batch away, even if the batch is divided later.
         """
         if self.tokens_of != "other":
             return batch
         return batch | {"other": _another(batch["lq"])}
 
     def inputs(self, weights: dict, batch: dict[str, Array], key: Array) -> dict:
-        """What the objective works on.
+        """Compute the objective's inputs.
 
         Args:
           weights: {"autoencoder": flat parameters, "encoder": flat parameters}.
-          batch: "hr", "lq" uint8 [B, H, W, 3] and "index" uint32 [B, 2]; "other" as of `paired`.
-          key: the run's key; a row's posterior draws follow its index.
+          batch: "hr", "lq" uint8 [B, H, W, 3] and "index" uint32 [B, 2]; "other" from `paired`.
+          key: the run's key; a row's posterior draws depend on its index.
 
         Returns:
-          "hr_latent", "lq_latent" [B, h, w, C]; "visual_tokens" [B, N, D] where there is an
-          encoder; "hr_image" [B, H, W, 3] in [-1, 1]; "index".
+          "hr_latent", "lq_latent" [B, h, w, C]; "visual_tokens" [B, N, D] if there is an encoder;
+          "hr_image" [B, H, W, 3] in [-1, 1]; "index".
         """
         if self.chunks == 1:
             return self._inputs(weights, batch, key)
-        # Row i goes to part i % chunks, so that every part lies over all devices.
+        # Row i goes to part i % chunks, so every part spans all devices.
         n = self.chunks
         parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
         parts = jax.lax.map(lambda part: self._inputs(weights, part, key), parts)
@@ -100,7 +100,7 @@ class FrozenNets:
         if self.sample_posterior:
             rows = row_keys(key, batch["index"])
             noise = jnp.stack([normal_rows(rows, p, shape) for p in (_HR_POSTERIOR, _LQ_POSTERIOR)])
-        # One after the other: the encoder is compiled once, and its activations are one picture's.
+        # hr, then lq: the autoencoder compiles once, and one image's activations are in memory.
         hr_latent, lq_latent = jax.lax.map(lambda pair: latent(*pair), (jnp.stack([hr, lq]), noise))
         inputs: dict[str, Array | None] = {
             "hr_latent": hr_latent,
@@ -116,7 +116,7 @@ class FrozenNets:
     def tokens(
         self, weights: dict, lq: Array, hr: Array, other: Array | None = None
     ) -> Array | None:
-        """Visual tokens [B, N, D] of pictures [B, H, W, 3] in [-1, 1]; None without encoder."""
+        """Visual tokens [B, N, D] of images [B, H, W, 3] in [-1, 1]; None without an encoder."""
         if self.encoder is None:
             return None
         encoder = self.encoder.merge(weights["encoder"])
@@ -128,7 +128,7 @@ class FrozenNets:
 
 
 def _another(pictures: Array) -> Array:
-    """For every row another one's picture, that of half a batch away."""
+    """For every row, the image of the row half a batch away."""
     return jnp.roll(pictures, len(pictures) // 2, axis=0)
 
 
@@ -140,13 +140,13 @@ def frozen_nets(
     prepare: Prepare | None = None,
     attention: Attention | None = None,
 ) -> FrozenNets:
-    """The structure around an autoencoder and a visual encoder, whose arrays may be shapes.
+    """Build the structure from an autoencoder and a visual encoder, whose arrays may be shapes.
 
     Args:
       config: the experiment.
       autoencoder, encoder: the networks.
       encoder_dtype: of the encoder's matrix products.
-      prepare: what becomes of the encoder's parameters where it reads them.
+      prepare: applied to the encoder's parameters where it reads them.
       attention: the encoder's; None is the default platform's on one device.
     """
     if encoder is not None:
@@ -173,7 +173,7 @@ def open_frozen(
     prepare: Prepare | None = None,
     attention: Attention | None = None,
 ) -> tuple[FrozenNets, dict]:
-    """The frozen nets that a config names, and their weights where they lie.
+    """Open the frozen nets that a config names; their weights are not loaded yet.
 
     Args:
       config, encoder_dtype, prepare, attention: as in `frozen_nets`.

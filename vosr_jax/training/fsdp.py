@@ -1,8 +1,8 @@
-"""Sharded parameters come to the devices that compute with them, and their gradients go back.
+"""Gather sharded parameters for compute, and scatter their gradients.
 
 A block's slice is cast to the matrix products' dtype, gathered over `fsdp` where the block reads
-it, and forgotten; no program holds a gathered stack. Its gradient is scattered in float32, or in
-the products' dtype where that is asked for.
+it, and then dropped; no program holds a gathered stack. Its gradient is scattered in float32, or
+on request in the products' dtype.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from jax.sharding import PartitionSpec as P
 
 from vosr_jax.training.sharding import PARAMETER_RULES, Rules, axes_of, parameter_spec, sharded_over
 
-# What the networks compute in their matrix products' dtype anyway, so that casting it beforehand
-# changes nothing: all kernels and biases but those of times, of norms and of the first patches.
+# Parameters that the networks cast to their matrix products' dtype anyway, so casting them early
+# changes nothing: all kernels and biases except those of times, norms and the encoder's patches.
 _IN_PRODUCTS = re.compile(
     r"(patch_embed|token_mlp\.\w+|final\.linear|blocks\.(attn|cross_attn|mlp)\.\w+"
     r"|detailer\.(embed|out|out\.(spread|refine|out)|refine\.(first|second)"
@@ -32,20 +32,20 @@ _BLOCKS = "blocks."
 
 
 def is_matmul_param(name: str) -> bool:
-    """Whether a parameter is read in the matrix products' dtype alone."""
+    """Whether a parameter is read only in the matrix products' dtype."""
     return _IN_PRODUCTS.fullmatch(name) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Gather:
-    """Brings parameters to every device of the fsdp axis.
+    """Gather parameters over the fsdp axis.
 
     Attributes:
-      mesh: where they lie.
-      dtype: of the matrix products; what travels for them is in it.
-      rules: where they lie.
-      short_gradients: gradients of what travels in `dtype` come back in it: each device's sum
-        over its rows is made in float32 and rounded, then summed over the devices.
+      mesh: of the parameters.
+      dtype: of the matrix products; their parameters are gathered in it.
+      rules: that shard the parameters.
+      short_gradients: gradients of parameters gathered in `dtype` return in it. Each device sums
+        over its rows in float32 and rounds; these are then summed over the devices.
     """
 
     mesh: Mesh
@@ -54,13 +54,13 @@ class Gather:
     short_gradients: bool = False
 
     def __call__(self, name: str, value: Array) -> Array:
-        """One block's slice of a stacked parameter, without the depth axis."""
+        """Gather one block's slice of a stacked parameter, without the depth axis."""
         return self._gathered(
             name, value, P(*parameter_spec(name, (1, *value.shape), self.mesh, self.rules)[1:])
         )
 
     def others(self, parameters: Mapping[str, Array]) -> dict[str, Array]:
-        """All parameters, those outside the blocks gathered."""
+        """All parameters; those outside the blocks are gathered."""
         gathered = dict(parameters)
         for name, value in parameters.items():
             if not name.startswith(_BLOCKS):
@@ -84,12 +84,12 @@ def _gather(
 ) -> Array:
     cast = jax.lax.with_sharding_constraint(value.astype(dtype), parts)
     gathered = jax.lax.with_sharding_constraint(cast, whole)
-    # Back in its own dtype, which costs nothing, so that the gradient arrives in it.
+    # Cast back to its own dtype, which costs nothing, so that the gradient arrives in that dtype.
     return gathered if short else gathered.astype(value.dtype)
 
 
 def _forward(value, dtype, short, parts, whole):
-    # An empty array keeps the parameter's dtype.
+    # An empty array carries the parameter's dtype to the backward pass.
     return _gather(value, dtype, short, parts, whole), jnp.zeros(0, value.dtype)
 
 
@@ -101,8 +101,8 @@ _gather.defvjp(_forward, _backward)
 
 
 def cast_frozen(parameters: Mapping[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
-    """Frozen parameters as they lie on the devices: products' operands in `dtype`, others float32.
+    """Cast frozen parameters for the devices: products' operands to `dtype`, others stay float32.
 
-    The network's output is the same bit for bit.
+    The network's output is the same, bit for bit.
     """
     return {k: v.astype(dtype) if is_matmul_param(k) else v for k, v in parameters.items()}

@@ -1,4 +1,4 @@
-"""Where every second of a run's wall time went, restarts included."""
+"""A ledger of a run's wall time, restarts included."""
 
 import json
 import time
@@ -15,12 +15,12 @@ KINDS = ("start", "compile", "train", "data", "save", "look", "repeat", "down")
 
 
 class Goodput:
-    """A ledger in goodput.json whose kinds sum to the time since the run's very first start.
+    """A ledger in goodput.json whose kinds sum to the time since the run's first start.
 
     start: from a process's start to its first batch; compile: its first step; train: steps that
     count; data: waiting for batches; save: checkpoints, as far as the loop waits for them; look:
-    pictures and validation; repeat: steps done before that a kill has lost; down: between two
-    processes, and what a killed one did since it last wrote.
+    samples and validation; repeat: steps that a kill has lost and that are done again; down:
+    between two processes, and a killed process's time since its last write.
 
     Args:
       folder: the workdir.
@@ -37,7 +37,7 @@ class Goodput:
         self._take_up()
 
     def _take_up(self) -> None:
-        """Go on with the ledger of the processes before; one that cannot be read is begun anew."""
+        """Continue the ledger of earlier processes; start a new one if it cannot be read."""
         try:
             if not self._file.exists():
                 return
@@ -45,14 +45,14 @@ class Goodput:
             seconds, reached, until = before["seconds"], int(before["step"]), before["until"]
             seconds = {kind: float(seconds[kind]) for kind in KINDS}
             seconds["down"] += max(self._mark - float(until), 0.0)
-        # Also what the network raises: no ledger is worth a run.
+        # Any error, also of the network: the ledger must not end the run.
         except Exception as error:
             say(f"{self._file} cannot be read ({reason_of(error)}); the ledger begins anew")
             return
         self.seconds, self._reached = seconds, reached
 
     def lap(self, kind: str, step: int | None = None) -> float:
-        """The time since the last call goes to a kind; the seconds that it was."""
+        """Add the time since the last call to a kind; return it in seconds."""
         now = time.time()
         passed, self._mark = now - self._mark, now
         if step is not None:
@@ -64,12 +64,12 @@ class Goodput:
 
     @property
     def share(self) -> float:
-        """Of all wall time, what went into steps that count."""
+        """Share of all wall time spent in steps that count."""
         total = sum(self.seconds.values())
         return self.seconds["train"] / total if total else 0.0
 
     def write(self) -> None:
-        """Put the ledger on disk, from the first process alone; a failure is said once."""
+        """Write the ledger, on process 0 only; a failure is reported once."""
         if jax.process_index() == 0:
             reached = max(self._reached, self._step)
             content = {"seconds": self.seconds, "until": self._mark, "step": reached}

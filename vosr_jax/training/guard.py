@@ -1,4 +1,4 @@
-"""Watches the losses: skipped updates and spikes are written down, and too many end the run."""
+"""Watch the losses: record skipped updates and spikes; too many skipped updates end the run."""
 
 import json
 import math
@@ -15,22 +15,23 @@ from vosr_jax.diffusion.noise import columns_index
 from vosr_jax.files.attempts import Attempts
 from vosr_jax.training.processes import SharedError
 
-# A spike is this many typical deviations above the median of as many latest losses.
+# A spike is _DEVIATIONS typical deviations above the median of the latest losses, _WINDOW of them
+# or at least _ENOUGH.
 _DEVIATIONS, _WINDOW, _ENOUGH = 8.0, 100, 20
-# What is read of every step; the rows only where something is wrong.
+# Metrics read at every step; the rows are read only if something is wrong.
 _READ = ("loss", "skipped", "notes")
 
 
 class UpdateGuard:
-    """Reads every step's loss, one step behind the devices, so that they never wait for it.
+    """Read every step's loss, one step behind the devices, so that they never wait for it.
 
-    What it finds goes to incidents.jsonl, a line each: kind ("skipped" or "spike"), step, loss,
-    and the indices of the samples to blame, which `vosr data inspect --indices` makes again.
+    Incidents go to incidents.jsonl, one line each: kind ("skipped" or "spike"), step, loss, and
+    the indices of the suspect samples, which `vosr data inspect --indices` makes again.
 
     Args:
       folder: the workdir.
-      limit: so many skipped updates in a row end the run.
-      judge: is given the step's notes, where it has some.
+      limit: number of skipped updates in a row that ends the run.
+      judge: called with the step's notes, if it has any.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class UpdateGuard:
         self._attempt = Attempts(say)
 
     def see(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Take note of a step that was started, and look at the one before.
+        """Register a started step and check the one before.
 
         Raises:
-          SharedError: too many updates in a row were skipped, or the judge says so.
+          SharedError: too many updates in a row were skipped, or the judge raises it.
         """
         self.finish()
         self._pending = step, metrics
@@ -56,7 +57,7 @@ class UpdateGuard:
                 metrics[name].copy_to_host_async()
 
     def finish(self) -> None:
-        """Look at the latest step too; it is waited for."""
+        """Wait for the latest step and check it too."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None

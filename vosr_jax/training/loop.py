@@ -43,13 +43,13 @@ def train(
     allow_config_changes: bool = False,
     watch: Watch | None = None,
 ) -> Run:
-    """Train until `train.total_steps`, or until SIGTERM or Ctrl-C; resume where the workdir stands.
+    """Train until `train.total_steps`, or until SIGTERM or Ctrl-C; resume a workdir's run.
 
     Args:
       config: the validated experiment.
       workdir: folder of the run, or its address in a bucket.
-      allow_config_changes: go on although config.json there differs.
-      watch: looks on and may end the training early, see `Watch`.
+      allow_config_changes: resume even if config.json there differs.
+      watch: is called after every step and may end the training early, see `Watch`.
 
     Returns:
       The run at its last step, which is saved.
@@ -57,7 +57,7 @@ def train(
     Raises:
       UserError: workdir, data or weights can't be used.
     """
-    # Every host's traces are its own; all else is the first process's.
+    # Every process mirrors its own traces; process 0 mirrors everything else.
     only = ("plugins/",) if jax.process_index() else ()
     with (
         errors_of_one(),
@@ -92,8 +92,8 @@ def _train(place: Workdir, mirror: Mirror, watch: Watch | None) -> Run:
                 try:
                     _steps(run, place, mirror, checkpoints, stop, goodput, watchdog, watch)
                 except UserError as error:
-                    # It comes between two steps, say from the data: what was trained is not lost.
-                    # Saving takes all processes; an error of one leaves it to earlier checkpoints.
+                    # The error comes between two steps, for example from the data: save the state.
+                    # Saving needs all processes; after an error of one, earlier checkpoints serve.
                     alone = jax.process_count() > 1 and not isinstance(error, SharedError)
                     if run.step and not alone:
                         _save(run, checkpoints)
@@ -163,7 +163,7 @@ def _steps(
             trace.after(step, run.state)
             at_an_end = step in (first + 1, t.total_steps)
             if any(_due(step, n) for n in (t.sample_every, t.eval_every, t.checkpoint_every)):
-                # These wait for the step anyway, and must not begin where it has failed.
+                # These wait for the step anyway, and must not begin if it has failed.
                 guard.finish()
                 rates.stepped(goodput.lap("train", step), steps=0)
             if _due(step, t.log_every) or (at_an_end and t.log_every):
@@ -197,7 +197,7 @@ def _save(run: Run, checkpoints: Checkpoints) -> None:
 
 
 def _show(run: Run, preview: Preview, log: RunLog, checkpoints: Checkpoints, step: int) -> None:
-    """Sample pictures and validation where they are due."""
+    """Save samples and evaluate, if due."""
     if _due(step, run.config.train.sample_every):
         preview.save_samples(run, step)
     if _due(step, run.config.train.eval_every):
@@ -211,7 +211,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def device_batch(batch: dict[str, np.ndarray], run: Run) -> dict[str, jax.Array]:
-    """This process's rows on its devices, uint8 pictures and samples' indices; and its notes."""
+    """Put this process's uint8 images, sample indices and notes on its devices."""
     rows = {"hr": batch["hr"], "lq": batch["lq"], "index": index_words(batch["index"])}
     placed = put_batch(rows, run.mesh)
     if "notes" in batch:

@@ -1,4 +1,4 @@
-"""The loss by tenths of t: where on the way from noise to picture the network errs."""
+"""The loss by tenths of t: it shows where between noise and image the network errs."""
 
 from collections import deque
 
@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 
 BINS = 10
-# Steps whose figures may still be on their way; the loop itself is never further ahead.
+# Steps whose values may still be in flight; the loop itself is never further ahead.
 _AT_ONCE = 2
 
 
@@ -29,14 +29,14 @@ def loss_by_time(losses: Array, t: Array) -> Array:
 
 
 class LossByTime:
-    """Adds up what steps give until it is taken; steps under way are not waited for."""
+    """Sum the steps' losses until they are taken; `see` does not wait for steps in flight."""
 
     def __init__(self):
         self._under_way: deque[Array] = deque()
         self._total = np.zeros((2, BINS))
 
     def see(self, metrics: dict[str, Array]) -> None:
-        """A step that was started."""
+        """Add a started step."""
         found = metrics["loss_by_t"]
         found.copy_to_host_async()
         self._under_way.append(found)
@@ -44,7 +44,7 @@ class LossByTime:
             self._total += np.asarray(self._under_way.popleft())
 
     def take(self) -> dict[str, float]:
-        """loss_t0 to loss_t9 of all rows since the last call; those without a row are left out."""
+        """Means loss_t0 to loss_t9 of all rows since the last call, without empty tenths."""
         sums, counts = self._total + sum(map(np.asarray, self._under_way))
         self._under_way.clear()
         self._total = np.zeros((2, BINS))

@@ -1,7 +1,7 @@
-"""The job's processes meet before JAX connects them, so that one that is missing can be named.
+"""Wait for all processes of a job before JAX connects them, and name those that are missing.
 
-JAX ends a process with a stack of C++ where another does not come. Here process 0 listens for a
-while on the port that JAX's coordinator will take, and each of the others says who it is.
+If a process is missing, JAX ends the others with a C++ stack trace. Here process 0 first listens
+on the port that JAX's coordinator will use, and every other process sends its number and host.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from vosr_jax.errors import UserError
 
 _GO = "go"
 _RETRY_SECONDS = 0.2
-# Of a line that a stranger on the port might send.
+# Limit of a line, since an unrelated program may connect to the port.
 _LONGEST = 4096
 
 
@@ -20,7 +20,7 @@ def address_of(text: str) -> tuple[str, int]:
     """(host, port) of "host:port"; an IPv6 address stands in brackets.
 
     Raises:
-      UserError: there is no port, or none that can be.
+      UserError: the port is missing or invalid.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -31,16 +31,17 @@ def address_of(text: str) -> tuple[str, int]:
 
 
 def meet(address: tuple[str, int], number: int, count: int, seconds: float) -> None:
-    """Wait until all processes of a job have come.
+    """Wait until all processes of a job have arrived.
 
     Args:
       address: host and port of process 0.
       number: of this process.
-      count: of all.
+      count: of all processes.
       seconds: how long to wait.
 
     Raises:
-      UserError: some did not come, all processes name the same; or two say the same number.
+      UserError: some did not arrive, and every process names the same ones; or two have the same
+        number.
     """
     if count == 1:
         return
@@ -64,14 +65,14 @@ def _receive(port: int, count: int, deadline: float, seconds: float) -> None:
                 problem = _who_came(came, count, seconds)
                 break
             listener.settimeout(left)
-            # Nobody came, or a stranger.
+            # A timeout, or an unrelated program has connected.
             with contextlib.suppress(OSError, ValueError):
                 connection, _ = listener.accept()
                 opened.enter_context(connection)
                 connection.settimeout(max(min(left, 5.0), 0.1))
                 number, of, host = _introduced(_line(connection))
                 if number in waiting and _is_closed(waiting[number]):
-                    # It was killed, and its scheduler has begun it again.
+                    # It was killed, and its scheduler has restarted it.
                     del came[number]
                 problem = _judged(number, of, host, came, count)
                 answered.append(connection)
@@ -84,13 +85,13 @@ def _receive(port: int, count: int, deadline: float, seconds: float) -> None:
 
 
 def _introduced(line: str) -> tuple[int, int, str]:
-    """(number, count, host) that a process says of itself."""
+    """(number, count, host) from the line that a process sends."""
     number, of, host = line.split(" ", 2)
     return int(number), int(of), host
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the other side is gone; it says nothing while it waits."""
+    """Whether the other side is gone; a waiting process sends nothing."""
     waits = connection.gettimeout()
     connection.setblocking(False)
     try:
@@ -104,7 +105,7 @@ def _is_closed(connection: socket.socket) -> bool:
 
 
 def _judged(number: int, of: int, host: str, came: dict[int, str], count: int) -> str:
-    """Takes a process into those that came; what is wrong with it, or nothing."""
+    """Add a process to `came`; return what is wrong with it, or ""."""
     if of != count:
         return (
             f"process {number} ({host}) says JAX_NUM_PROCESSES={of}, process 0 ({came[0]}) says "
@@ -151,7 +152,7 @@ def _report(
         try:
             with socket.create_connection(address, timeout=min(left, 10.0)) as connection:
                 connection.sendall(f"{number} {count} {socket.gethostname()}\n".encode())
-                # Process 0 may have begun later than this one, and waits as long.
+                # Process 0 may have started later than this process, and waits as long.
                 connection.settimeout(seconds + 10)
                 answer = _line(connection)
                 if answer == _GO:
@@ -168,10 +169,10 @@ def _report(
 
 
 def _line(connection: socket.socket) -> str:
-    """The line that the other side sends.
+    """Read one line from the other side.
 
     Raises:
-      ValueError: it sends none.
+      ValueError: it sends no complete line.
     """
     text = b""
     while not text.endswith(b"\n"):

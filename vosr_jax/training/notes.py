@@ -1,16 +1,16 @@
-"""What travels with a batch beside its rows: a process's counts, which the step sums over all.
+"""Notes of a batch: a process's counts, which the step sums over all processes.
 
-An int32 array [FIRST_SOURCE + sources]; the places below, then the samples that had to be replaced,
-source by source.
+An int32 array [FIRST_SOURCE + sources]: the entries below, then the number of replaced samples of
+every source.
 """
 
 import numpy as np
 
 from vosr_jax.data.bad_records import Report
 
-# 1 from a process that has no batch to give: the update is then left out everywhere.
+# 1 from a process without a batch; all processes then skip the update.
 FAILED = 0
-# Rows made, and those whose picture had to be enlarged.
+# Rows made, and rows whose image had to be enlarged.
 SAMPLES, ENLARGED = 1, 2
 # Bad records that this process names for the first time.
 NAMED = 3
@@ -22,7 +22,7 @@ def notes_of(report: Report, named: int, sources: tuple[str, ...]) -> np.ndarray
 
     Args:
       report: of the batch.
-      named: bad records that are named for the first time.
+      named: number of bad records that are named for the first time.
       sources: their names, in order.
     """
     notes = np.zeros(FIRST_SOURCE + len(sources), np.int32)
@@ -33,7 +33,7 @@ def notes_of(report: Report, named: int, sources: tuple[str, ...]) -> np.ndarray
 
 
 def failure(sources: tuple[str, ...]) -> np.ndarray:
-    """The notes of a process that has no batch to give."""
+    """The notes of a process without a batch."""
     notes = np.zeros(FIRST_SOURCE + len(sources), np.int32)
     notes[FAILED] = 1
     return notes

@@ -45,12 +45,12 @@ def schedule_of(config: OptimizerConfig, peak: float, total_steps: int) -> optax
 
 
 def _muon_axes(parameters: dict, convolutions: bool = False) -> dict:
-    """Which axes of each parameter Muon orthogonalizes; None for those that AdamW updates."""
+    """The axes of each parameter that Muon orthogonalizes; None for those that AdamW updates."""
 
     def axes(name: str, value):
         if convolutions and _CONVOLUTION.fullmatch(name) and hasattr(value, "ndim"):
             return MuonDimensionNumbers((0, 1, 2), (3,))
-        # Optax also asks with the masked tree of AdamW's share, whose nodes have no axes.
+        # Optax also passes the masked tree of AdamW's parameters, whose nodes have no axes.
         if not (name.startswith("blocks.") and name.endswith(".kernel") and hasattr(value, "ndim")):
             return None
         # [depth, inputs, *outputs]: depth is a batch axis, several output axes are one.
@@ -60,13 +60,13 @@ def _muon_axes(parameters: dict, convolutions: bool = False) -> dict:
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then the update; weight decay acts on every parameter.
+    """Make the optimizer: clip by global norm, then update; every parameter has weight decay.
 
-    With Muon, its Nesterov momentum is AdamW's too on the parameters that are left to AdamW.
+    With Muon, the parameters that are left to AdamW use Nesterov momentum too.
 
     Args:
       config: names, rates and schedule.
-      total_steps: the length that the schedule spans unless config.decay_steps does.
+      total_steps: length of the schedule, unless config.decay_steps is set.
 
     Returns:
       A transformation over a flat dictionary of parameters.
@@ -100,9 +100,9 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Scale by limit / (norm + 1e-6) where that is below 1, as torch's clip_grad_norm_ does.
+    """Scale by limit / (norm + 1e-6) if that is below 1, as torch's clip_grad_norm_ does.
 
-    A limit of 0 is none.
+    A limit of 0 disables clipping.
     """
     if not limit:
         return optax.identity()

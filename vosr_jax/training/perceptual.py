@@ -1,7 +1,7 @@
 """An optional perceptual term for training on pixels: LPIPS of the predicted endpoint.
 
-VOSR has none; its autoencoder was trained with one. The network is VGG16, so that the AlexNet
-LPIPS that evaluations report is never what was trained on.
+VOSR has no such term; its autoencoder was trained with one. The network is VGG16, so training
+never optimizes the AlexNet LPIPS that evaluations report.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ from vosr_jax.training.frozen import FrozenNets
 class PerceptualTerm:
     """LPIPS of the predicted endpoint, over the rows that the objective wants.
 
-    Which rows are compared, and what each counts, is settled for the whole batch before it is
-    divided, so that the term is the same for any number of microbatches.
+    The compared rows and their weights are chosen for the whole batch before it is divided. The
+    term is therefore the same for any number of microbatches.
 
     Attributes:
       frozen: the frozen nets; the autoencoder decodes.
-      objective: settings that say which rows are wanted.
-      rows: the first so many wanted rows of a batch are compared; 0: all.
+      objective: settings that decide which rows are wanted.
+      rows: number of wanted rows compared per batch, the first ones; 0: all.
       crop: side of the central window that is compared, pixels.
-      start: where it begins.
-      parts: of a batch.
+      start: first row and column of that window.
+      parts: number of parts of a batch.
     """
 
     frozen: FrozenNets
@@ -41,7 +41,7 @@ class PerceptualTerm:
     parts: int
 
     def shares(self, key: Array, index: Array) -> Array:
-        """What every row's distance counts, [B]: 0 where it is not compared.
+        """Weight of every row's distance, [B]: 0 for a row that is not compared.
 
         The mean over B of distance times share is the mean distance of the rows compared.
 
@@ -63,7 +63,7 @@ class PerceptualTerm:
           weights: "autoencoder" and "lpips".
           latent: [B, h, w, C], predicted.
           inputs: "hr_image" [B, H, W, 3] and "perceptual_share" [B].
-          wanted: not used; the shares say it.
+          wanted: not used; the shares already select the rows.
         """
         del wanted
         share, truth = inputs["perceptual_share"], inputs["hr_image"]
@@ -75,8 +75,8 @@ class PerceptualTerm:
         if most <= at_once:
             counted = self._compared(weights, latent[chosen], truth[chosen], share[chosen])
             return result.at[chosen].set(counted)
-        # A part may have more of the rows than others. Groups in which no row counts are passed
-        # over, so that all parts together compare hardly more than one part would.
+        # A part may have more of the compared rows than others. Groups without one are skipped,
+        # so all parts together compare hardly more rows than a single part would.
         groups = -(-most // at_once)
         chosen = jnp.resize(chosen, (groups * at_once,))
         counts = share[chosen] * (jnp.arange(groups * at_once) < most)
@@ -104,7 +104,7 @@ class PerceptualTerm:
 
 
 def perceptual_term(config: Config, frozen: FrozenNets) -> PerceptualTerm | None:
-    """The term of a config; None where its weight is 0."""
+    """The term of a config; None if its weight is 0."""
     objective = config.objective
     if not objective.perceptual_weight:
         return None
@@ -119,7 +119,7 @@ def perceptual_term(config: Config, frozen: FrozenNets) -> PerceptualTerm | None
 
 
 def perceptual_weights(config: Config) -> dict:
-    """The frozen weights that the term needs, {} where its weight is 0."""
+    """The frozen weights that the term needs; {} if its weight is 0."""
     if not config.objective.perceptual_weight:
         return {}
     return {"lpips": load_lpips("vgg")}

@@ -1,10 +1,10 @@
-"""Arrays of the host to their places on the devices, without a word between processes.
+"""Put host arrays on the devices, without communication between processes.
 
 `jax.device_put` onto devices of several processes first compares the values over all of them,
-which gathers every array whole on every device. Here each process reads the parts of its own
-devices, each once, and hands them over; that all read the same file is for whoever names it.
+which gathers every array whole on every device. Here each process reads the shards of its own
+devices, each once, and places them. The caller ensures that all processes read the same file.
 
-`Prefetch` has batches on the devices before the step asks for them.
+`Prefetch` places batches on the devices before the step needs them.
 """
 
 import queue
@@ -20,16 +20,16 @@ from vosr_jax.parameters.host import HostArray
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Lay host arrays over the devices.
+    """Put host arrays on the devices.
 
     Args:
-      tree: of `HostArray`, numpy arrays or arrays of this process's devices; the same values in
+      tree: of `HostArray`, numpy arrays or arrays of this process's devices; the same values on
         every process.
-      shardings: the same tree of shardings; of other processes' devices nothing is read.
+      shardings: a tree of the same structure; shards of other processes' devices are not read.
 
     Returns:
-      The tree of global arrays. One leaf after another is finished, so that the host holds no
-      more than one leaf's parts.
+      The tree of global arrays. Leaves are finished one after another, so the host holds no more
+      than one leaf's shards.
     """
     return jax.tree.map(_placed, tree, shardings)
 
@@ -40,11 +40,11 @@ def _placed(value: Any, sharding: Sharding) -> jax.Array:
     parts: dict[tuple, np.ndarray] = {}
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        assert index is not None  # that is for values without a shape
+        assert index is not None  # None is for values without a shape
         key = tuple((s.start, s.stop) for s in index)
         if key not in parts:
             own = isinstance(value, HostArray)
-            # A CPU device may take the memory as it is, so it must be nobody else's.
+            # A CPU device may use this memory without a copy, so nothing else may own it.
             parts[key] = value[index] if own else np.array(value[index], order="C")
         return parts[key]
 
@@ -53,12 +53,12 @@ def _placed(value: Any, sharding: Sharding) -> jax.Array:
 
 
 class Prefetch:
-    """Places batches on the devices in a thread of its own; close it, or use it in a `with` block.
+    """Place batches on the devices in a background thread; close it, or use a `with` block.
 
     Args:
-      batches: what next() is called on; an error that it raises is raised here, in its turn.
+      batches: an iterator; an error that it raises is raised here, after the batches before it.
       place: puts a batch on the devices.
-      depth: batches that lie ready.
+      depth: number of batches kept ready.
     """
 
     def __init__(self, batches: Iterator, place: Callable[[Any], Any], depth: int = 2):
@@ -79,7 +79,7 @@ class Prefetch:
             self._put((None, error))
 
     def _put(self, item: tuple) -> bool:
-        """Wait for room, unless closed meanwhile; whether the item went in."""
+        """Wait for room and put an item; return False if closed meanwhile."""
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=0.1)
@@ -95,13 +95,13 @@ class Prefetch:
         """The next batch on the devices."""
         batch, error = self._ready.get()
         if error is not None:
-            # Nothing follows; another next() must not wait for ever.
+            # Nothing follows, and another next() must not wait for ever.
             self._ready.put((None, error))
             raise error
         return batch
 
     def close(self) -> None:
-        """Let the thread end; the batches themselves stay open."""
+        """End the thread; the iterator of batches stays open."""
         self._closed.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""What a run shows of itself: sample pictures and its average's figures on fixed pairs."""
+"""Sample images of a run, and its EMA's metrics on fixed pairs."""
 
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -36,16 +36,16 @@ Restore = Callable[[dict, dict, Array, Array, Array, Array], Array]
 
 
 def make_restore(train_step: TrainStep, sampler: SamplerSettings) -> Restore:
-    """How a method's network restores a batch.
+    """Make the function that restores a batch with a trained network.
 
     Args:
       train_step: what was trained.
-      sampler: its guidance scale only tells whether there is a weak branch; the scale itself is
-        an argument, so that many share a program.
+      sampler: its guidance scale only decides whether there is a weak branch. The scale itself is
+        an argument of the function, so one program serves all scales.
 
     Returns:
-      (EMA, frozen weights, lq [B, H, W, 3] in [-1, 1], hr, noise's key, guidance scale) ->
-      restored [B, H, W, 3]. hr is looked at by encoder.tokens_of=hr alone.
+      (EMA, frozen weights, lq [B, H, W, 3] in [-1, 1], hr, noise key, guidance scale) ->
+      restored [B, H, W, 3]. Only encoder.tokens_of=hr reads hr.
     """
     parameterization, frozen = train_step.objective.parameterization, train_step.frozen
 
@@ -82,21 +82,21 @@ def _picture_files(config: Config) -> list[Path]:
 
 
 class Preview:
-    """Restores fixed pairs with the current EMA.
+    """Restore fixed pairs with the current EMA.
 
     Args:
-      config: of the run; `eval.hr` names a folder of pictures to crop, else scikit-image's
-        held-out photographs serve.
+      config: of the run; `eval.hr` names a folder of images to crop. Without it, scikit-image's
+        held-out photos are used.
       folder: the workdir.
 
     Raises:
-      UserError: `eval.hr` names no folder of pictures.
+      UserError: `eval.hr` is not a folder with images.
     """
 
     def __init__(self, config: Config, folder: Path):
         self._config = config
         self._folder = folder / "samples"
-        # Looked for now, since the first preview may be hours away.
+        # Check now, since the first preview may be hours away.
         wanted = config.train.sample_every or config.train.eval_every
         self._files = _picture_files(config) if wanted else []
         self._sampler = SamplerSettings.from_guidance(
@@ -105,7 +105,7 @@ class Preview:
             schedule=config.sampling.schedule,
             r_input=config.model.r_embedding,
         )
-        # Compiled once for a run, and run once for a step that shows both pictures and figures.
+        # Compiled once per run, and run once for a step that needs both samples and metrics.
         self._compiled: Callable[[dict, dict, jax.Array, jax.Array], jax.Array] | None = None
         self._latest: tuple[int, np.ndarray] | None = None
         self._distance_of_input: float | None = None
@@ -116,7 +116,7 @@ class Preview:
         """The fixed pairs, all of one size.
 
         Raises:
-          UserError: no picture can be read.
+          UserError: no image can be read.
         """
         config, files = self._config, self._files
         per_picture = max(config.eval.pictures // len(files), 1)
@@ -131,7 +131,7 @@ class Preview:
         return pairs[: config.eval.pictures]
 
     def restore(self, run: Run) -> np.ndarray:
-        """The pairs' lq through the EMA: [B, H, W, 3] uint8."""
+        """Restore the pairs' lq with the EMA: [B, H, W, 3] uint8."""
         if self._latest is None or self._latest[0] != run.step:
             if self._compiled is None:
                 self._compiled = self._compile(run)
@@ -142,22 +142,22 @@ class Preview:
         return self._latest[1]
 
     def _pictures(self, name: str) -> np.ndarray:
-        """ "lq" or "hr" of all pairs: [B, H, W, 3] uint8."""
+        """Stack "lq" or "hr" of all pairs: [B, H, W, 3] uint8."""
         return np.stack([getattr(pair, name) for pair in self.pairs])
 
     def _compile(self, run: Run) -> Callable[[dict, dict, jax.Array, jax.Array], jax.Array]:
-        """(ema, frozen weights, lq [B, H, W, 3], hr) -> restored, all in [-1, 1]."""
+        """Jit (ema, frozen weights, lq [B, H, W, 3], hr) -> restored, images in [-1, 1]."""
         plain = make_restore(run.train_step, self._sampler)
         scale = self._sampler.guidance_scale
 
         def restore(ema: dict, weights: dict, lq: jax.Array, hr: jax.Array) -> jax.Array:
             return plain(ema, weights, lq, hr, jax.random.key(_SEED), jnp.float32(scale))
 
-        # Whole on every process, since each reads the picture back.
+        # Replicated, since every process reads the images back.
         return jax.jit(restore, out_shardings=NamedSharding(run.mesh, P()))
 
     def save_samples(self, run: Run, step: int) -> None:
-        """Write samples/<step>.png: a row a pair, input, ours and truth."""
+        """Write samples/<step>.png: one row per pair with input, ours and truth."""
 
         restored = self.restore(run)
         if jax.process_index():
@@ -175,7 +175,7 @@ class Preview:
         self._attempt(str(file.parent), write)
 
     def evaluate(self, run: Run) -> dict[str, float]:
-        """PSNR and LPIPS of the EMA's pictures, and LPIPS over that of the input."""
+        """PSNR and LPIPS of the EMA's images, and the ratio of that LPIPS to the input's."""
         restored, truth = self.restore(run), self._pictures("hr")
         if self._distance_of_input is None:
             self._distance_of_input = mean_lpips(run.mesh, self._pictures("lq"), truth)
@@ -188,15 +188,15 @@ class Preview:
 
 
 def rows_over(mesh: Mesh, images: np.ndarray) -> jax.Array:
-    """Pictures as a batch of the mesh: each process hands over what its devices hold.
+    """Put images on the mesh as a batch; each process provides its own devices' rows.
 
     Args:
       mesh: from `make_mesh`.
       images: [B, H, W, 3] uint8, the same on every process.
 
     Returns:
-      [B', H, W, 3] float32 in [-1, 1]; B' is the next number that the devices divide, and the last
-      picture fills it up.
+      [B', H, W, 3] float32 in [-1, 1]. B' is B rounded up to a multiple of the mesh's data * fsdp;
+      copies of the last image fill it.
     """
     missing = -len(images) % (mesh.shape["data"] * mesh.shape["fsdp"])
     filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
@@ -209,12 +209,12 @@ def rows_over(mesh: Mesh, images: np.ndarray) -> jax.Array:
 
 @cache
 def _distances(mesh: Mesh) -> Callable[[dict, jax.Array, jax.Array], jax.Array]:
-    # Whole on every process, since each reads it back.
+    # Replicated, since every process reads it back.
     return jax.jit(lpips, out_shardings=NamedSharding(mesh, P()))
 
 
 def mean_lpips(mesh: Mesh, images: np.ndarray, truth: np.ndarray) -> float:
-    """Mean LPIPS of pictures, uint8 [B, H, W, 3] both, each device on its own rows."""
+    """Mean LPIPS of images and truth, both uint8 [B, H, W, 3]; each device computes its rows."""
     weights = load_lpips("alex")
     distances = _distances(mesh)(weights, rows_over(mesh, images), rows_over(mesh, truth))
     return float(np.mean(np.asarray(distances)[: len(images)]))

@@ -1,4 +1,4 @@
-"""Several processes as one job: who they are, and what happens when one of them falls silent."""
+"""Join several processes into one job, and end the job if one of them falls silent."""
 
 import contextlib
 import os
@@ -13,19 +13,19 @@ from vosr_jax.errors import UserError
 from vosr_jax.files.mirror import upload_before_leaving
 from vosr_jax.training.meeting import address_of, meet
 
-# A process that sends no sign of life for so long, killed or stopped, ends the job: every other one
+# If a killed or stopped process sends no heartbeat for this long, the job ends: every other process
 # exits non-zero, and the message names it. Restarting the same command resumes.
 HEARTBEAT_SECONDS = 30
-# So long a process waits at start-up for those that are missing, which it then names.
+# How long a process waits at start-up for missing ones, which it then names.
 START_SECONDS = 300
-# So long it waits for the others to have compiled the step; one that has died ends it sooner.
+# How long it waits for the others to compile the step; a dead process ends the wait sooner.
 COMPILE_SECONDS = 4 * 3600
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def join(detect: bool = False) -> None:
-    """Join the job that the environment describes; nothing happens where it describes none.
+    """Join the job that the environment describes; do nothing if it describes none.
 
     JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID
     describe it. Must run before anything touches a device.
@@ -34,7 +34,8 @@ def join(detect: bool = False) -> None:
       detect: let JAX find the job itself, as it can on TPU pods, under Slurm and in GKE.
 
     Raises:
-      UserError: the variables contradict each other, or processes are missing; it says who came.
+      UserError: the variables contradict each other, or processes are missing; the message names
+        those that arrived.
     """
     given = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     if not given and not detect:
@@ -60,7 +61,7 @@ def join(detect: bool = False) -> None:
 
 
 def _described(given: dict[str, str]) -> dict[str, Any]:
-    """The job of the variables, as `jax.distributed.initialize` takes it."""
+    """Arguments of `jax.distributed.initialize` from the environment variables."""
     missing = [name for name in _VARIABLES if name not in given]
     if missing:
         raise UserError(f"set {', '.join(missing)} too: {', '.join(given)} alone say no job")
@@ -75,14 +76,14 @@ def _described(given: dict[str, str]) -> dict[str, Any]:
 
 
 def _detected(wait: int) -> dict[str, Any]:
-    """The job that JAX finds, {} where it keeps it to itself."""
+    """Arguments of the job that JAX detects; {} if they cannot be read."""
     try:
         from jax._src.clusters import ClusterEnv
 
         address, count, number, _ = ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, None, None, wait
         )
-    # No public interface: where it is another, the processes meet in JAX alone.
+    # The interface is not public. If it has changed, the processes meet only in JAX.
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError):
         return {}
     if None in (address, count, number):
@@ -98,11 +99,11 @@ def _seconds(name: str, usual: int) -> int:
 
 
 def compiled_together(program: Any, *arguments: Any) -> Any:
-    """A jitted program compiled for these arguments by every process, before any runs it.
+    """Compile a jitted program for these arguments on every process before any process runs it.
 
-    In a running program a process waits for the others' part of a collective, some seconds only;
-    a slower or unluckier host may compile for minutes longer, as where it finds no compiled program
-    on its disk. In a job of one process the program stays as it is.
+    A running collective waits only seconds for the other processes. A slower host, or one without
+    a cached program on its disk, may compile for minutes longer. In a job of one process the
+    program stays as it is.
     """
     if jax.process_count() == 1:
         return program
@@ -117,7 +118,7 @@ class SharedError(UserError):
 
 @contextlib.contextmanager
 def errors_of_one() -> Iterator[None]:
-    """Inside, an error of one process of a job ends that process at once; see `leave_alone`."""
+    """In a job, end this process at once on an error that is not shared; see `leave_alone`."""
     try:
         yield
     except SharedError:
@@ -131,8 +132,8 @@ def errors_of_one() -> Iterator[None]:
 def leave_alone(error: Exception) -> NoReturn:
     """End this process of a job at once, for an error that the others do not have.
 
-    An ordinary end would wait for them, and they wait for this one inside a step; so they learn of
-    it, by the missing heartbeat, in HEARTBEAT_SECONDS.
+    A normal exit would wait for the others, which wait for this process inside a step. After this
+    exit they notice the missing heartbeat within HEARTBEAT_SECONDS.
     """
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)

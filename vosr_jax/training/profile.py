@@ -12,14 +12,14 @@ from vosr_jax.errors import UserError
 
 
 class Profile:
-    """Traces from the first to the last of the given steps; nothing where none are given.
+    """Trace from the first to the last of the given steps; do nothing if none are given.
 
     Args:
       folder: the workdir; the trace goes to plugins/profile in it.
       steps: (first, last), or ().
 
     Raises:
-      UserError: steps are given, and JAX would crash in tracing them.
+      UserError: steps are given, but JAX would crash while tracing them.
     """
 
     def __init__(self, folder: Path, steps: Sequence[int]):
@@ -30,7 +30,7 @@ class Profile:
         self._tracing = False
 
     def step(self, number: int) -> jax.profiler.StepTraceAnnotation:
-        """Around a step, so that the trace tells it from others; begins the trace where due."""
+        """Annotation that marks a step in the trace; start the trace if due."""
         if number == self._first:
             try:
                 jax.profiler.start_trace(str(self._folder))
@@ -40,7 +40,7 @@ class Profile:
         return jax.profiler.StepTraceAnnotation("train", step_num=number)
 
     def after(self, step: int, state: Any) -> None:
-        """End where it is due, once the devices are done."""
+        """End the trace if due, once the devices are done."""
         if self._tracing and step >= self._last:
             jax.block_until_ready(state)
             self._stop()
@@ -63,9 +63,9 @@ class Profile:
 
 
 def _check_tracer() -> None:
-    """Refuse where libtpu is loaded and has no TPU: its tracer then ends the process.
+    """Refuse if libtpu is loaded without a TPU: its tracer then ends the process.
 
-    JAX loads the library wherever it is installed, unless it is told the platform.
+    JAX loads an installed libtpu unless the platform is set.
     """
     platform = jax.default_backend()
     if platform != "tpu" and _tpu_plugin_loaded():
@@ -76,6 +76,6 @@ def _check_tracer() -> None:
 
 
 def _tpu_plugin_loaded() -> bool:
-    # JAX gives it no public name.
+    # JAX gives this no public name.
 
     return xla_client.pjrt_plugin_loaded("tpu")

@@ -1,8 +1,8 @@
-"""One run in a workdir: a lock with a sign of life, which a crash cannot leave behind for good.
+"""A lock that admits one run to a workdir and expires after a crash.
 
-`run.lock` says who holds the workdir: host, process and since when. On the same machine a holder
-is alive while its process is. From another machine only the sign of life tells: the holder renews
-its lock every few seconds, and one that shows none for a minute is gone.
+`run.lock` names the workdir's holder: host, process and start. On the same machine a holder is
+alive while its process is. Another machine relies on the heartbeat: the holder renews its lock
+every few seconds, and a holder that is silent for a minute counts as gone.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ BEAT_SECONDS, SILENT_SECONDS = 10.0, 60.0
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks; None where there is none."""
+    """Start of a process on this machine, in kernel ticks; None if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -44,7 +44,7 @@ def _started(pid: int) -> str | None:
 
 
 def _machine() -> str:
-    """What tells whether a process id means the same process here: host, boot and namespace."""
+    """Host, boot and namespace; equal ones mean that process ids are comparable."""
     parts = [socket.gethostname()]
     for read in (
         lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -56,15 +56,15 @@ def _machine() -> str:
 
 
 class RunLock:
-    """Holds a workdir until it is released; waits a minute for a holder elsewhere to stir.
+    """Hold a workdir until it is released; wait a minute for the heartbeat of a holder elsewhere.
 
     Args:
-      folder: the workdir; it is there.
-      beat_seconds: between two signs of life.
-      silent_seconds: without one, after which a holder on another machine counts as gone.
+      folder: the workdir, which exists already.
+      beat_seconds: between two heartbeats.
+      silent_seconds: silence after which a holder on another machine counts as gone.
 
     Raises:
-      UserError: another run is alive in the folder; it is named.
+      UserError: another run is alive in the folder; the message names it.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class RunLock:
         return (json.dumps(self._own | {"beat": time.time()}) + "\n").encode()
 
     def _read(self) -> dict[str, Any] | None:
-        """Who holds the workdir; None where nobody does; empty where the lock says nothing."""
+        """The workdir's holder; None if there is none; empty if the lock is unreadable."""
         with reading(self._path):
             try:
                 data = self._path.read_bytes()
@@ -106,7 +106,7 @@ class RunLock:
             return {}
 
     def _sign(self) -> tuple:
-        """What changes with every sign of life."""
+        """A value that changes with every heartbeat."""
         if is_remote(self._path):
             return tuple((self._read() or {}).items())
         with contextlib.suppress(FileNotFoundError):
@@ -114,7 +114,7 @@ class RunLock:
         return ()
 
     def _acquire(self) -> None:
-        # More than once: the lock may vanish or change while it is looked at.
+        # Try several times: the lock may vanish or change while it is examined.
         for _ in range(5):
             if create(self._path, self._content()):
                 return
@@ -152,7 +152,7 @@ class RunLock:
         return False
 
     def _take_away(self, holder: dict[str, Any]) -> None:
-        """Remove a dead holder's lock, and no other that took its place meanwhile."""
+        """Remove a dead holder's lock, but not a lock that has replaced it meanwhile."""
         if is_remote(self._path):
             if (self._read() or {}).get("token") == holder.get("token"):
                 self._path.unlink(missing_ok=True)
@@ -173,7 +173,7 @@ class RunLock:
 
     def _beat(self) -> None:
         while not self._released.wait(self._beat_seconds):
-            # A disk that is full or a network that is away: the next sign of life may get through.
+            # The disk may be full or the network down; the next heartbeat may succeed.
             with contextlib.suppress(Exception):
                 self._renew()
 
@@ -185,7 +185,7 @@ class RunLock:
             if is_remote(self._path):
                 write_bytes(self._path, self._content())
             else:
-                # No byte is written, so a full disk cannot silence it.
+                # This writes no byte, so a full disk cannot stop the heartbeat.
                 os.utime(self._path)
         elif holder.get("process") == os.getpid() and holder.get("host") == self._own["host"]:
             self._released.set()
@@ -197,7 +197,7 @@ class RunLock:
             os._exit(1)
 
     def release(self) -> None:
-        """Give the workdir back; twice is allowed."""
+        """Release the workdir; a second call does nothing."""
         self._released.set()
         self._thread.join()
         with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""What a start says: devices, parameters, sources, in a line each."""
+"""Report of a run's start: devices, parameters and sources, one line each."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ PARAMETERS = "parameters.txt"
 
 
 def report_start(run: Run, folder: Path, sources: Iterable[Source]) -> None:
-    """Say what this run works with, on the first process; every parameter goes to a file.
+    """Print what this run works with, on process 0; list every parameter in a file.
 
     Args:
       run: begun or resumed.
@@ -46,7 +46,7 @@ def report_start(run: Run, folder: Path, sources: Iterable[Source]) -> None:
 
 
 def about_devices(mesh: Mesh) -> str:
-    """How many devices of which kind in how many processes, and their mesh."""
+    """Describe the devices by number and kind, their processes and their mesh."""
     devices = list(mesh.devices.flat)
     kinds = Counter(device.device_kind for device in devices)
     named = " and ".join(f"{count} x {kind}" for kind, count in kinds.items())
@@ -57,7 +57,7 @@ def about_devices(mesh: Mesh) -> str:
 
 
 def about_source(source: Source) -> str:
-    """What a source says of itself, and how large its pictures are."""
+    """Describe a source and the size of its images."""
     size = megapixels(source)
     told = "none that were looked at can be read"
     if size is not None:

@@ -1,12 +1,11 @@
-"""Checkpoints are sealed: every file's checksum lies in the checkpoint before it counts as one.
+"""Sealed checkpoints: each is committed only with the checksums of all its files.
 
-Orbax writes a step's files into a place that is no checkpoint yet, and commits it at the end: by a
-rename on a disk, by a last file in a bucket. Each process sums the files that it wrote as soon as
-they are written; the first one sums the rest, puts everything into `checksums.txt` and commits.
-All of this runs in Orbax's background thread. A kill at any moment leaves either no checkpoint or
-one with checksums.
+Orbax writes a step's files to a temporary place and commits it at the end: by a rename on a disk,
+by a last file in a bucket. Each process checksums the files that it wrote as soon as they are
+written. Process 0 checksums the rest, writes `checksums.txt` and commits. All of this runs in
+Orbax's background thread. A kill at any moment leaves either no checkpoint or one with checksums.
 
-A damaged checkpoint leaves the others' way; which of the whole ones stay is decided here too.
+This module also renames damaged checkpoints and decides which whole ones are kept.
 """
 
 import asyncio
@@ -37,30 +36,30 @@ _PART = "checksums.process_"
 
 
 class SummedHandler(ocp.StandardCheckpointHandler):
-    """Orbax's handler of arrays; each process then sums the files that it wrote alone."""
+    """Orbax's array handler; each process then checksums the files that only it wrote."""
 
     async def async_save(self, directory, *args, **kwargs):
-        """As the original; one more future sums this process's files once they are there."""
+        """Save as the original does; one more future checksums this process's written files."""
         futures = await super().async_save(directory, *args, **kwargs) or []
         if jax.process_index() == 0:
             return futures
-        # Orbax waits for the futures in their order, so the files are whole by then.
+        # Orbax waits for the futures in order, so the files are complete by then.
         return [*futures, _SumsOfProcess(directory)]
 
     @classmethod
     def typestr(cls) -> str:
-        """The original's name: what it writes is read without this package."""
+        """The original's name, so that checkpoints can be read without this package."""
         return ocp.StandardCheckpointHandler.typestr()
 
 
 class _SumsOfProcess(ocp.future.Future):
-    """Sums the files of this process when it is waited for, and notes them beside the item."""
+    """Future that checksums this process's files on `result` and writes them beside the item."""
 
     def __init__(self, directory: epath.Path):
         self._directory = directory
 
     def result(self, *_: Any, **__: Any) -> None:
-        """Write the sums. How long orbax would wait goes by several names in its releases."""
+        """Write the sums. Orbax releases name the timeout differently, so accept any argument."""
         own = f"process_{jax.process_index()}"
         names = [name for name in names_below(self._directory) if own in _folders(name)]
         item = self._directory.name.partition(UNFINISHED)[0]
@@ -69,30 +68,33 @@ class _SumsOfProcess(ocp.future.Future):
         write_text(self._directory.parent / f"{_PART}{jax.process_index()}", render(renamed))
 
     def cancel(self) -> bool:
-        """What was not begun yet is cancelled by not asking for it."""
+        """Cancel; nothing runs unless `result` is called."""
         return True
 
 
 def _folders(name: str) -> list[str]:
-    """`ocdbt.process_1/d/…` and `array_metadatas/process_1` are of process 1."""
+    """Parts of a path, without "ocdbt.".
+
+    `ocdbt.process_1/d/…` and `array_metadatas/process_1` both belong to process 1.
+    """
     return [part.removeprefix("ocdbt.") for part in name.split("/")]
 
 
 def temporary_path_class(folder: epath.Path) -> type[atomicity.TemporaryPathBase]:
-    """What commits checkpoints below a folder, checksums first."""
+    """The class that commits checkpoints below a folder, checksums first."""
     if is_remote(folder):
         return _SealedByFile
     return _SealedByRename
 
 
 class _Sealing(atomicity.TemporaryPathBase):
-    """Seals a step's folder before its base commits it; an item's folder is left to the base."""
+    """Seal a step's folder before the base class commits it; leave an item's folder to the base."""
 
     async def finalize(self) -> None:
         store: Any = self._checkpoint_metadata_store  # type: ignore[has-type]
         if self.get_final().name.isdigit():
             if store is not None:
-                # Stamped here and not by the base: later it would void the checksum.
+                # Write the time here: if the base wrote it later, the checksum would be wrong.
                 store.wait_until_finished()
                 store.update(
                     file_path=self.get() / "_CHECKPOINT_METADATA",
@@ -105,19 +107,19 @@ class _Sealing(atomicity.TemporaryPathBase):
 
 
 class _SealedByRename(_Sealing, atomicity.AtomicRenameTemporaryPath):
-    """On a disk."""
+    """Commit on a disk, by a rename."""
 
 
 class _SealedByFile(_Sealing, atomicity.CommitFileTemporaryPath):
-    """In a bucket."""
+    """Commit in a bucket, by a last file."""
 
 
 def seal(folder: epath.Path, final: epath.Path) -> None:
-    """Write the checksums of everything in a folder, those of other processes as they noted them.
+    """Write the checksums of all files in a folder, including those that other processes computed.
 
     Args:
-      folder: of a step, whole but for Orbax's last file.
-      final: what it will be called, which that last file says.
+      folder: of a step, complete except for Orbax's last file.
+      final: its final path, which that last file contains.
     """
     sums: dict[str, Checksum] = {}
     parts = [name for name in names_below(folder) if name.startswith(_PART)]
@@ -125,7 +127,7 @@ def seal(folder: epath.Path, final: epath.Path) -> None:
         sums |= parse((folder / name).read_bytes())
     rest = [name for name in names_below(folder) if name not in sums and name not in parts]
     sums |= checksums_of(folder, rest)
-    # Orbax writes it after the checksums; its text is known.
+    # Orbax writes this file after the checksums; its text is known.
     sums[COMMITTED] = checksum_of_bytes(f"Checkpoint commit was successful to {final}".encode())
     write_text(folder / SUMS, render(sums))
     for name in parts:
@@ -133,10 +135,10 @@ def seal(folder: epath.Path, final: epath.Path) -> None:
 
 
 def set_aside(checkpoint: epath.Path) -> str:
-    """Rename `<step>` to `<step>.damaged`; the new name.
+    """Rename `<step>` to `<step>.damaged` and return the new name.
 
-    A bucket has no rename: the file that makes it a checkpoint goes first, then the store copies
-    the rest within itself. Cut off in between, what is left counts as an unfinished save.
+    A bucket has no rename. The commit file is deleted first, then the store copies the rest
+    within itself. If this is interrupted, the remainder counts as an unfinished save.
     """
     target, count = checkpoint.with_name(f"{checkpoint.name}.damaged"), 1
     while target.exists():
@@ -154,17 +156,17 @@ def set_aside(checkpoint: epath.Path) -> str:
 
 
 class _Best:
-    """Preserves the checkpoint with the best figure; one without a figure is none of them.
+    """Keep the checkpoint with the best figure; one without a figure never counts.
 
-    The figures are looked up and not taken from Orbax, which would read them from every
-    checkpoint at its start and fail where one is damaged.
+    The figures are passed in. Orbax would read them from every checkpoint at its start and fail
+    at a damaged one.
     """
 
     def __init__(self, figures: dict[int, float], largest: bool):
         self._figures, self._largest = figures, largest
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """For every checkpoint whether it is the best."""
+        """For every checkpoint, whether it is the best."""
         del context
         judged = [info.step for info in checkpoints if info.step in self._figures]
         choose = max if self._largest else min
@@ -180,14 +182,14 @@ def manager_options(
     largest: bool,
     temporary_path_class: type,
 ) -> ocp.CheckpointManagerOptions:
-    """Orbax's options: asynchronous, sealed, and what stays.
+    """Orbax's options: asynchronous saves, sealing, and which checkpoints are kept.
 
     Args:
-      keep: so many of the newest.
-      keep_every: those of every so manieth step; 0: none.
-      figures: of judged steps; may grow while the run goes on.
-      largest: whether the largest of them is the best.
-      temporary_path_class: what commits a checkpoint.
+      keep: number of newest checkpoints to keep.
+      keep_every: also keep those whose step is a multiple of this; 0: none.
+      figures: by evaluated step; may grow while the run goes on.
+      largest: whether the largest figure is the best.
+      temporary_path_class: the class that commits a checkpoint.
     """
     kept: list = [policies.LatestN(keep), _Best(figures, largest)]
     if keep_every:

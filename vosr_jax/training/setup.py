@@ -1,4 +1,4 @@
-"""Set a run up: mesh, networks, and its state, new or restored. The loop itself is in loop.py."""
+"""Set up a run: mesh, networks, and a new or restored state. The loop is in loop.py."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -52,8 +52,8 @@ class Run:
       state: of the last finished step.
       abstract_state: shapes and shardings of the state.
       teacher: path and sha256 of the teacher, or None.
-      base: path, name and sha256 of what adapters are trained around, or None.
-      first: (finished steps, samples seen) when this process took the run up.
+      base: path, name and sha256 of the adapters' base, or None.
+      first: (finished steps, samples seen) when this process started or resumed the run.
     """
 
     config: Config
@@ -72,7 +72,7 @@ class Run:
         return int(self.state.step)
 
     def samples_seen(self, step: int) -> int:
-        """Samples in all steps up to this one, also where earlier ones had another batch size."""
+        """Samples in all steps up to this one, even if earlier steps had another batch size."""
         begun, seen = self.first
         return seen + (step - begun) * self.config.train.batch_size
 
@@ -97,10 +97,10 @@ def pipeline_settings(config: Config) -> PipelineSettings:
 def load_train_step(
     config: Config, mesh: Mesh, teacher: Teacher | None = None, base: Base | None = None
 ) -> tuple[TrainStep, dict]:
-    """The method of a config, and the weights of its frozen nets, teacher and base on the devices.
+    """Load a config's train step, and put the weights that it needs on the devices.
 
-    A base that is needed and not given is opened. Every process reads what its own devices hold,
-    one array after another.
+    These are the weights of the frozen nets, the teacher and the base. A base that is needed but
+    not given is opened. Every process reads its own devices' shards, one array after another.
 
     Raises:
       UserError: a file is missing or damaged, or does not fit the config.
@@ -121,7 +121,7 @@ def load_train_step(
 
 
 def start_run(config: Config, checkpoints: Checkpoints) -> Run:
-    """A new run, or the continuation of the one whose checkpoints these are.
+    """Start a new run, or resume the one whose checkpoints are given.
 
     Raises:
       UserError: mesh, teacher, weights or checkpoint do not fit the config.
@@ -171,7 +171,7 @@ _R_EMBEDDING = "r_embedding."
 
 
 def weights_of(name_or_path: str) -> Mapping[str, Any]:
-    """Weights to begin from, `train.init_from`: by dotted path, still where they lie.
+    """Initial weights, `train.init_from`: by dotted path, not loaded yet.
 
     Raises:
       UserError: there is no such model, or it is damaged.
@@ -185,10 +185,10 @@ def begin(
     given: Mapping[str, Any] | None = None,
     source: str = "",
 ) -> TrainState:
-    """A new state, made where it lies; no device ever holds more than its part.
+    """Make a new state on the devices; no device ever holds more than its shard.
 
-    A student begins as its teacher: where the weights are a multi-step network's, the embedding
-    of r keeps its own beginning, and the factor t - r leaves the teacher's velocity at r = t.
+    A student begins as its teacher. If the weights are a multi-step network's, the embedding of r
+    keeps its own initialization, and the factor t - r leaves the teacher's velocity at r = t.
 
     Args:
       train_step: what is trained.
@@ -197,7 +197,7 @@ def begin(
       source: where these come from, for messages.
 
     Raises:
-      UserError: a given parameter is missing, unexpected or misshapen; it is named.
+      UserError: a given parameter is missing, unexpected or misshapen; the message names it.
     """
     if given is None:
         return beginning(train_step, abstract, given=False)()
@@ -206,7 +206,7 @@ def begin(
     own = {k: where[k] for k in where.keys() - names}
     parameters = place({k: given[k] for k in names}, {k: where[k] for k in names})
     if own:
-        # Of the initialization only what is asked for gets computed.
+        # XLA computes only those initial values that are returned.
         parameters |= jax.jit(
             lambda: {k: v for k, v in train_step.network.initialize().items() if k in own},
             out_shardings=own,
@@ -215,12 +215,12 @@ def begin(
 
 
 def beginning(train_step: TrainStep, abstract: TrainState, *, given: bool) -> Any:
-    """The program that makes a new state.
+    """Jit the program that makes a new state.
 
     Args:
       train_step: what is trained.
       abstract: shapes and shardings of the state.
-      given: whether it takes placed parameters, whose memory it takes over, or makes them.
+      given: whether the program takes placed parameters, which are donated, or initializes them.
     """
     shardings = _shardings(abstract)
     if given:
@@ -233,7 +233,7 @@ def _shardings(abstract: TrainState) -> TrainState:
 
 
 def _checked(given: Mapping[str, Any], source: str, abstract: TrainState) -> list[str]:
-    """The names that are given, every one in its shape."""
+    """Names of the given parameters, after a check of their shapes."""
     wanted = abstract.parameters
     optional = not any(name.startswith(_R_EMBEDDING) for name in given)
     names = []

@@ -1,7 +1,7 @@
-"""Mesh and sharding: a table of parameter-path patterns, and nothing in the networks.
+"""Mesh and sharding rules by parameter path; the networks themselves contain none.
 
 Axes: `data` (replicas), `fsdp` (parameters and batch) and `tensor` (heads and hidden widths).
-Rows of a batch lie over (data, fsdp).
+A batch's rows are sharded over (data, fsdp).
 """
 
 import functools
@@ -21,9 +21,9 @@ from vosr_jax.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-# (pattern of the dotted path, axes), first match wins; blocks carry a leading depth axis. Only a
-# kernel's first axis lies over fsdp: a part of the last one may be less than the 128 lanes of a
-# TPU, and then a gradient is not scattered but summed whole.
+# (pattern of the dotted path, axes); the first match wins. Blocks have a leading depth axis. Only
+# a kernel's first axis is sharded over fsdp: a shard of the last axis may be smaller than a TPU's
+# 128 lanes, and the whole gradient is then summed instead of scattered.
 Rules = tuple[tuple[str, P], ...]
 PARAMETER_RULES: Rules = (
     (r"blocks\.attn\.qkv\.kernel", P(None, "fsdp", None, "tensor", None)),
@@ -35,8 +35,9 @@ PARAMETER_RULES: Rules = (
     (r"blocks\.mlp\.gate_up\.bias", P(None, None, "tensor")),
     (r"blocks\.mlp\.hidden\.kernel", P(None, "fsdp", "tensor")),
     (r"blocks\.mlp\.out\.kernel", P(None, ("tensor", "fsdp"))),
-    # An adapter's thin matrices follow their kernel over tensor and lie whole over fsdp: to gather
-    # them would cost two more collectives a matrix, and their rank fills no lanes to be scattered.
+    # An adapter's thin matrices follow their kernel over tensor and are replicated over fsdp.
+    # Gathering them would cost two more collectives per matrix, and their rank is too small to
+    # fill the lanes for a scatter.
     (r"blocks\.(attn\.proj|mlp\.out)\.lora\.down", P(None, "tensor")),
     (r"blocks\.attn\.qkv\.lora\.up", P(None, None, None, "tensor", None)),
     (r"blocks\.cross_attn\.(query|value)\.lora\.up", P(None, None, "tensor", None)),
@@ -52,16 +53,17 @@ PARAMETER_RULES: Rules = (
 def make_mesh(
     data: int, fsdp: int, tensor: int, devices: list | None = None, *, slices: int = 0
 ) -> Mesh:
-    """A mesh over all devices; one axis may be -1, all that is left.
+    """Make a mesh over all devices; one axis may be -1 for all remaining devices.
 
     Args:
       data, fsdp, tensor: sizes of the axes.
-      devices: all of them, unless given.
-      slices: groups of devices that are joined by a slow network; `data` is laid across them, so
-        that fsdp and tensor stay inside one. 0 asks the devices themselves.
+      devices: of the mesh; None takes all.
+      slices: number of device groups that a slow network joins. `data` spans them; fsdp and
+        tensor stay inside one. 0 takes the slices that the devices report.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices, or the slices do not divide.
+      UserError: the product of the axes is not the number of devices, or the slices do not divide
+        the devices or `data`.
     """
     devices = jax.devices() if devices is None else devices
     groups = slices_of(devices, slices)
@@ -89,7 +91,7 @@ def make_mesh(
 
 
 def _laid_out(sizes: list[int], devices: list) -> np.ndarray:
-    """The devices in an order that suits their network."""
+    """The devices in an order that suits their interconnect."""
 
     return mesh_utils.create_device_mesh(
         tuple(sizes), devices, contiguous_submeshes=False, allow_split_physical_axes=True
@@ -97,7 +99,7 @@ def _laid_out(sizes: list[int], devices: list) -> np.ndarray:
 
 
 def slices_of(devices: list, wanted: int) -> list[list]:
-    """The devices of each slice, as they say themselves or in equal parts in their order."""
+    """The devices of each slice: `wanted` equal parts in order, or as they report if it is 0."""
     if wanted:
         if len(devices) % wanted:
             raise UserError(f"mesh.slices={wanted} does not divide {len(devices)} devices")
@@ -112,7 +114,7 @@ def slices_of(devices: list, wanted: int) -> list[list]:
 def parameter_spec(
     name: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = PARAMETER_RULES
 ) -> P:
-    """The first rule that matches, without the axes that do not divide their dimension."""
+    """The spec of the first matching rule, without axes that do not divide their dimension."""
     spec = next(spec for pattern, spec in rules if re.fullmatch(pattern, name))
     fitting = [_fitting(axes, shape[i], mesh) for i, axes in enumerate(spec)]
     return P(*fitting)
@@ -124,12 +126,12 @@ def axes_of(entry) -> tuple[str, ...]:
 
 
 def sharded_over(spec: P, axis: str) -> bool:
-    """Whether any dimension is divided by this axis."""
+    """Whether any dimension is sharded over this axis."""
     return any(axis in axes_of(entry) for entry in spec)
 
 
 def _fitting(entry, size: int, mesh: Mesh):
-    """The leading axes of an entry that divide a dimension, as an entry."""
+    """The axes of an entry that together divide a dimension, as an entry."""
     kept: list[str] = []
     for axis in axes_of(entry):
         if size % math.prod(mesh.shape[name] for name in (*kept, axis)) == 0:
@@ -138,11 +140,11 @@ def _fitting(entry, size: int, mesh: Mesh):
 
 
 def state_shardings(abstract_state, mesh: Mesh):
-    """Shardings of a train state: optimizer slots and EMA lie where their parameters lie.
+    """Shardings of a train state: optimizer slots and EMA are sharded like their parameters.
 
     Args:
-      abstract_state: pytree of shapes whose leaves' last path key is a parameter's name for
-        everything parameter-like; the rest is replicated.
+      abstract_state: pytree of shapes. A leaf is sharded like a parameter if its last path key
+        and its shape are that parameter's; the rest is replicated.
       mesh: from `make_mesh`.
 
     Returns:
@@ -159,7 +161,7 @@ def state_shardings(abstract_state, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)
 
 
-# The same for the visual encoder, where its weights are to lie over fsdp.
+# Rules for the visual encoder, if its weights are sharded over fsdp.
 ENCODER_RULES: Rules = (
     (r"blocks\.qkv\.kernel", P(None, "fsdp", None, None, None)),
     (r"blocks\.(proj|ffn_in|ffn_out)\.kernel", P(None, "fsdp")),
@@ -170,12 +172,12 @@ ENCODER_RULES: Rules = (
 def weight_shardings(
     weights: Mapping[str, Any], mesh: Mesh, *, shard_encoder: bool = False
 ) -> dict[str, Any]:
-    """Shardings of the frozen weights: teacher and base as the student, the rest replicated.
+    """Shardings of the frozen weights: teacher and base like the student, the rest replicated.
 
     Args:
       weights: {net: {dotted path: array}}.
       mesh: from `make_mesh`.
-      shard_encoder: whether the visual encoder's lie over fsdp too.
+      shard_encoder: whether the visual encoder's weights are sharded over fsdp too.
     """
     whole = NamedSharding(mesh, P())
     shardings = {net: jax.tree.map(lambda _: whole, arrays) for net, arrays in weights.items()}
@@ -190,25 +192,25 @@ def weight_shardings(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the batch axes."""
+    """Sharding of a batch: rows over the batch axes."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def process_rows(mesh: Mesh, batch_size: int, process_index: int) -> np.ndarray:
-    """Rows of the global batch that a process loads, as the sharding lays them out.
+    """Rows of the global batch that a process loads, according to the sharding.
 
     Args:
       mesh: from `make_mesh`.
       batch_size: rows of a global batch; a multiple of the mesh's data * fsdp.
-      process_index: whose rows.
+      process_index: of the process.
 
     Returns:
-      [rows] int64, ascending, each row of the process's devices once: the order in which
-      `put_batch` hands them to the devices. Rows that lie on several processes, as where tensor
-      parallelism crosses hosts, belong to each of them. Empty for a process without devices.
+      [rows] int64, ascending, each row of the process's devices once: the order that `put_batch`
+      expects. If tensor parallelism crosses hosts, a row on several processes belongs to each of
+      them. Empty for a process without devices.
 
     Raises:
-      UserError: the rows do not lie evenly over the devices.
+      UserError: the rows do not divide evenly over the devices.
     """
     rows = [np.arange(*part, dtype=np.int64) for part in _parts(mesh, batch_size, process_index)]
     return np.concatenate(rows) if rows else np.zeros(0, np.int64)
@@ -216,7 +218,7 @@ def process_rows(mesh: Mesh, batch_size: int, process_index: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _parts(mesh: Mesh, batch_size: int, process_index: int) -> list[tuple[int, int]]:
-    """(first row, row after the last) of each distinct part of a process's devices, ascending."""
+    """(first row, row after the last) of each distinct shard on a process's devices, ascending."""
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if batch_size % devices:
         raise UserError(
@@ -234,7 +236,7 @@ def _parts(mesh: Mesh, batch_size: int, process_index: int) -> list[tuple[int, i
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows as global arrays, sharded over the batch axes.
+    """Put this process's rows into global arrays that are sharded over the batch axes.
 
     Args:
       batch: arrays whose first axis has the rows of `process_rows`, in that order.
@@ -247,7 +249,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 def _placed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
     mesh, own = sharding.mesh, jax.process_index()
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    # A part has as many rows on every device, so that this process's tell the batch's.
+    # All devices hold the same number of rows, so this process's rows give the batch size.
     size = len(rows) // len(_parts(mesh, devices, own)) * devices
     starts = [start for start, _ in _parts(mesh, size, own)]
 
@@ -260,15 +262,15 @@ def _placed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def put_notes(notes: np.ndarray, mesh: Mesh) -> jax.Array:
-    """This process's small array of counts, beside those of all others.
+    """Put this process's counts into a global array beside those of all other processes.
 
     Args:
       notes: [K] int32.
       mesh: from `make_mesh`.
 
     Returns:
-      [devices, K], a row on each device; a process's first device has its notes, the others
-      zeros, so that the sum over rows is the sum over processes.
+      [devices, K], one row per device. A process's first device holds its notes, its other
+      devices zeros; the sum over rows is the sum over processes.
     """
     own = jax.process_index()
     first = next(i for i, device in enumerate(mesh.devices.flat) if device.process_index == own)

@@ -31,31 +31,31 @@ from vosr_jax.training.sharding import state_shardings
 from vosr_jax.training.state import TrainState, new_state
 
 Metrics = dict[str, Any]
-# Among the metrics: the discriminator's gradient, which the network's pass gives beside its own.
+# Metrics key of the discriminator's gradient, which the network's pass computes beside its own.
 _RIVAL = "discriminator_gradient"
 StepFn = Callable[[TrainState, dict, dict[str, Array]], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """What is trained and how; all that the step's program depends on, but for the mesh.
+    """What is trained and how: everything that the step's program depends on except the mesh.
 
     Attributes:
-      network: blueprint of the denoiser; where it has adapters, they alone are trained.
+      network: blueprint of the denoiser; if it has adapters, only they are trained.
       frozen: the frozen nets.
-      objective: settings of what is minimized.
+      objective: settings of the loss.
       optimizer: optax transformation.
       schedule: learning rate by step, for the log.
       ema_decay: of the moving average.
       ema_ramp: start the average faster: decay = min(decay, (1 + k) / (10 + k)).
-      microbatches: the batch's gradient is summed over so many parts.
-      seed: of all draws.
-      perceptual: the distance of the predicted endpoint, or None.
+      microbatches: number of parts over which a batch's gradient is accumulated.
+      seed: of all random draws.
+      perceptual: the perceptual distance of the predicted endpoint, or None.
       teacher: blueprint of the multi-step network that a student learns from, or None; its
-        weights travel with the frozen nets'.
-      teacher_parameterization: what the teacher's output stands for.
-      gather: brings the parameters that lie outside the blocks; None where none is sharded.
-      deterministic: the same bits in every run on GPU too.
+        weights are passed with the frozen nets'.
+      teacher_parameterization: the meaning of the teacher's output.
+      gather: gathers the sharded parameters outside the blocks; None if none is sharded.
+      deterministic: give the same bits in every run, on GPU too.
       adversary: the adversarial term, or None.
     """
 
@@ -79,7 +79,7 @@ class TrainStep:
     def from_config(
         cls, config: Config, network: Blueprint, frozen: FrozenNets, **others
     ) -> "TrainStep":
-        """The method that a config describes, with the fields that it does not name."""
+        """Build the train step of a config; `others` are fields that the config does not set."""
         o = config.optimizer
         total = config.train.total_steps
         return cls(
@@ -99,7 +99,7 @@ class TrainStep:
         )
 
     def new_state(self, parameters: dict | None = None) -> TrainState:
-        """The state before the first step, around parameters or fresh ones."""
+        """The state before the first step, from given or newly initialized parameters."""
         rival = None if self.adversary is None else self.adversary.new_state()
         if parameters is None:
             parameters = trained_of(self.network.initialize())
@@ -113,11 +113,11 @@ class TrainStep:
         step: Array,
         rival: dict | None = None,
     ) -> tuple[Array, Metrics]:
-        """The objective of uint8 pairs, a whole batch; `rival` are a discriminator's parameters."""
+        """The loss of a whole batch of uint8 pairs; `rival` holds a discriminator's parameters."""
         return self._loss(parameters, weights, self._whole(batch), step, rival)
 
     def _whole(self, batch: dict[str, Array]) -> dict[str, Array]:
-        """The rows of a batch with what they need to know of each other, to be divided."""
+        """Add to a batch what depends on several rows, so that it can be divided; drop notes."""
         batch = {name: value for name, value in batch.items() if name != "notes"}
         batch = self.frozen.paired(batch)
         if self.perceptual is None:
@@ -133,7 +133,7 @@ class TrainStep:
         step: Array,
         rival: dict | None,
     ) -> tuple[Array, Metrics]:
-        """The objective of a part of a batch that `_whole` gave."""
+        """The loss of one part of a batch from `_whole`."""
         key = jax.random.key(self.seed)
         inputs = self.frozen.inputs(weights, batch, key) | {"step": step}
         parameterization, own = self.objective.parameterization, with_base(parameters, weights)
@@ -166,9 +166,9 @@ class TrainStep:
     def gradient(
         self, parameters, weights, batch, step, rival: dict | None = None
     ) -> tuple[dict, Array, Metrics]:
-        """(gradient, loss, metrics), accumulated over the microbatches: the whole batch's.
+        """(gradient, loss, metrics) of the whole batch, accumulated over the microbatches.
 
-        Where there is a discriminator, the metrics hold its gradient, which `update` takes.
+        With a discriminator, the metrics hold its gradient, which `update` takes.
         """
         value_and_grad = jax.value_and_grad(self._loss, has_aux=True)
         batch = self._whole(batch)
@@ -181,7 +181,7 @@ class TrainStep:
             rivals = metrics.pop(_RIVAL, None)
             return jax.tree.map(jnp.add, total, (gradients, loss, rivals)), metrics
 
-        # Row i goes to part i % microbatches, so that every part lies over all devices.
+        # Row i goes to part i % microbatches, so every part spans all devices.
         n = self.microbatches
         parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
         zeros = jax.tree.map(jnp.zeros_like, (parameters, jnp.zeros(()), rival))
@@ -194,10 +194,10 @@ class TrainStep:
     def update(
         self, state: TrainState, gradients: dict, rival_gradients: dict | None = None
     ) -> TrainState:
-        """The optimizer's step, then the EMA's, and the discriminator's own."""
+        """Apply the optimizer's step, then the EMA's and the discriminator's."""
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
-        # 1 - decay in double precision, as officially: in float32 it is off by a part in 10^6.
+        # 1 - decay in double precision, as in the official code: float32 is off by 1 in 10^6.
         decay, rate = jnp.float32(self.ema_decay), jnp.float32(1 - self.ema_decay)
         if self.ema_ramp:
             decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
@@ -211,20 +211,20 @@ class TrainStep:
     def step(
         self, state: TrainState, weights: dict, batch: dict[str, Array]
     ) -> tuple[TrainState, Metrics]:
-        """One finished update and its metrics.
+        """Run one update; return the new state and the metrics.
 
-        Where loss or gradient are not finite, all but the counts stays as it was; where a process
-        has told in its notes that it has no data, the counts too.
+        If the loss or the gradient is not finite, only the counts change. If a process reports in
+        its notes that it has no data, nothing changes.
 
         Args:
-          state: of the step before.
+          state: before this step.
           weights: of the frozen nets.
-          batch: "hr", "lq" uint8 [B, H, W, 3], "index" uint32 [B, 2]; and, where there are any,
-            "notes" int32 [devices, K] (training/notes.py).
+          batch: "hr", "lq" uint8 [B, H, W, 3], "index" uint32 [B, 2]; optionally "notes" int32
+            [devices, K] (training/notes.py).
 
         Returns:
-          (state, metrics): scalars; "loss_rows" [B], and in two columns the indices of the samples
-          that these are of (`noise.columns_index`); "loss_by_t" [2, 10]; "notes" [K], summed.
+          (state, metrics): scalars; "loss_rows" [B] and, in two columns, the indices of their
+          samples (`noise.columns_index`); "loss_by_t" [2, 10]; "notes" [K], summed.
         """
         rival = None if state.discriminator is None else state.discriminator["parameters"]
         gradients, loss, metrics = self.gradient(
@@ -236,11 +236,11 @@ class TrainStep:
         failed: Array | bool = False
         notes = None
         if "notes" in batch:
-            # As floats, exact up to 2^24 rows, they travel with the sums of the other metrics.
+            # Floats, exact up to 2^24 rows, share one collective with the other metrics' sums.
             notes = jnp.sum(batch["notes"].astype(jnp.float32), axis=0).astype(jnp.int32)
             failed = notes[FAILED] > 0
         new = _chosen(finite, failed, self.update(state, gradients, rivals), state)
-        # Of what the parameters did: the optimizer's own tree would have to stay in memory for it.
+        # From the parameters: the optimizer's update tree would have to stay in memory for this.
         change = jax.tree.map(jnp.subtract, new.parameters, state.parameters)
         logged = {
             "loss": loss,
@@ -263,9 +263,9 @@ class TrainStep:
 def _chosen(
     finite: Array, failed: Array | bool, updated: TrainState, state: TrainState
 ) -> TrainState:
-    """The update; or the state before, with the update's counts unless a process has failed.
+    """The updated state; if not finite, the old one with new counts; if failed, the old one.
 
-    Schedules follow the step, so that a skipped update is a step; one without data is none.
+    Schedules follow the step, so a skipped update counts as a step. A step without data does not.
     """
 
     def chosen(new: Array, old: Array) -> Array:
@@ -276,7 +276,7 @@ def _chosen(
 
 
 def jit_train_step(train_step: TrainStep, abstract_state: TrainState, mesh: Mesh) -> StepFn:
-    """The jitted step: state donated and sharded, the teacher too, rows over the batch axes.
+    """Jit the step: state donated and sharded, teacher sharded, rows over the batch axes.
 
     Args:
       train_step: what to run.
@@ -288,8 +288,8 @@ def jit_train_step(train_step: TrainStep, abstract_state: TrainState, mesh: Mesh
     """
     platform = mesh.devices.flat[0].platform
     states, everywhere = state_shardings(abstract_state, mesh), NamedSharding(mesh, P())
-    # Weights lie where `weight_shardings` put them, and a batch where `put_batch` and `put_notes`
-    # did; their trees are not known here.
+    # None: `weight_shardings` has placed the weights, `put_batch` and `put_notes` the batch. Their
+    # trees are not known here.
     return jax.jit(
         train_step.step,
         in_shardings=(states, None, None),

@@ -1,4 +1,4 @@
-"""Being told to stop: once, and the run saves; twice from the keyboard, and it leaves at once."""
+"""Stop requests: the first saves and ends the run, a second Ctrl-C ends it at once."""
 
 import os
 import signal
@@ -10,21 +10,21 @@ from collections.abc import Callable
 import jax
 from jax.experimental import multihost_utils
 
-# As shells number a program that Ctrl-C has ended.
+# The exit code that shells give a program that Ctrl-C has ended.
 _INTERRUPTED = 130
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT, so that the loop saves and leaves at the end of a step.
+    """Record SIGTERM and SIGINT; the loop then saves and stops at the end of a step.
 
-    One of several processes may be told alone; all of them then agree on a step. A second SIGINT
-    ends this process wherever it is, also inside a compilation.
+    If only one of several processes gets the signal, all of them agree on a step. A second SIGINT
+    ends this process at once, even inside a compilation.
 
     Args:
-      newest: the step from which the run would go on if it ended now, or None.
+      newest: gives the step from which the run would resume if it ended now, or None.
 
     Attributes:
-      seen: whether the loop was told to leave.
+      seen: whether the loop was told to stop.
     """
 
     def __init__(self, newest: Callable[[], int | None]):
@@ -33,19 +33,19 @@ class StopRequest:
         self._interrupts = 0
         self._alone = jax.process_count() == 1
         # Python runs handlers between two instructions of the main thread, which may be inside XLA
-        # for minutes; the number of a signal arrives here at once.
+        # for minutes. This socket gets a signal's number at once.
         self._wakes, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._pass)}
         if self._alone:
-            # In a job SIGTERM is JAX's, which lets the processes agree.
+            # In a job of several processes JAX handles SIGTERM, so that they agree on a step.
             self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._pass)
         self._wakeup = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _pass(self, *_) -> None:
-        """The thread has heard of it."""
+        """Do nothing; the thread handles the signal."""
 
     def _listen(self) -> None:
         while numbers := self._wakes.recv(64):
@@ -76,7 +76,7 @@ class StopRequest:
         return f"the same command goes on from step {step}"
 
     def at(self, step: int) -> bool:
-        """Whether to leave after this step."""
+        """Whether to stop after this step."""
         if self._alone:
             self.seen = self._noted
         else:
@@ -84,7 +84,7 @@ class StopRequest:
         return self.seen
 
     def restore(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Restore the previous signal handlers."""
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)

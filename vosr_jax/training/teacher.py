@@ -1,8 +1,7 @@
-"""Frozen denoisers: a one-step student's teacher, and the base around which adapters are trained.
+"""Frozen denoisers: a one-step student's teacher, and the base that adapters are trained on.
 
-Each is found, checked against the config and identified. Everything that can be told from its
-settings is checked before any array is read; the arrays' hash is the identity that checkpoints
-carry.
+Each is located, checked against the config and hashed. Its settings are checked before any array
+is read. Checkpoints store the arrays' hash as the identity.
 """
 
 import dataclasses
@@ -30,11 +29,11 @@ _FROM_OBJECTIVE = ("endpoint", "prediction", "residual_scale")
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A teacher whose weights are still where they lie.
+    """A teacher whose weights are not loaded yet.
 
     Attributes:
       parameters: float32 host arrays by dotted path.
-      parameterization: what its output stands for.
+      parameterization: the meaning of its output.
       identity: {"path": as in the config, "sha256": of names, shapes and values}.
     """
 
@@ -44,11 +43,11 @@ class Teacher:
 
 
 def open_teacher(config: Config) -> Teacher | None:
-    """The teacher that a config names, or None; it is read once, piece by piece, for its hash.
+    """Open the teacher that a config names, or None; its hash takes one read, piece by piece.
 
     Raises:
-      UserError: it is no model, does not match the config's student (the keys are named), or is
-        damaged.
+      UserError: it is not a model, does not match the config's student (the message names the
+        keys), or is damaged.
     """
     if config.teacher is None:
         return None
@@ -66,7 +65,7 @@ def open_teacher(config: Config) -> Teacher | None:
 
 
 def check_teacher(config: Config, own: Config) -> None:
-    """Refuse a teacher of another kind than the config's student, naming the keys.
+    """Refuse a teacher that does not match the config's student; the message names the keys.
 
     Args:
       config: of the student.
@@ -84,7 +83,7 @@ def check_teacher(config: Config, own: Config) -> None:
 
 
 def check_official_teacher(config: Config, path: Path) -> None:
-    """The same for a folder or file in the official layout."""
+    """Do the check of `check_teacher` for a folder or file in the official layout."""
     args, file = read_args(path)
     settings = config_of_args(args, file)[0].model_settings()
     if settings.r_embedding:
@@ -101,7 +100,7 @@ def check_official_teacher(config: Config, path: Path) -> None:
     parameterization = dataclasses.asdict(Parameterization())
     theirs |= {f"objective.{key}": parameterization[key] for key in _FROM_OBJECTIVE[:2]}
     ours = {key: value for key, value in _comparable(config).items() if key in theirs}
-    # The official list may count from the last block; and tests' networks have kinds of their own.
+    # The official list may count from the last block, and test networks have their own kinds.
     if not isinstance(theirs["encoder.block"], int) or theirs["encoder.block"] < 0:
         theirs["encoder.block"] = ours.get("encoder.block")
     if config.encoder.kind == "dinov2":
@@ -110,7 +109,7 @@ def check_official_teacher(config: Config, path: Path) -> None:
 
 
 def _network(settings: LightningDiTSettings) -> dict[str, Any]:
-    """What must agree of the network; its grid and its padding may differ."""
+    """Network settings that must match; grid and padding may differ."""
     free = {"latent_size", "r_embedding", "swiglu_multiple", "latent_channels", "token_width"}
     free |= {"lora_rank", "lora_alpha"}
     own = {f"model.{k}": v for k, v in dataclasses.asdict(settings).items() if k not in free}
@@ -143,7 +142,7 @@ def _refuse_differences(config: Config, ours: dict[str, Any], theirs: dict[str, 
 def check_identity(
     identity: dict[str, str] | None, saved: dict[str, str] | None, where: str
 ) -> None:
-    """Refuse to go on with another teacher than a checkpoint was made with.
+    """Refuse to resume with another teacher than the checkpoint's.
 
     Raises:
       UserError: the teachers' weights differ, or one of the two has no teacher.
@@ -163,11 +162,11 @@ def check_identity(
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A base whose weights are still where they lie.
+    """A base whose weights are not loaded yet.
 
     Attributes:
       parameters: float32 host arrays by dotted path.
-      identity: {"path": good from every folder, "name": of the model, "sha256": of its values}.
+      identity: {"path": valid from any folder, "name": of the model, "sha256": of its values}.
     """
 
     parameters: Mapping[str, HostArray]
@@ -175,10 +174,10 @@ class Base:
 
 
 def open_base(config: Config) -> Base | None:
-    """The base of a config's adapters; None where model.lora_rank is 0 and all is trained.
+    """Open the base of a config's adapters; None if model.lora_rank is 0 (all weights train).
 
     Raises:
-      UserError: train.init_from is not set, is no model or one of other sizes, or is damaged.
+      UserError: train.init_from is not set, is not a model, has other sizes, or is damaged.
     """
     if not config.model.lora_rank:
         return None
@@ -196,7 +195,7 @@ def open_base(config: Config) -> Base | None:
 
 
 def _check(wanted: Mapping, given: Mapping[str, HostArray], source: str) -> None:
-    """Refuse a base of other sizes than the config's; the first parameter is named."""
+    """Refuse a base whose sizes differ from the config's; name the first such parameter."""
     for name in sorted(wanted.keys() | given.keys()):
         ours, theirs = (tuple(s[name].shape) if name in s else None for s in (wanted, given))
         if ours != theirs:
@@ -207,7 +206,7 @@ def _check(wanted: Mapping, given: Mapping[str, HostArray], source: str) -> None
 
 
 def check_base(identity: dict[str, str] | None, saved: dict[str, str] | None, where: str) -> None:
-    """Refuse to go on around another base than a checkpoint's adapters were trained on.
+    """Refuse to resume on another base than the checkpoint's adapters were trained on.
 
     Raises:
       UserError: the weights differ.

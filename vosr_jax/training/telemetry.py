@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard through clu, a progress line, and its speed."""
+"""Logs of a run: metrics.jsonl, TensorBoard through clu, a progress line and throughput."""
 
 import json
 import math
@@ -20,14 +20,14 @@ from vosr_jax.training.abstract import analytic_flops
 
 
 class RunLog:
-    """Writes on the first process only; what cannot be written is said once and ends nothing.
+    """Write a run's logs, on process 0 only; a failed write is reported once and is not fatal.
 
     Use it in a `with` block, which flushes and closes the files.
 
     Args:
       workdir: the run's folder.
-      total_steps: for the time left.
-      config: the run's settings, plain, for TensorBoard's hyperparameters.
+      total_steps: for the estimate of the time left.
+      config: the run's settings as plain values, for TensorBoard's hyperparameters.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RunLog:
             self._tensorboard("write_hparams", config)
 
     def start(self, step: int) -> None:
-        """Mark where this process begins: rows of later steps are void, a kill has undone them."""
+        """Mark where this process begins; cut the rows of later steps, which a kill has undone."""
         self._first_report = None
         if self._speaks:
             self._attempt("rows of metrics.jsonl", lambda: self._open(step))
@@ -61,7 +61,7 @@ class RunLog:
         self._file = self._path.open("a", buffering=1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """One object a line, floats in full precision; and the same as TensorBoard scalars."""
+        """Write one JSON object per line, floats in full precision, and TensorBoard scalars."""
         if not self._speaks:
             return
         row = {"step": step} | {k: _number(v) for k, v in values.items()}
@@ -70,9 +70,9 @@ class RunLog:
         self._tensorboard("write_scalars", step, {k: v for k, v in row.items() if k != "step"})
 
     def progress(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line for the person who watches; the first report's step is not counted as typical.
+        """Print a progress line; the time left ignores the first reported step.
 
-        It has the compilation in it.
+        That step includes the compilation.
         """
         if not self._speaks:
             return
@@ -93,7 +93,7 @@ class RunLog:
 
     def _tensorboard(self, method: str, *arguments: Any) -> None:
         if self._writer is not None:
-            # Queued is not written: what the writer's thread does with it fails apart.
+            # This only queues the values; failures in the writer's thread are reported there.
             self._attempt("TensorBoard's queue", lambda: getattr(self._writer, method)(*arguments))
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class RunLog:
 
 
 def cut_rows(file: Path, step: int) -> None:
-    """Leave the rows up to a step in a metrics file, and no half line; the file is replaced whole.
+    """Keep a metrics file's rows up to a step, without half lines; the file is replaced whole.
 
     Args:
       file: metrics.jsonl, which need not exist.
@@ -135,9 +135,9 @@ def _step_of(line: str) -> float:
 
 
 def _tensorboard(workdir: Path, trying: Attempts):
-    """clu's writer, which works in a thread of its own and flushes there after every row.
+    """clu's writer, which writes and flushes every row in its own thread.
 
-    clu logs a traceback for every error that reaches its thread, so none does.
+    clu logs a traceback for every error that reaches its thread, so all errors are caught here.
     """
     from clu import metric_writers
 
@@ -166,12 +166,12 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-# A share of the time at which devices wait for data that is worth a word.
+# Share of the time spent waiting for data above which a warning is printed.
 _TOO_LONG = 0.1
 
 
 class Rates:
-    """Adds up seconds until they are taken.
+    """Seconds of steps and of waiting for data, summed until they are taken.
 
     Args:
       config: of the run.
@@ -191,16 +191,16 @@ class Rates:
         self._steps = 0
 
     def waited(self, seconds: float) -> None:
-        """For a batch."""
+        """Add the seconds of waiting for a batch."""
         self._waits.append(seconds)
 
     def stepped(self, seconds: float, steps: int = 1) -> None:
-        """In a step, and how many steps that makes."""
+        """Add the seconds spent in steps, and how many steps that makes."""
         self._seconds += seconds
         self._steps += steps
 
     def take(self) -> dict[str, float]:
-        """Rates since the last call; says so where the data cannot keep up."""
+        """Rates since the last call; warn once if the data cannot keep up."""
         total = self._seconds + sum(self._waits)
         pairs = self._steps * self._config.train.batch_size / total
         values = {
@@ -224,16 +224,16 @@ class Rates:
 
 
 def _peak_flops(mesh: Mesh) -> float:
-    """Of one device in bfloat16, 0 where it is not known."""
+    """Peak of one device in bfloat16; 0 if unknown."""
     return peak_flops(mesh.devices.flat[0].device_kind)
 
 
 def _flops_a_pair(config: Config, mesh: Mesh) -> float:
-    """Counted in a trace that runs nowhere; 0, and said, where it cannot be counted."""
+    """FLOPs per pair, counted in a trace that is not run; 0 with a message if that fails."""
     try:
         return analytic_flops(config, mesh.devices.flat[0])
     except Exception as error:
-        # Encoders of sizes that the config does not tell, for one.
+        # For example, the config may not determine the encoder's sizes.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         say(f"metrics have no mfu, a step's operations can't be counted: {reason}")
         return 0.0

@@ -1,11 +1,11 @@
-"""One process's trouble is everybody's, at the same step.
+"""Share the failure of one process with all processes, at the same step.
 
 A process whose data fail goes on with empty batches that carry a flag. The step sums the flags of
-all processes and leaves the update out; all read the sum one step later, save together the state
-that was there before, and end with the same sentence. Counts of bad records travel in the same way,
-so that the limit holds for the whole job.
+all processes and skips the update. One step later all processes read the sum, save the state from
+before together, and end with the same message. Counts of bad records are summed in the same way,
+so the limit holds for the whole job.
 
-What one process finds at another time, as in its files, all agree on by `worst_of_all`.
+For findings outside of steps, as in files, the processes agree through `worst_of_all`.
 """
 
 import dataclasses
@@ -40,11 +40,11 @@ _T = TypeVar("_T")
 
 
 def worst_of_all(rank: int, sentence: str = "") -> tuple[int, str]:
-    """The highest rank that any process gives, and that process's sentence; all wait for all.
+    """The highest rank of any process, and that process's sentence; all processes wait.
 
     Args:
-      rank: 0 to 255, how bad it is here.
-      sentence: why, cut after 600 bytes.
+      rank: severity on this process, 0 to 255.
+      sentence: the reason, cut after 600 bytes.
     """
     if jax.process_count() == 1:
         return rank, sentence
@@ -58,7 +58,7 @@ def worst_of_all(rank: int, sentence: str = "") -> tuple[int, str]:
 
 
 def refused_together(action: Callable[[], _T]) -> _T:
-    """What the action gives; where it is refused on one process, all raise that sentence.
+    """Run an action on all processes and return its result; if one refuses, all raise its reason.
 
     Raises:
       UserError: the action was refused on some process.
@@ -83,7 +83,7 @@ _MILLISECONDS = 20_000
 
 
 class Board:
-    """Where processes leave texts for each other; in a job of one it is a list of its own."""
+    """Message board of a job's processes; with one process, a local list."""
 
     def __init__(self):
         self._store = store()
@@ -92,18 +92,18 @@ class Board:
         self._sent = 0
 
     def fail(self, sentence: str) -> None:
-        """Leave why this process cannot go on; the first sentence of a job is that of all."""
+        """Post why this process cannot go on; the job's first message holds for all."""
         if self._store is None:
             self._failure = sentence
             return
         try:
             self._store.key_value_set(_FAILURE, f"{_this_process()}: {sentence}")
-        # Another was first.
+        # Another process was first.
         except jax.errors.JaxRuntimeError:
             pass
 
     def failure(self) -> str:
-        """The first sentence that was left."""
+        """The job's first failure message."""
         if self._store is None:
             return self._failure or "the data have failed"
         try:
@@ -112,7 +112,7 @@ class Board:
             return f"another process has failed, and does not say why ({error})"
 
     def name(self, records: list[BadRecord]) -> None:
-        """Leave bad records for the first process."""
+        """Post bad records for process 0."""
         if self._store is None or jax.process_index() == 0:
             self._bad.extend(records)
             return
@@ -121,7 +121,7 @@ class Board:
         self._store.key_value_set(f"{_BAD}{jax.process_index()}/{self._sent}", text)
 
     def named(self) -> list[BadRecord]:
-        """The bad records that were left since the last call; of the first process alone."""
+        """Bad records posted since the last call; for process 0 only."""
         found = [self._bad.popleft() for _ in range(len(self._bad))]
         if self._store is not None:
             for key, text in self._store.key_value_dir_get(_BAD):
@@ -131,13 +131,13 @@ class Board:
 
 
 class Feed:
-    """Batches with their notes, and no end: where the data fail, empty ones with a flag.
+    """Endless batches with notes; once the data fail, empty batches with a flag.
 
     Args:
-      data: what batches are taken from.
-      board: where bad records and a failure are told.
-      rows: of a batch of this process.
-      side: of its pictures, pixels.
+      data: the source of batches.
+      board: where bad records and a failure are posted.
+      rows: of this process's batch.
+      side: of its images, pixels.
     """
 
     def __init__(self, data: Batches, board: Board, rows: int, side: int):
@@ -158,13 +158,13 @@ class Feed:
                 if report.lost is not None:
                     raise self._data.log.lost(report.lost)
                 return batch | {"notes": self._notes(report)}
-            # Whatever the sources, Grain or a worker raise: no process may fall out of step.
+            # Sources, Grain and workers raise many kinds; no process may fall out of step.
             except Exception as error:
                 self.fail(error)
         return self._empty()
 
     def fail(self, error: Exception) -> None:
-        """From now on there are no batches."""
+        """Post the reason and give only empty batches from now on."""
         self._failed = True
         text = str(error).strip().splitlines() or [""]
         sentence = text[0] if isinstance(error, UserError) else _unforeseen(error, text[-1])
@@ -191,11 +191,11 @@ class Feed:
 
 
 class Judge:
-    """Reads the notes of all processes, the same at every one of them.
+    """Check the notes summed over all processes, which are the same on every process.
 
     Args:
-      data: whose log keeps the account.
-      board: where processes tell each other more.
+      data: its log keeps the counts.
+      board: holds failure messages and bad records.
     """
 
     def __init__(self, data: Batches, board: Board):
@@ -204,7 +204,7 @@ class Judge:
         self._sources = source_names(data)
 
     def __call__(self, notes: np.ndarray) -> None:
-        """Account for a step.
+        """Count and check a step's notes.
 
         Args:
           notes: [K] int32, summed over all processes.

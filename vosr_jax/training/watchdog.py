@@ -1,4 +1,4 @@
-"""A run that hangs says where, and ends, instead of costing money in silence."""
+"""Watchdog that ends a hanging run and prints where it hangs."""
 
 import contextlib
 import faulthandler
@@ -13,29 +13,28 @@ import jax
 from vosr_jax.files.mirror import upload_before_leaving
 from vosr_jax.training.processes import store
 
-# What compiling, looking at pictures or saving may take: each has a length of its own, which the
-# time of a step does not tell.
+# Limit for compiling, previews and saving; their duration does not follow from a step's.
 PHASE_SECONDS = 3600.0
 
 
 class Watchdog:
-    """Ends the process if nothing finishes for too long; first it prints every thread's stack.
+    """End the process if nothing finishes in time; first print every thread's stack.
 
-    A step must finish within `seconds`. What is no step says so with `phase` and may take longer,
-    as may a step that is compiled first (`begin`).
+    A step must finish within `seconds`. Other work, marked with `phase`, may take longer. So may
+    a step that compiles first (`begin`).
 
-    In a job of several processes each tells the others its step, so that the message can name
-    those that lag behind. That a process has died is noticed sooner (training/processes.py).
+    In a job of several processes each publishes its step, and the message names those that lag
+    behind. A dead process is noticed sooner (training/processes.py).
 
     Args:
-      seconds: without a finished step; 0 never ends anything.
-      phase_seconds: without an end of a phase, if that is longer.
+      seconds: limit without a finished step; 0 disables the watchdog.
+      phase_seconds: limit for a phase, if that is longer.
     """
 
     def __init__(self, seconds: float, phase_seconds: float = PHASE_SECONDS):
         self._seconds = seconds
         self._longest = max(seconds, phase_seconds)
-        # (since when, the phase or None), replaced as one: the other thread reads it.
+        # (start time, phase or None), replaced as one because the other thread reads it.
         self._state: tuple[float, str | None] = time.monotonic(), None
         self._step = self._told = 0
         self._closed = threading.Event()
@@ -44,16 +43,16 @@ class Watchdog:
             self._thread.start()
 
     def see(self, step: int) -> None:
-        """A step was finished."""
+        """Record a finished step."""
         self._state, self._step = (time.monotonic(), None), step
 
     def begin(self, phase: str) -> None:
-        """Something begins that may take longer than a step, until a step is seen."""
+        """Start a phase that may take longer than a step; it lasts until a step is seen."""
         self._state = time.monotonic(), phase
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """While something other than a step is done; the message names it."""
+        """Mark work other than a step; the message names it."""
         self.begin(name)
         try:
             yield
@@ -75,7 +74,7 @@ class Watchdog:
                 _end(limit, phase)
 
     def _tell(self) -> None:
-        """Tell the other processes the newest step; from this thread, so that no step waits."""
+        """Publish the newest step to the other processes; in this thread, so no step waits."""
         client, step = store(), self._step
         if client is None or step == self._told:
             return
@@ -99,7 +98,7 @@ def _end(seconds: float, phase: str | None) -> None:
 
 
 def _behind() -> str:
-    """The processes whose newest step is not the newest of all."""
+    """The processes that lag behind the newest step, as text."""
     client = store()
     if client is None:
         return ""

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, which config it has, and that nobody else writes into it."""
+"""A run's folder: its config, and a lock against other runs."""
 
 import dataclasses
 import json
@@ -20,17 +20,17 @@ from vosr_jax.training.trouble import refused_together
 from vosr_jax.weights.checkpoint_files import damaged_folders, finished_steps, unfinished_folders
 from vosr_jax.weights.saved_run import CONFIG, read_config
 
-# A run may be lengthened, and look at itself as often as it likes.
+# Keys that may change on resume: length, evaluation, data workers and mesh (and all `*_every`).
 _FREE = ("train.total_steps", "eval.", "data.workers", "data.cache_bytes", "mesh.")
 _SPANNING = ("schedule", "warmup_steps", "warmup_share")
 
 
 class Workdir:
-    """A run's folder, held against other runs until it is closed.
+    """A run's folder, locked against other runs until it is closed.
 
     Attributes:
       path: the folder: a Path on a disk, an epath.Path in a bucket.
-      config: the run's settings, with what the folder adds to them.
+      config: the run's settings, with those that the folder's config adds.
     """
 
     def __init__(self, path: epath.Path, config: Config, lock: RunLock | None):
@@ -39,7 +39,7 @@ class Workdir:
         self._lock = lock
 
     def keep_config(self) -> None:
-        """Make the config the folder's: everything that it names was found to be usable.
+        """Write the config to the folder, once everything that it names has proved usable.
 
         Raises:
           UserError: config.json cannot be written.
@@ -48,7 +48,7 @@ class Workdir:
             write_json(self.path / CONFIG, self.config.to_dict())
 
     def close(self) -> None:
-        """Give the folder back."""
+        """Release the folder."""
         if self._lock is not None:
             self._lock.release()
 
@@ -60,18 +60,18 @@ class Workdir:
 
 
 def open_workdir(workdir: str | os.PathLike, config: Config, *, allow_changes: bool) -> Workdir:
-    """Make or recognise a workdir, and hold it; of several processes the first one does.
+    """Make or recognise a workdir and lock it; of several processes only process 0 does.
 
     A config.json that checkpoints depend on stays as it is until `keep_config`.
 
     Args:
       workdir: a folder, or an address in a bucket.
       config: this run's settings.
-      allow_changes: go on with a config that differs from the folder's.
+      allow_changes: accept a config that differs from the folder's.
 
     Raises:
       UserError: the folder cannot be written, holds something else, another config or another
-        run, or has damaged checkpoints alone.
+        run, or has only damaged checkpoints.
     """
     path = to_path(workdir)
     if not is_remote(path):
@@ -80,16 +80,16 @@ def open_workdir(workdir: str | os.PathLike, config: Config, *, allow_changes: b
     try:
         return refused_together(lambda: _opened(path, config, allow_changes, held))
     except BaseException:
-        # Also where another process was refused.
+        # Also if another process was refused.
         for place in held:
             place.close()
         raise
 
 
 def _opened(path: epath.Path, config: Config, allow_changes: bool, held: list[Workdir]) -> Workdir:
-    """The workdir; what is held is noted, also where the folder is refused then."""
+    """Open the workdir; `held` gets it once it is locked, even if it is refused afterwards."""
     if jax.process_index():
-        # The others meet a folder that is there already, or will be made as this one expects.
+        # The folder exists already, or process 0 will make it from this same config.
         before = _config_before(path) if finished_steps(path) else None
         return Workdir(path, _with_decay_steps(config, before), None)
     _make(path)
@@ -109,13 +109,13 @@ def _opened(path: epath.Path, config: Config, allow_changes: bool, held: list[Wo
     if before is not None:
         _compare(path, before, config, place.config, allow_changes)
     else:
-        # Until there is a checkpoint there is nothing to protect, and a wrong path to correct.
+        # Without a checkpoint there is nothing to protect, and a wrong path may be corrected.
         place.keep_config()
     return place
 
 
 def _make(path: epath.Path) -> None:
-    """Make the folder, or find that it is a run's; nothing else is written."""
+    """Make the folder, or check that it is a run's; write nothing else."""
     try:
         with writing(path):
             if not is_remote(path):
@@ -135,7 +135,7 @@ def _make(path: epath.Path) -> None:
 
 
 def _remove_left_overs(path: epath.Path) -> None:
-    """What killed writers left; the lock says that none of them lives, so all of it is dead."""
+    """Remove what killed writers left; the lock shows that none of them is alive."""
     folders = unfinished_folders(path)
     for folder in folders:
         folder.rmtree(missing_ok=True)
@@ -151,7 +151,7 @@ def _config_before(path: epath.Path) -> dict[str, Any] | None:
 
 
 def _with_decay_steps(config: Config, before: dict[str, Any] | None) -> Config:
-    """The config with the length of its schedule: that which the run began with, unless given."""
+    """The config with its schedule's length: as given, else as the run began."""
     o = config.optimizer
     if not o.spans_the_run or o.decay_steps is not None:
         return config
@@ -180,15 +180,15 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _compare(
     path: epath.Path, before: dict[str, Any], asked: Config, config: Config, allow_changes: bool
 ) -> None:
-    """Refuse or name what differs from the folder's config."""
+    """Refuse or report differences from the folder's config."""
     plain = json.loads(json.dumps(Config().to_dict()))
-    # A key that this version is the first to have was what its default says.
+    # A key that is new in this version had its default value before.
     old = _flat(plain) | _flat(before)
     now = _flat(json.loads(json.dumps(config.to_dict())))
     if _spans(before["optimizer"]) and old["optimizer.decay_steps"] is None:
         old["optimizer.decay_steps"] = old["train.total_steps"]
     if any(now[f"optimizer.{key}"] != old[f"optimizer.{key}"] for key in _SPANNING):
-        # Named by its cause.
+        # The length follows from these keys, so report only them.
         old["optimizer.decay_steps"] = now["optimizer.decay_steps"]
     differing = [
         key

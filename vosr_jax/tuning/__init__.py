@@ -1,1 +1,1 @@
-"""Training a model on with a person's own photographs."""
+"""Fine-tuning of a model on a user's own photos."""

@@ -1,4 +1,4 @@
-"""Held-out crops before and after: what the base makes of them, what the trained model makes."""
+"""Compare the base and the trained model on held-out crops."""
 
 import dataclasses
 import zlib
@@ -22,13 +22,13 @@ from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.upscaler import Upscaler
 
 _CROPS, _SHOWN, _LABEL = 12, 4, 16
-# A place is the sharpest of so many: most of a photograph may be sky.
+# A crop is the sharpest of this many places: most of a photo may be sky.
 _PLACES = 8
 _SEED = 0
 
 
 def _crops(files: Sequence[Path], side: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, [side, side, 3] uint8) of places with something to see, the same every time."""
+    """Yield (name, [side, side, 3] uint8) crops with detail, the same every time."""
     for file in files:
         try:
             picture = Image.fromarray(read_picture(file))
@@ -42,12 +42,12 @@ def _crops(files: Sequence[Path], side: int) -> Iterator[tuple[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """How the trained model stands beside its base.
+    """Comparison of the trained model with its base.
 
     Attributes:
       base, ours: mean LPIPS (AlexNet) of the crops; lower is nearer to the truth.
-      wins: crops of which ours is nearer.
-      crops: how many there are.
+      wins: number of crops of which ours is nearer.
+      crops: number of crops.
     """
 
     base: float
@@ -57,19 +57,19 @@ class Verdict:
 
     @property
     def better(self) -> bool:
-        """Whether the trained model is the nearer one on the whole."""
+        """Whether the trained model is nearer to the truth on average."""
         return self.ours < self.base
 
 
 class Evaluator:
-    """Restores the held-out crops as `vosr upscale` would, and compares with their truths.
+    """Restore the held-out crops as `vosr upscale` would, and compare with the truth.
 
     Args:
-      files: pictures held out, none smaller than the crops.
+      files: held-out images, none smaller than the crops.
       model: the base.
       side: of the crops, pixels.
-      scale: a crop's side over its small picture's.
-      degradation: what happened to them; its draws are the same every time.
+      scale: side of a crop over the side of its low-resolution image.
+      degradation: of the low-resolution images; its random draws are the same every time.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Evaluator:
         self._distances_of_base = self._distances(self._of_base)
 
     def compare(self, denoiser: LightningDiT, file: Path) -> Verdict:
-        """Evaluator a trained denoiser, and draw it.
+        """Evaluate a trained denoiser and draw the comparison.
 
         Args:
-          denoiser: of the base's structure.
-          file: gets the picture: a row a photograph, input, bicubic, base and yours.
+          denoiser: in the base's structure.
+          file: gets the image, one row per crop drawn: input, bicubic, base and yours.
         """
         ours = self._restored(dataclasses.replace(self._model, denoiser=denoiser))
         distances = self._distances(ours)

@@ -1,4 +1,4 @@
-"""A person's folder of photographs: what is in it, what of it serves, what is held out."""
+"""A user's folder of photos: its content, which of them are usable, which are held out."""
 
 import dataclasses
 import zlib
@@ -17,24 +17,24 @@ from vosr_jax.data.sources.files import folder_source
 from vosr_jax.errors import UserError
 
 FEWEST = 8
-# More are not opened beforehand: to decode a photograph takes a tenth of a second.
+# Open at most this many beforehand: decoding a photo takes a tenth of a second.
 _MOST_LOOKED_AT = 1000
 _NAMED = 3
-# Photographs that the data pipeline does not read.
+# Photo formats that the data pipeline does not read.
 _OTHERS = frozenset(".heic .heif .arw .cr2 .cr3 .dng .nef .orf .raf .rw2".split())
 
 
 @dataclasses.dataclass(frozen=True)
 class Photographs:
-    """What was found in a folder.
+    """Photos found in a folder.
 
     Attributes:
       folder: absolute.
-      good: files that serve, sorted.
-      small, unreadable, soft: files that do not, and why.
-      unseen: files that were not opened, since there are very many; they serve too.
+      good: usable files, sorted.
+      small, unreadable, soft: unusable files, by reason.
+      unseen: files that were not opened because there are very many; they are used too.
       megapixels: the median of the good ones.
-      hashes: of the good ones, to tell pictures of the same thing.
+      hashes: of the good ones, to find photos of the same subject.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Photographs:
     hashes: dict[Path, int]
 
     def describe(self, min_side: int) -> list[str]:
-        """A few lines for the person whose photographs they are."""
+        """A few lines for the user about the photos."""
         count = len(self.good) + len(self.unseen)
         lines = [
             f"{self.folder}: {count} photographs serve, about {self.megapixels:.2g} megapixels"
@@ -69,7 +69,7 @@ class Photographs:
 
 
 def look(folder: str | Path, min_side: int, tell: Callable[[str], None] = print) -> Photographs:
-    """Open every picture below a folder and judge whether it serves for training.
+    """Open the photos below a folder and check whether they are usable for training.
 
     Args:
       folder: on a disk.
@@ -77,7 +77,7 @@ def look(folder: str | Path, min_side: int, tell: Callable[[str], None] = print)
       tell: gets the lines of `describe`.
 
     Raises:
-      UserError: there is no such folder, it holds no pictures, or too few of them serve.
+      UserError: there is no such folder, it holds no images, or too few of them are usable.
     """
     place = Path(folder).expanduser().resolve()
     if not place.is_dir():
@@ -85,7 +85,7 @@ def look(folder: str | Path, min_side: int, tell: Callable[[str], None] = print)
     try:
         names = folder_source(str(place)).files
     except UserError as error:
-        # As the data pipeline says it, whose key nobody has set here.
+        # The data pipeline's message names a config key that the user has not set here.
         raise UserError(str(error).removeprefix("data.sources: ")) from error
     files = [place / name for name in names]
     seen = files[:: -(-len(files) // _MOST_LOOKED_AT)]
@@ -136,16 +136,16 @@ def _sorted_out(place: Path, files: Sequence[Path], min_side: int) -> Photograph
 
 
 def divide(found: Photographs) -> tuple[list[Path], list[Path]]:
-    """(files to train on, files held out): a sixth, two at least and eight at most.
+    """(files to train on, files held out); a sixth is held out, two at least and eight at most.
 
-    Which are held out follows from the names alone. A picture of the same thing as one that is
-    held out is trained on neither, as far as the pictures were looked at.
+    The names alone decide which are held out. A photo of the same subject as a held-out one is
+    not trained on either, as far as the photos were opened.
 
     Args:
       found: from `look`.
 
     Raises:
-      UserError: nearly all show the same thing.
+      UserError: nearly all photos show the same subject.
     """
     count = min(max(len(found.good) // 6, 2), 8)
     order = sorted(found.good, key=lambda file: (zlib.crc32(file.name.encode()), file))

@@ -1,4 +1,4 @@
-"""What an output folder of `vosr train-on` is of, so that only the same command goes on there."""
+"""Record of an output folder of `vosr train-on`; only the same command may resume there."""
 
 import dataclasses
 from pathlib import Path
@@ -19,9 +19,9 @@ class Record:
       model: the base, as it was named.
       sha256: of the base's values.
       rank: of the adapters; 0: all weights are trained.
-      folder: of the photographs.
+      folder: of the photos.
       training, held_out: files, relative to it.
-      seconds: that commands have trained and judged so far.
+      seconds: spent by commands on training and evaluation so far.
     """
 
     model: str
@@ -33,12 +33,12 @@ class Record:
     seconds: float = 0.0
 
     def write(self, out: Path) -> None:
-        """Keep it."""
+        """Write the record into its folder."""
         write_json(out / NAME, dataclasses.asdict(self))
 
 
 def read_record(out: Path) -> Record | None:
-    """The record of an output folder; None where the folder is new or empty.
+    """The record of an output folder; None if the folder is new or empty.
 
     Raises:
       UserError: it holds something else, or the record is damaged.
@@ -59,7 +59,7 @@ def read_record(out: Path) -> Record | None:
 
 
 def require_same(record: Record, asked: dict[str, Any], out: Path) -> None:
-    """Refuse to go on with another base, rank or folder.
+    """Refuse to resume with another base, rank or folder.
 
     Args:
       record: of the output folder.
@@ -67,7 +67,7 @@ def require_same(record: Record, asked: dict[str, Any], out: Path) -> None:
       out: the folder.
 
     Raises:
-      UserError: one differs; it is named.
+      UserError: one differs; the message names it.
     """
     called = {"model": "-m", "rank": "--rank", "folder": "the photographs of"}
     for key, name in called.items():

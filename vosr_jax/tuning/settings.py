@@ -1,20 +1,20 @@
-"""The config that trains a model on: its own, gentler, for few pictures and little time."""
+"""The fine-tuning config: the model's own, made gentler for few images and little time."""
 
 import dataclasses
 
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
 
-# Parameters below which a model is trained on small crops and every row is compared.
+# Width up to which a model counts as small and is trained on small crops.
 _SMALL_WIDTH = 512
 _FOREVER = 1_000_000
-# The logit's mean from which on nearly all times are 1, as in configs/nano_direct.py.
+# Mean of the logit from which on nearly all timesteps are 1, as in configs/nano_direct.py.
 _NEAR_NOISE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Wishes:
-    """What the person asks for.
+    """The user's options.
 
     Attributes:
       model: name or path of the base.
@@ -30,20 +30,20 @@ class Wishes:
 
 
 def judged_side(base: Config) -> int:
-    """Side of the held-out crops in pixels; a photograph needs as much."""
+    """Side of the held-out crops in pixels; a photo must be at least as large."""
     return max(base.data.crop_size, 256)
 
 
 def tuning_config(base: Config, wishes: Wishes, sources: str) -> Config:
-    """The experiment that trains a base on.
+    """Make the config that fine-tunes a base.
 
-    Objective, degradation, guidance and sampling are the base's own. What differs is what a short
-    run asks for: AdamW at a constant rate, whose average is good whenever the run stops.
+    Objective, degradation, guidance and sampling are the base's own. The rest suits a short run:
+    AdamW at a constant rate, whose EMA is good whenever the run stops.
 
     Args:
-      base: the model's own config, its frozen networks named where they are.
+      base: the model's own config, with paths of its frozen networks.
       wishes: what to train and how long.
-      sources: as data.sources.
+      sources: value of data.sources.
 
     Raises:
       UserError: the base's settings do not say how it was trained.
@@ -51,7 +51,7 @@ def tuning_config(base: Config, wishes: Wishes, sources: str) -> Config:
     _require_trainable(base, wishes.model)
     replace, small = dataclasses.replace, base.model.width <= _SMALL_WIDTH
     crop = base.data.crop_size
-    if small and not base.model.rescale_positions:  # else positions would mean something else
+    if small and not base.model.rescale_positions:  # else positions would change meaning
         crop = min(crop, 64)
     rows = 8 if small else 4
     objective = base.objective
@@ -104,7 +104,7 @@ def tuning_config(base: Config, wishes: Wishes, sources: str) -> Config:
 
 
 def _require_trainable(base: Config, model: str) -> None:
-    """Refuse a one-step model whose objective is that of many steps: it would unlearn the one."""
+    """Refuse a one-step model with a multi-step objective: it would unlearn one-step sampling."""
     o = base.objective
     near_noise = o.time_distribution == "lognorm" and o.time_mu >= _NEAR_NOISE
     if base.distils or base.sampling.steps > 1 or near_noise:
@@ -116,7 +116,7 @@ def _require_trainable(base: Config, model: str) -> None:
 
 
 def _rate(small: bool, rank: int) -> float:
-    """Adapters bear a larger rate than the weights themselves."""
+    """The learning rate; adapters tolerate a larger one than the weights themselves."""
     if rank:
         return 1e-3 if small else 1e-4
     return 1e-4 if small else 1e-5

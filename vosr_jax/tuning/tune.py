@@ -1,4 +1,4 @@
-"""`vosr train-on`, from a folder of photographs to before-after.png, in the order of events."""
+"""`vosr train-on`: from a folder of photos to before-after.png, in the order of events."""
 
 import dataclasses
 import shutil
@@ -33,7 +33,7 @@ from vosr_jax.weights.resolve import Found, lasting_name, resolve
 from vosr_jax.weights.saved_run import load_run
 
 _SHOWN_AT = (1 / 3, 2 / 3)
-# For writing the results, beside the time that judging takes.
+# Time for writing the results, in addition to the time of an evaluation.
 _CLOSING_SECONDS = 10.0
 # A gain in LPIPS below this share of the base's is called little.
 _LITTLE = 0.005
@@ -42,11 +42,11 @@ Tell = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a command has reached.
+    """Result of a command.
 
     Attributes:
       step: finished updates.
-      verdict: beside the base; None where the training was stopped before its end.
+      verdict: comparison with the base; None if the training was stopped before its end.
     """
 
     step: int
@@ -54,17 +54,17 @@ class Outcome:
 
 
 def train_on(folder: str | Path, out: str | Path, wishes: Wishes, tell: Tell = print) -> Outcome:
-    """Train a model on with a folder of photographs, and compare it with its base.
+    """Fine-tune a model on a folder of photos, and compare it with its base.
 
     Args:
-      folder: photographs.
+      folder: of photos.
       out: gets run/, adapter/ (unless all weights are trained), model/, samples/ and
-        before-after.png; where it holds the same run already, that goes on.
+        before-after.png; if it holds the same run already, that run resumes.
       wishes: what to train, and how long.
       tell: prints a line.
 
     Raises:
-      UserError: base, photographs or the output folder cannot be used.
+      UserError: base, photos or the output folder cannot be used.
     """
     began, out = time.monotonic(), Path(out).expanduser()
     if "," in str(out.resolve()):
@@ -77,7 +77,7 @@ def train_on(folder: str | Path, out: str | Path, wishes: Wishes, tell: Tell = p
     if found.kind == "release":
         config = with_parts(config, *read_args(found.path))
     model = from_config(config, base.network.network(), base.name)
-    # All that can be refused is, before the first file is written.
+    # Everything that can be refused is refused before the first file is written.
     listed = out.resolve() / "photographs.txt"
     tuned = tuning_config(config, wishes, f"list:{listed}")
     record = _record(folder, out, wishes, before, base, judged_side(config), tell)
@@ -117,7 +117,7 @@ def _record(
     side: int,
     tell: Tell,
 ) -> Record:
-    """That of the output folder, or a new one, for which the photographs are looked through."""
+    """The output folder's record, or a new one after a check of the photos."""
     place = Path(folder).expanduser().resolve()
     asked: dict[str, Any] = {
         "model": wishes.model,
@@ -154,10 +154,10 @@ def _trained(
     clock: tuple[float, float],
     tell: Tell,
 ) -> bool:
-    """Train until steps or time are up; whether they are.
+    """Train until steps or time are up; return whether they are.
 
     Args:
-      clock: when the command began, by time.monotonic(), and the seconds that its end takes.
+      clock: start of the command, by time.monotonic(), and the seconds that its end takes.
     """
     began, closing = clock
     left = 60 * wishes.minutes - record.seconds
@@ -177,7 +177,7 @@ def _trained(
 
 
 def _denoiser(run: Run, base: OpenDenoiser) -> LightningDiT:
-    """The averaged network as it stands, of the base's structure."""
+    """The current EMA network, in the base's structure."""
     ema = {name: np.asarray(value) for name, value in jax.device_get(run.state.ema).items()}
     model = run.config.model
     if not model.lora_rank:
@@ -187,7 +187,7 @@ def _denoiser(run: Run, base: OpenDenoiser) -> LightningDiT:
 
 
 def _write_models(out: Path, rank: int) -> None:
-    """The results, each whole in the place of what an earlier command has left."""
+    """Write the results; each replaces an earlier command's as a whole."""
     package = read_package(Found("workdir", out / "run"))
     package = dataclasses.replace(package, name=out.resolve().name)
 
@@ -212,7 +212,7 @@ def _compared(verdict: Verdict) -> str:
 
 
 def closing_lines(outcome: Outcome, out: str | Path, wishes: Wishes) -> list[str]:
-    """What the person is told at the end: the comparison, honestly, and the command to use it."""
+    """The lines printed at the end: the comparison, and the command that uses the model."""
     verdict = outcome.verdict
     if verdict is None:
         return []

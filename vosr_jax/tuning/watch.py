@@ -1,4 +1,4 @@
-"""What a training run says and shows while it trains on, and when its time is up."""
+"""Progress reports and time limit of a fine-tuning run."""
 
 import time
 from collections.abc import Callable
@@ -13,10 +13,10 @@ class Watch:
     """Called by the train loop after every step.
 
     Args:
-      steps: at which training ends; 0: by the clock alone.
-      until: of `time.monotonic()`, when training is to end; None: by the steps alone.
-      shows: shares of the way at which `show` is called.
-      show: judges and draws the run.
+      steps: number of steps at which training ends; 0: only the clock ends it.
+      until: `time.monotonic()` at which training ends; None: only the steps end it.
+      shows: shares of the training at which `show` is called.
+      show: evaluates and draws the run.
       tell: prints a line.
 
     Attributes:
@@ -37,11 +37,11 @@ class Watch:
         self.finished = False
 
     def __call__(self, run: Run, step: int, metrics: dict[str, Any]) -> bool:
-        """Say how it goes, show pictures where they are due; whether to stop after this step."""
+        """Report progress and show samples if due; return whether to stop after this step."""
         way = self._way(step)
         now = time.monotonic()
         if now - self._told > _EVERY_SECONDS or way >= 1 or step == run.first[0] + 1:
-            # Reading the loss waits for the step, which a busy device would rather not.
+            # Reading the loss waits for the step and idles the device, so do it rarely.
             self._tell(f"step {step}: loss {float(metrics['loss']):.4f}, {self._left(way)}")
             self._told = now
         if self._shows and way >= self._shows[0]:
@@ -52,7 +52,7 @@ class Watch:
         return self.finished
 
     def _way(self, step: int) -> float:
-        """The share of the way that is behind."""
+        """The share of the training that is done."""
         if self._steps:
             return step / self._steps
         assert self._until is not None
