@@ -297,13 +297,13 @@ def test_threads_share_an_upscaler():
             np.testing.assert_array_equal(ours, alone[number % 2])
 
 
-@pytest.mark.slow
-def test_a_strip_of_thirty_thousand_pixels_works(upscaler):
-    # Tiles as narrow as their overlap move by a latent pixel, as the official ones do.
-    strip = Image.new("RGB", (30_000, 10), (90, 120, 60))
-    given = {"tile_size": 64, "tile_overlap": 16}
+@pytest.mark.parametrize(("width", "tile_size", "calls"), [(30_000, 64, 1250), (3_000, 512, 50)])
+def test_a_long_strip_takes_few_calls(upscaler, width, tile_size, calls):
+    strip, shares = Image.new("RGB", (width, 10), (90, 120, 60)), []
+    given = {"tile_size": tile_size, "tile_overlap": 16, "progress": shares.append}
     result = upscaler(strip, scale=1, steps=1, guidance_scale=1, **given)
-    assert result.size == (30_000, 10)
+    # Steps of half a strip's height, the least that tiles of its height are computed at.
+    assert result.size == (width, 10) and len(shares) <= 1.6 * calls
 
 
 def test_files_and_arrays_are_taken_like_pictures(upscaler, tmp_path):
