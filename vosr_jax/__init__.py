@@ -1,4 +1,4 @@
-"""VOSR, a generative image restorer and upscaler trained on pictures alone, in JAX."""
+"""VOSR, a generative image restorer and upscaler trained on images alone, in JAX."""
 
 from vosr_jax.version import __version__
 

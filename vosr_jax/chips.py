@@ -1,7 +1,7 @@
-"""What is known of accelerator chips: published peaks, memories, networks and hosts.
+"""Published data of accelerator chips: peak rates, memory, network and host.
 
-Figures of Google's TPU pages (tpu7x: docs.cloud.google.com/tpu/docs/tpu7x, November 2026) and of
-NVIDIA's data sheets as of 2025; nothing here was measured.
+The figures come from Google's TPU pages (tpu7x: docs.cloud.google.com/tpu/docs/tpu7x, November
+2026) and from NVIDIA's data sheets as of 2025. None was measured here.
 """
 
 import dataclasses
@@ -9,19 +9,21 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device with its share of the host: a chip, or half of one whose cores JAX drives apart.
+    """One JAX device and its share of the host.
+
+    The device is a whole chip, or half of a chip whose cores JAX addresses separately.
 
     Attributes:
-      name: as topologies name it.
-      flops: bfloat16 peak, operations a second.
+      name: the name that topologies use.
+      flops: bfloat16 peak, operations per second.
       memory: bytes of HBM.
-      memory_bandwidth: bytes a second.
-      link: bytes a second of one link in one direction.
-      torus: dimensions of the network; a chip has two links in each.
-      host_devices: devices of a virtual machine.
+      memory_bandwidth: bytes per second.
+      link: bytes per second of one link in one direction.
+      torus: dimensions of the network; a chip has two links per dimension.
+      host_devices: devices per virtual machine.
       host_cores: virtual CPUs of that machine.
-      slow_network: bytes a second a device between slices, in one direction.
-      devices: of a chip; they share its links, so `link` is a part of one.
+      slow_network: bytes per second per device between slices, in one direction.
+      devices: devices per chip. They share its links, so `link` is one device's part.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Chip:
 
     @property
     def cores(self) -> float:
-        """Virtual CPUs a device."""
+        """Virtual CPUs per device."""
         return self.host_cores / self.host_devices
 
 
@@ -49,12 +51,12 @@ CHIPS = {
         Chip("v5e", 197e12, 16 * _GIB, 819e9, 50e9, 2, 4, 112, 3.1e9),
         Chip("v5p", 459e12, 95 * _GIB, 2765e9, 100e9, 3, 4, 208, 6.25e9),
         Chip("v6e", 918e12, 32 * _GIB, 1640e9, 100e9, 2, 4, 180, 12.5e9),
-        # 2307 TFLOP/s, 192 GiB, 7380 GB/s and six links of 100 GB/s each way a chip of two.
+        # A chip is two devices: 2307 TFLOP/s, 192 GiB, 7380 GB/s, six links of 100 GB/s each way.
         Chip("tpu7x", 1153.5e12, 96 * _GIB, 3690e9, 50e9, 3, 8, 224, 6.25e9, devices=2),
     )
 }
 
-# JAX's names of devices, and their bfloat16 peaks without sparsity.
+# {JAX's device kind: bfloat16 peak without sparsity}
 _PEAKS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -82,6 +84,6 @@ _PEAKS = {
 
 
 def peak_flops(device_kind: str) -> float:
-    """Operations a second of a device that JAX names so; 0 where it is not known."""
+    """Peak operations per second of a JAX device kind; 0 if it is unknown."""
     matching = [name for name in _PEAKS if device_kind.startswith(name)]
     return _PEAKS[max(matching, key=len)] if matching else 0.0

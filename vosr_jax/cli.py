@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    # Imported within, so that Ctrl-C is watched while they are.
+    # Imported here because Ctrl-C must be watched during these imports.
     from vosr_jax.commands.parser import parse
     from vosr_jax.commands.quiet import quieten
     from vosr_jax.errors import run_main

@@ -1,4 +1,4 @@
-"""Flags of train.py and eval.py: mistakes on the command line become one sentence."""
+"""Flags of train.py and eval.py; a mistake on the command line becomes one sentence."""
 
 import re
 import sys
@@ -14,13 +14,13 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse absl's flags, among them --config FILE and --config.key=value.
+    """Parse absl's flags, including --config FILE and --config.key=value.
 
     Args:
       argv: the program and its arguments.
 
     Returns:
-      What is left over, the program first.
+      The remaining arguments, the program first.
 
     Raises:
       UserError: an unknown flag or key, a value of the wrong type, an unusable config file.
@@ -30,16 +30,16 @@ def parse_flags(argv: list[str]) -> list[str]:
         if override:
             require_key(override[1])
     given, nones = take_nones(argv)
-    # ml_collections looks for overrides in the program's arguments, whatever it is given.
+    # ml_collections always reads overrides from sys.argv, not from the list it is given.
     before, sys.argv = sys.argv, given
     try:
         rest = flags.FLAGS(given)
         _require_config_file()
         if nones:
             unset(flags.FLAGS["config"].value, nones)
-    # A config file is a program and ml_collections passes on whatever it raises.
+    # A config file is a program, and ml_collections passes on every exception it raises.
     except Exception as error:
-        # Of a traceback inside the message the last line says what was wrong.
+        # The message may contain a traceback, whose last line names the fault.
         lines = str(error).strip().splitlines() or [f"config file: {type(error).__name__}"]
         raise UserError(lines[-1].removeprefix("ValueError: ")) from error
     finally:
@@ -48,7 +48,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _require_config_file() -> None:
-    """ml_collections reports a config file that it could not read only when it is used."""
+    """Refuse an unreadable config file, which ml_collections reports only at first use."""
     config = flags.FLAGS["config"]
     if config.value is None:
         return

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that only the first run of a shape compiles."""
+"""A cache of compiled programs on disk: only the first run of a shape compiles."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where compiled programs lie: below VOSR_CACHE_DIR, else the user's cache folder."""
+    """The folder of compiled programs: below VOSR_CACHE_DIR, else in the user's cache folder."""
     own = os.environ.get("VOSR_CACHE_DIR")
     if own:
         return Path(own).expanduser() / "compiled"
@@ -16,34 +16,34 @@ def cache_folder() -> Path:
 
 
 def use_compilation_cache() -> None:
-    """Let JAX keep compiled programs; where JAX has been given a folder, that one stays.
+    """Make JAX keep compiled programs on disk; a folder that is already set for JAX stays.
 
     JAX takes its folder and thresholds from JAX_COMPILATION_CACHE_DIR and its other variables.
-    A folder that cannot be written costs a warning of JAX and no result.
+    If the folder cannot be written, JAX warns and nothing else changes.
     """
     import jax
 
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    # Small programs too: a second process then compiles nothing.
+    # Keep small programs too, or a second process would compile them again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 @contextlib.contextmanager
 def no_compilation_cache() -> Iterator[None]:
-    """What is compiled inside is neither taken from disk nor kept there.
+    """Compile inside the block without reading or writing the cache on disk.
 
-    For programs of hardware that is not here: JAX cannot load them again, and a compile time read
-    from disk says nothing.
+    This is for programs of hardware that this machine lacks: JAX cannot load them again, and the
+    time of a load from disk is not a compile time.
     """
     import jax
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
     folder = jax.config.values["jax_compilation_cache_dir"]
     jax.config.update("jax_compilation_cache_dir", None)
-    # Whether there is a cache is remembered from the first compilation on.
+    # JAX decides at the first compilation whether it has a cache, and keeps that answer.
     reset_cache()
     try:
         yield

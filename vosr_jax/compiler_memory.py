@@ -1,19 +1,20 @@
-"""The host memory that XLA's compilations leave behind."""
+"""Host memory that XLA's compilations leave behind."""
 
 import ctypes
 from functools import cache
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-# Shorter compilations leave little.
+# Seconds; shorter compilations leave little.
 _LONG = 1.0
 
 
 @cache
 def return_compiler_memory() -> None:
-    """From now on give back to the system what every long compilation has freed.
+    """Return freed memory to the system after every long compilation from now on.
 
-    glibc keeps freed memory for its process: after a large step's compilation half a gigabyte that
-    the step itself, whose buffers are larger, never uses. Without glibc nothing happens.
+    glibc keeps freed memory for its process. After the compilation of a large step that is half a
+    gigabyte, which the step itself never uses because its buffers are larger. Without glibc this
+    does nothing.
     """
     import jax
 

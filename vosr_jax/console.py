@@ -1,4 +1,4 @@
-"""Lines for the person at the terminal, kept with times in the log file of a run."""
+"""Lines for the terminal, also kept with timestamps in the run's log file."""
 
 import contextlib
 import datetime
@@ -16,7 +16,7 @@ _open: list[TextIO] = []
 
 
 def say(text: str) -> None:
-    """Print a line to standard error, on the first process alone, and note it in the log."""
+    """Print a line to standard error and log it, on the first process alone."""
     if jax.process_index() == 0:
         print(text, file=sys.stderr, flush=True)
         note(text)
@@ -24,13 +24,13 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def keep_log(folder: Path) -> Iterator[None]:
-    """Write what is said while the block runs into folder/train.log, after what is there.
+    """Append the lines said inside the block to folder/train.log.
 
-    Also the sentence with which the block ends, where it ends with an error. A disk that takes
-    nothing more ends the log and not the run.
+    If the block ends with an error, its message is logged too. A full disk ends the log, not the
+    run.
 
     Args:
-      folder: of the run, on a disk.
+      folder: the run's folder, on a disk.
     """
     try:
         file = (folder / NAME).open("a", buffering=1, encoding="utf-8")
@@ -51,7 +51,7 @@ def keep_log(folder: Path) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Add a line with the time of day to the open log; nothing happens where none is open."""
+    """Add a line with date and time to the open log, if one is open."""
     now = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     for file in _open:
         with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard."""
+"""Errors that are shown to the user."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What this machine's memory has room for."""
+"""Free memory of this machine."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ _UNKNOWN_FREE = 4 << 30
 
 
 def free_host_memory() -> int:
-    """Bytes free on this machine; 4 GiB where it does not say."""
+    """Bytes free on this machine; 4 GiB if the system does not report it."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""Which hardware JAX is told to look for, before it looks."""
+"""Choice of JAX's platform, made before JAX looks for hardware."""
 
 import glob
 import importlib.util
@@ -7,15 +7,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 _GOOGLE = "0x1ae0"
-# What the machines of TPU pods and GKE have in their environment.
+# Environment variables of machines in TPU pods and GKE.
 _TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE", "TPU_CHIPS_PER_HOST_BOUNDS")
 
 
 def use_found_platform() -> None:
-    """Tell JAX "cpu" where libtpu is installed but neither a TPU nor a GPU's plugin is in sight.
+    """Set JAX to "cpu" if libtpu is installed but there is neither a TPU nor a GPU plugin.
 
-    JAX would load libtpu to find that out; that prints errors, takes the library's lock, and makes
-    a later trace of the profiler crash. What JAX_PLATFORMS says stands. Must run before anything
+    JAX would otherwise load libtpu to find out. That prints errors, takes the library's lock and
+    makes a later profiler trace crash. JAX_PLATFORMS takes precedence. Must run before anything
     touches a device.
     """
     import jax
@@ -29,7 +29,7 @@ def use_found_platform() -> None:
 
 
 def tpu_in_sight(root: str = "/") -> bool:
-    """Whether anything speaks for a TPU; in doubt it does.
+    """Whether this machine may have a TPU; True in doubt.
 
     Args:
       root: folder that holds dev and sys.
@@ -38,7 +38,7 @@ def tpu_in_sight(root: str = "/") -> bool:
         return True
     if any(glob.glob(f"{root}dev/{name}") for name in ("accel[0-9]*", "vfio/[0-9]*")):
         return True
-    # Google's network cards count too: better to look in vain than not to look.
+    # Google's network cards match too: a needless look costs less than a missed TPU.
     vendors = glob.glob(f"{root}sys/bus/pci/devices/*/vendor")
     return any(Path(file).read_text().strip() == _GOOGLE for file in vendors)
 

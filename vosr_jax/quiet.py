@@ -1,4 +1,4 @@
-"""Keeps the words of libraries that say nothing to the person at the keyboard off the terminal."""
+"""Filter of library notices that do not concern the user."""
 
 import os
 
@@ -6,8 +6,8 @@ _LIBRARIES = ("orbax", "grain", "clu", "etils", "tensorflow", "tensorboard")
 
 
 def quiet_libraries() -> None:
-    """Leave out notices of libraries, not their errors; call it before they are imported."""
-    # TensorFlow, here for event files alone, otherwise prints how it rounds.
+    """Hide notices of libraries but not their errors; call this before they are imported."""
+    # TensorFlow, used for event files alone, otherwise prints a notice about its rounding.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from absl import logging
 

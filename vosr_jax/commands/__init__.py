@@ -1,4 +1,4 @@
-"""The subcommands of `vosr`, one a file: `add_parser(commands)` says what each takes and runs.
+"""Subcommands of `vosr`, one per file; `add_parser(commands)` defines its options and function.
 
-Imports inside are lazy, so that help and mistakes answer at once.
+Their imports are lazy, so help and usage errors appear at once.
 """

@@ -1,4 +1,4 @@
-"""`vosr card`: the model card of an export."""
+"""`vosr card`: write the model card of an export."""
 
 import argparse
 from functools import partial
@@ -26,7 +26,7 @@ def add_parser(commands) -> None:
 
 
 def add_options(parser, name: str) -> None:
-    """What `vosr push` takes too."""
+    """Add the options that `vosr push` shares."""
     add = parser.add_argument
     add("folder", metavar="DIR", help="an export (see vosr convert)")
     add("--name", help=f"what the model is called; default: {name}")
@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def make(options: argparse.Namespace, title: str, address: str) -> Path:
-    """Write the card, and the picture that it shows.
+    """Write the card and the image that it shows.
 
     Args:
-      options: of `add_options`.
-      title: what the model is called.
-      address: that the card's commands give it by.
+      options: options from `add_options`.
+      title: the model's title.
+      address: the model's address in the card's commands.
 
     Raises:
-      UserError: the folder is no export, or a file that it shall show cannot be used.
+      UserError: the folder is not an export, or a file for the card cannot be used.
     """
     from vosr_jax.files.json_file import read_json_object
     from vosr_jax.weights.publish import write_card
@@ -74,8 +74,8 @@ def make(options: argparse.Namespace, title: str, address: str) -> Path:
 
 
 def _before_and_after(folder: Path, photo: Path) -> "Image.Image":
-    """A photo of at most 160 px a side, its bicubic enlargement and what the model makes of it."""
-    # JAX is not needed for a card without a picture.
+    """Show a photo of at most 160 px per side, its bicubic enlargement and the model's result."""
+    # Import JAX only here: a card without an image does not need it.
     from PIL import Image
 
     from vosr_jax.files.photo_reading import read_photo

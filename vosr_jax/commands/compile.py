@@ -1,4 +1,4 @@
-"""`vosr compile`: the programs of a model made ahead, so that its first picture starts at once."""
+"""`vosr compile`: compile a model's programs ahead, so its first image starts at once."""
 
 import argparse
 import time
@@ -32,7 +32,7 @@ def add_parser(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Restore a plain picture for every program."""
+    """Restore a plain image for every program."""
     from vosr_jax.commands.interrupts import running
     from vosr_jax.commands.quiet import open_devices
     from vosr_jax.errors import UserError
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     running()
     began = time.monotonic()
     for picture in pictures(options.tile_size):
-        # As `vosr upscale` does, which watches every call.
+        # Pass a progress callback as `vosr upscale` does.
         upscaler(picture, scale=1, progress=lambda share: None, **given)
     seconds = time.monotonic() - began
     folder = jax.config.values["jax_compilation_cache_dir"]
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def pictures(tile_size: int) -> "list[Image]":
-    """Grey pictures whose results take each program: half a tile, a tile in part, full tiles."""
+    """Make grey images that use every program: half a tile, a partial tile, full tiles."""
     from PIL import Image
 
     sides = tile_size // 2, tile_size * 3 // 4, tile_size + tile_size // 8

@@ -1,4 +1,4 @@
-"""`vosr convert`: any model as an export, or in the official layout."""
+"""`vosr convert`: write any model as an export, or in the official layout."""
 
 import argparse
 import re
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     package = read_package(resolve(options.model))
     dtype = options.dtype
     if dtype is None and package.origin == "workdir" and options.to == "export":
-        # Rounding the sum would lose a good part of what an adapter adds.
+        # Rounding the merged weights would lose a good part of an adapter's change.
         dtype = "float16" if package.adapter is None else "float32"
     if dtype == "asis":
         dtype = None
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_adapter(options: argparse.Namespace) -> int:
-    """Write a run's adapter alone."""
+    """Write a run's adapter without its base."""
     if options.to != "export" or options.dtype not in (None, "asis", "float32"):
         raise UserError(
             "--adapter writes our own small format in float32; leave --to and --dtype out"

@@ -1,4 +1,4 @@
-"""`vosr data`: prepare, inspect, and make evaluation pairs of one's own photographs."""
+"""`vosr data`: prepare and inspect the user's photos, and make evaluation pairs from them."""
 
 import argparse
 import dataclasses
@@ -91,7 +91,7 @@ def _check(options: argparse.Namespace, positive: Sequence[str]) -> None:
 
 
 def prepare(options: argparse.Namespace) -> int:
-    """Run the Beam pipeline and say what it dropped."""
+    """Run the Beam pipeline and print what it dropped."""
     from vosr_jax.data.preparation.prepare import prepare as run
     from vosr_jax.data.preparation.settings import FilterSettings
 
@@ -148,7 +148,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 
 def _inspected(options: argparse.Namespace):
-    """The pipeline's settings: a run's, or those that were given."""
+    """The pipeline's settings: a run's, or those from the options."""
     from vosr_jax.data.pipeline import PipelineSettings
 
     if options.workdir is not None:

@@ -1,4 +1,4 @@
-"""`vosr export-program`: a model for a process that has jax and not this package."""
+"""`vosr export-program`: export a model for a process that has jax but not this package."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`vosr info`: what a model is."""
+"""`vosr info`: describe a model."""
 
 import argparse
 import re
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _licences(folder: Path) -> list[str]:
-    """One line a part, as its source states it."""
+    """The licence of each part, one per line, as its source states it."""
     from vosr_jax.weights.licences import of_folder
 
     return [f"{part}: {licence}" for part, licence in of_folder(folder).items()]

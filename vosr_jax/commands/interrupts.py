@@ -1,8 +1,8 @@
-"""Ctrl-C ends the command with code 130, also where a library would swallow it.
+"""Ctrl-C handling: the command ends with code 130 even if a library swallows the interrupt.
 
-While a command starts, Python's KeyboardInterrupt may be raised inside a library's import or a
-callback that ignores exceptions. Then the process ends at once: nothing is being written yet.
-Later the exception is raised as usual, remembered, and raised again where it was swallowed.
+While a command starts, KeyboardInterrupt may be raised inside a library's import or a callback that
+ignores exceptions. In this phase the process ends at once, since nothing is being written yet.
+Later the exception is raised as usual and recorded, and raised again if it was swallowed.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ def _on_interrupt(number, frame) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Within, Ctrl-C ends the process at once, until `running` is called."""
+    """Make Ctrl-C end the process at once inside the block, until `running` is called."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGINT)
     if before in (signal.SIG_IGN, None):
-        # Started by nohup, or in the background by a shell: it is to be left alone.
+        # Started by nohup or in a shell's background: SIGINT must stay ignored.
         yield
         return
     signal.signal(signal.SIGINT, _on_interrupt)
@@ -44,18 +44,18 @@ def watched() -> Iterator[None]:
 
 
 def running() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt."""
+    """Make Ctrl-C raise KeyboardInterrupt from now on."""
     _state["starting"] = False
     check()
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt again that something has swallowed, in the main thread."""
+    """Raise a swallowed KeyboardInterrupt again, in the main thread."""
     main = threading.current_thread() is threading.main_thread()
     if _state["interrupted"] and main:
         raise KeyboardInterrupt
 
 
 def was_interrupted() -> bool:
-    """Whether Ctrl-C was pressed, whatever came of it."""
+    """Whether Ctrl-C was pressed, even if the exception was swallowed."""
     return bool(_state["interrupted"])

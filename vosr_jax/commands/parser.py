@@ -1,4 +1,4 @@
-"""Flags of the `vosr` command; a mistake is told in two lines, with what was probably meant."""
+"""Parser of the `vosr` command; a mistake gives two lines with a suggestion."""
 
 import argparse
 import difflib
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import vosr_jax
 
-# What other upscalers call our flags.
+# {name of a flag in other upscalers: our name}
 _ELSEWHERE = {
     **dict.fromkeys(("--scale", "--outscale", "-s", "--factor"), "-u or --upscale"),
     **dict.fromkeys(("-n", "--model-name", "--model_name", "--model_path"), "-m or --model"),
@@ -20,10 +20,10 @@ _INPUTS = ("-i", "--input", "--input-dir", "--input_dir", "--indir", "--image")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Options of a call; `overrides` holds what a command passes on.
+    """Parse a call; `overrides` holds the arguments that a command passes on.
 
     Raises:
-      SystemExit: help, the version, or a wrong call, with its exit code.
+      SystemExit: help, the version or a usage error, with its exit code.
     """
     parser = make_parser()
     arguments = parser.chosen(arguments).joined(arguments)
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def make_parser() -> "Parser":
-    """The command with all its subcommands."""
+    """Make the parser with all subcommands."""
     from vosr_jax.commands import (
         card,
         compile,
@@ -67,20 +67,20 @@ def make_parser() -> "Parser":
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse's, with short errors that suggest what was meant."""
+    """An argparse parser with short errors that suggest what was meant."""
 
     def error(self, message: str) -> NoReturn:
-        """Print two lines and leave with code 2."""
+        """Print two lines and exit with code 2."""
         self.exit(2, f"error: {message}\nsee: {self.prog} --help\n")
 
     def unknown(self, rest: Sequence[str]) -> NoReturn:
-        """Refuse what no flag takes."""
+        """Refuse arguments that no flag takes."""
         first = next((word for word in rest if word.startswith("-")), rest[0])
         flag = first.split("=")[0]
         self.error(f"{flag} is no flag of {self.prog}{self._hint(flag)}")
 
     def chosen(self, arguments: Sequence[str]) -> "Parser":
-        """The parser of the subcommand that a call names."""
+        """Return the parser of the subcommand that a call names."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for number, word in enumerate(arguments):
@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         return self
 
     def joined(self, arguments: Sequence[str]) -> list[str]:
-        """A call whose suffix, as in --suffix -4x, is not taken for a flag."""
+        """Join --suffix with its value, or argparse would take -4x in --suffix -4x for a flag."""
         known = {name for action in self._actions for name in action.option_strings}
         call: list[str] = []
         for word in arguments:
@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean NAME?" of the nearest known name, or nothing."""
+    """Return "; did you mean NAME?" with the nearest known name, or ""."""
     names = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), names, 1, 0.6)
     return f"; did you mean {names[near[0]]}?" if near else ""

@@ -1,4 +1,4 @@
-"""`vosr plan`: what a training run will need, from the real compiler and without the devices."""
+"""`vosr plan`: predict a training run's needs with the real compiler, without the devices."""
 
 import argparse
 import json
@@ -26,8 +26,8 @@ def add_parser(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the plan; 1 where the step does not fit."""
-    # The compiler's own devices are described to it; this machine's stay out of the way.
+    """Print the plan; the exit code is 1 if the step does not fit."""
+    # The compiler gets a description of its devices; JAX must not open this machine's.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from vosr_jax.commands.quiet import silenced
     from vosr_jax.config.from_file import config_from_file
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise UserError(f"planning needs pip install 'vosr_jax[plan]' ({error})") from error
     with silenced():
-        # Where the compiler is loaded it complains of the TPU that is not there.
+        # The compiler, when loaded, prints complaints about the missing TPU.
         devices_of(topology)
     from vosr_jax.planning.report import describe, describe_sweep
 

@@ -1,4 +1,4 @@
-"""How far a run is: one line that moves on a terminal, else a line for every picture."""
+"""Progress of a run: one updating line on a terminal, else one line per photo."""
 
 import sys
 import threading
@@ -8,10 +8,10 @@ from vosr_jax.commands import interrupts
 
 
 class Progress:
-    """Shows pictures at work and the time left of the whole run. Safe to use from threads.
+    """Shows the photos at work and the time left of the whole run. It is thread-safe.
 
     Args:
-      weights: {picture: its part of the work, in any unit}.
+      weights: {photo: its part of the work, in any unit}.
     """
 
     def __init__(self, weights: dict[str, float]):
@@ -23,7 +23,7 @@ class Progress:
         self._shows = sys.stderr.isatty()
 
     def update(self, name: str, share: float) -> None:
-        """A picture is finished to this share, 0 to 1."""
+        """Set the finished share of a photo, 0 to 1."""
         interrupts.check()
         with self._lock:
             self._shares[name] = share
@@ -31,7 +31,7 @@ class Progress:
                 print(f"\r\x1b[K{self._line(name)}", end="", file=sys.stderr, flush=True)
 
     def end(self, name: str, line: str, *, failed: bool = False) -> None:
-        """A picture is finished or given up; the line stays."""
+        """Mark a photo as finished or failed and print its final line."""
         interrupts.check()
         with self._lock:
             self._shares[name] = 1.0
@@ -42,7 +42,7 @@ class Progress:
             self._print(line if failed else f"{place}{line}{left}", failed)
 
     def say(self, line: str) -> None:
-        """Something else that the person should know."""
+        """Print another line for the user."""
         with self._lock:
             self._print(line, True)
 
@@ -65,7 +65,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """1:02:03, or 2:03 below an hour."""
+    """Format seconds as 1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,4 +1,4 @@
-"""`vosr push`: an export with its card to the hub."""
+"""`vosr push`: upload an export with its card to the hub."""
 
 import argparse
 
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the card and upload."""
     from vosr_jax.weights.publish import push, require_publishable
 
-    # Before the card is written anew: the one that lies there may be better than none.
+    # Check first: writing the new card would overwrite the old one in vain.
     require_publishable(options.repo)
     card.make(options, options.name or options.repo.partition("/")[2], options.repo)
     print(f"published: {push(options.folder, options.repo, private=options.private)}")

@@ -1,4 +1,4 @@
-"""Libraries' own warnings kept from the person at the keyboard, who can do nothing about them."""
+"""Filter of library warnings that the user can do nothing about."""
 
 import contextlib
 import logging
@@ -14,12 +14,12 @@ _ENVIRONMENT = {
     "GRPC_VERBOSITY": "ERROR",
     "ABSL_MIN_LOG_LEVEL": "3",
 }
-# The root too: Beam warns in its name.
+# None is the root logger, which Beam uses for its warnings.
 _LOGGERS = (None, "absl", "orbax", "tensorflow", "apache_beam", "jax._src.xla_bridge")
 
 
 def quieten() -> None:
-    """Ask libraries for errors alone; what the environment says already stays."""
+    """Limit libraries to errors; variables that are already set stay."""
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     for name in _LOGGERS:
@@ -28,7 +28,7 @@ def quieten() -> None:
 
 
 def open_devices() -> None:
-    """Let JAX look for its devices; libtpu, where installed without a TPU, complains of its own."""
+    """Let JAX find its devices, and hide libtpu's complaints on a machine without a TPU."""
     with silenced():
         import jax
 
@@ -37,7 +37,7 @@ def open_devices() -> None:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Hide what native code writes to stderr within, unless an exception ends the block."""
+    """Hide native code's output to stderr inside the block, unless an exception ends it."""
     try:
         kept = os.dup(2)
     except OSError:

@@ -1,4 +1,4 @@
-"""`vosr serve`: a page and an HTTP interface before one upscaler."""
+"""`vosr serve`: serve models with a page and an HTTP interface."""
 
 import argparse
 import dataclasses
@@ -55,7 +55,7 @@ def add_parser(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until a signal comes."""
+    """Serve until a signal arrives."""
     _require(_PACKAGES if options.api_only else (*_PACKAGES, "gradio"))
     from vosr_jax.commands.interrupts import running
     from vosr_jax.serving.api import create_app
@@ -113,7 +113,7 @@ def _service(options: argparse.Namespace) -> "Service":
         loaded = {}
         for name, model in found.items():
             upscaler = Upscaler.from_pretrained(model, *precisions)
-            # Errors that clients read then say no folder.
+            # Use the served name, or errors for clients would show a path of this machine.
             loaded[name] = Upscaler(dataclasses.replace(upscaler.model, name=name))
         return [
             {name: upscaler.on(device) for name, upscaler in loaded.items()}

@@ -1,4 +1,4 @@
-"""Printing that never fails the work: a closed pipe, a full disk, a name that is no UTF-8."""
+"""Printing that never raises: on a closed pipe, a full disk, or a name that is not UTF-8."""
 
 import contextlib
 import os
@@ -8,13 +8,13 @@ from typing import Any, TextIO
 
 
 class _Lenient:
-    """A stream whose writes never raise; what cannot be shown is escaped, what is cut off ends."""
+    """A stream whose writes never raise; unencodable text is escaped, a lost stream is dropped."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, escaping what the stream's encoding has not."""
+        """Write text and escape characters that the stream's encoding lacks."""
         try:
             self._stream.write(text)
         except UnicodeEncodeError:
@@ -26,7 +26,7 @@ class _Lenient:
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or give the stream up."""
+        """Flush; drop the stream if that fails."""
         with self._quietly():
             self._stream.flush()
 
@@ -38,7 +38,7 @@ class _Lenient:
             self._lose()
 
     def _lose(self) -> None:
-        """Nobody reads any more: let the rest go nowhere, the interpreter's last flush too."""
+        """Redirect the stream to os.devnull, also for the interpreter's last flush."""
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -50,7 +50,7 @@ class _Lenient:
 
 @contextlib.contextmanager
 def lenient() -> Iterator[None]:
-    """Within, printing to stdout and stderr never raises."""
+    """Make printing to stdout and stderr never raise inside the block."""
     before = sys.stdout, sys.stderr
     wrapped: list[Any] = [_Lenient(stream) for stream in before if stream is not None]
     if len(wrapped) == 2:

@@ -1,4 +1,4 @@
-"""`vosr sweep`: many runs of one experiment, resumable, and one table of what came out."""
+"""`vosr sweep`: many runs of one experiment, resumable, and one table of their results."""
 
 import argparse
 
@@ -48,7 +48,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run trials; 1 where one failed."""
+    """Run the trials; the exit code is 1 if one failed."""
     from vosr_jax.sweeps.running import array_index, chosen, run_trials
     from vosr_jax.sweeps.trials import load_sweep
 

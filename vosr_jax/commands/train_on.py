@@ -1,4 +1,4 @@
-"""`vosr train-on`: a model trained on with one's own photographs."""
+"""`vosr train-on`: continue a model's training on the user's photos."""
 
 import argparse
 import math
@@ -32,7 +32,7 @@ def add_parser(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, compare, and say honestly what came of it."""
+    """Train, compare with the base, and print whether it improved."""
     if options.rank < 1 or not (0 < options.minutes < math.inf):
         raise UserError("--rank and --minutes must be positive; --full trains without adapters")
     if options.steps is not None and options.steps < 1:

@@ -1,4 +1,4 @@
-"""`vosr upscale`: files, folders and patterns in, restored pictures and their manifest out."""
+"""`vosr upscale`: restore files, folders and patterns of photos, and write a manifest."""
 
 import argparse
 import math
@@ -78,7 +78,7 @@ def add_parser(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Restore every picture that is left to do."""
+    """Restore every photo that is not done yet."""
     from vosr_jax.files.folders import make_folder
     from vosr_jax.restoration.jobs import plan_jobs, share_of
 
@@ -159,7 +159,7 @@ def _closing_line(options: argparse.Namespace, standing, outcome) -> int:
 
 
 def _given(options: argparse.Namespace, upscaler: "Upscaler") -> dict[str, Any]:
-    """Keyword arguments of the upscaler; raises UserError where the model refuses them."""
+    """Make the upscaler's keyword arguments; raises UserError if the model refuses them."""
     given: dict[str, Any] = {} if options.preset is None else upscaler.preset(options.preset)
     explicit = {key: getattr(options, key) for key in (*_SAMPLER, "strength")}
     given |= {key: value for key, value in explicit.items() if value is not None}
@@ -177,7 +177,7 @@ def _given(options: argparse.Namespace, upscaler: "Upscaler") -> dict[str, Any]:
 
 
 def _record(options, upscaler: "Upscaler", given: dict[str, Any], process) -> dict[str, Any]:
-    """What the manifest says of the run."""
+    """The manifest's record of the run."""
     import dataclasses
 
     import jax
@@ -212,7 +212,7 @@ def _record(options, upscaler: "Upscaler", given: dict[str, Any], process) -> di
 
 
 def _weights(jobs: "list[Job]", max_megapixels: float) -> dict[str, float]:
-    """Every picture's part of the work: its pixels."""
+    """Every photo's part of the work, in pixels."""
     from vosr_jax.files.photo_reading import photo_size
 
     weights = {}
@@ -226,7 +226,7 @@ def _weights(jobs: "list[Job]", max_megapixels: float) -> dict[str, float]:
 
 
 def _process(options: argparse.Namespace) -> tuple[int, int]:
-    """(index, count) as given, or jax.distributed's if that is at work."""
+    """(index, count) of the processes: from the options, or jax.distributed's if it is active."""
     if options.process_index is not None or options.process_count is not None:
         if options.process_index is None or options.process_count is None:
             raise UserError("--process-index and --process-count belong together; give both")

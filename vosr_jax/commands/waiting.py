@@ -1,4 +1,4 @@
-"""A line on what a person waits for where programs are compiled."""
+"""A line that explains the wait during compilation."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def told_of_compilation(say: Callable[[str], None]) -> Iterator[None]:
-    """Say once within that programs are compiled, if some are that were not on disk."""
+    """Say once inside the block that programs are compiled, if some are not in the cache."""
     import jax
     from jax import monitoring
 

@@ -1,6 +1,6 @@
-"""The experiment's settings: typed, validated, and derived in one place.
+"""An experiment's settings: typed, validated, and derived in one place.
 
-A file in configs/ returns an ml_collections ConfigDict; `validate` turns it into the frozen
+A file in configs/ returns an ml_collections ConfigDict. `validate` turns it into the frozen
 dataclasses of schema.py before anything is allocated. An unknown key, a wrong type or a
 contradiction is an error that names the key.
 """

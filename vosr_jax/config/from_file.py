@@ -1,6 +1,6 @@
-"""An experiment from a file in configs/ and overrides.
+"""Loading an experiment from a file in configs/ and overrides.
 
-`--config.key=None` is handled here, which ml_collections takes for a text or refuses.
+This module handles `--config.key=None`, which ml_collections takes for a text or refuses.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ _OVERRIDE = re.compile(r"--?config\.([\w.]+)=None")
 
 
 def take_nones(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Set the overrides apart by which a key that may be unset is.
+    """Separate the overrides that set an optional key to None.
 
     Args:
-      arguments: of a program.
+      arguments: a program's arguments.
 
     Returns:
-      (the other arguments, dotted keys to unset). An override that a later one of the same key
-      replaces is left out of both.
+      (the other arguments, dotted keys to unset). Neither has an override that a later one of the
+      same key replaces.
     """
     last = {_key(argument): number for number, argument in enumerate(arguments)}
     rest, keys = [], []
@@ -71,14 +71,14 @@ _PREFIX = "--config."
 
 
 def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The validated experiment.
+    """Load and validate an experiment.
 
     Args:
-      path: of the file, with `:VARIANT` where it has variants.
-      overrides: "--config.key=value" each.
+      path: the config file, with `:VARIANT` if it has variants.
+      overrides: texts "--config.key=value".
 
     Raises:
-      UserError: the file can't be used, a key is unknown, a value is wrong.
+      UserError: the file cannot be used, a key is unknown, or a value is wrong.
     """
     for override in overrides:
         if not override.startswith(_PREFIX):
@@ -86,7 +86,7 @@ def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
         require_key(override.removeprefix(_PREFIX).split("=")[0])
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
-    # ml_collections looks for overrides in the program's arguments, whatever it is given.
+    # ml_collections always reads overrides from sys.argv, not from the list it is given.
     given, nones = take_nones(overrides)
     arguments, sys.argv = sys.argv, ["vosr", f"--config={path}", *given]
     try:
@@ -94,7 +94,7 @@ def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
         config: Any = values["config"].value
         unset(config, nones)
         config.to_dict()
-    # A config file is a program and ml_collections passes on whatever it raises.
+    # A config file is a program, and ml_collections passes on every exception it raises.
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--config {path}: {lines[-1].removeprefix('ValueError: ')}") from error
@@ -104,11 +104,11 @@ def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def parent(child: str, name: str) -> ModuleType:
-    """Load the config file of that name beside another.
+    """Load a config file from the folder of another.
 
     Args:
-      child: `__file__` of the one that asks.
-      name: without .py.
+      child: `__file__` of the calling config file.
+      name: name of the file to load, without .py.
     """
     path = Path(child).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,4 +1,4 @@
-"""What every number of a config may be: outside of it a run learns nothing, or goes astray."""
+"""Valid range of every number in a config; outside it a run cannot learn or diverges."""
 
 import dataclasses
 import math
@@ -11,8 +11,8 @@ from vosr_jax.errors import UserError
 
 _INFINITY = "∞"
 
-# Each range with its keys; [ and ] belong to it, ( and ) do not. Of a list every number must lie
-# there. What data.degradation may hold is checked where it is described.
+# {range: its keys}; [ and ] include the bound, ( and ) exclude it. In a list every number must be
+# in range. The values of data.degradation are checked where they are described.
 _RANGES: dict[str, tuple[str, ...]] = {
     "[1, ∞)": (
         *("model.patch_size", "model.width", "model.depth", "model.heads", "model.swiglu_multiple"),
@@ -46,9 +46,9 @@ _RANGES: dict[str, tuple[str, ...]] = {
     ),
     "[0, 1)": ("ema.decay", "optimizer.beta1", "optimizer.beta2"),
     "(0, 1]": ("objective.delta_t", "objective.smallest_t"),
-    # A larger seed would be another one's double: the generators take 32 bits of it.
+    # The generators use 32 bits of a seed, so a larger one would equal a smaller one.
     "[0, 4294967296)": ("seed",),
-    # -1 is all that is left; their other values are checked together.
+    # -1 means all remaining devices; the other values are checked together.
     "[-1, ∞)": ("mesh.data", "mesh.fsdp", "mesh.tensor"),
     "(-∞, ∞)": (
         *("objective.time_mu", "guidance.scale", "guidance.condition_strength"),
@@ -58,7 +58,7 @@ _RANGES: dict[str, tuple[str, ...]] = {
 
 
 def check_ranges(config: Config) -> None:
-    """Refuse a number outside its range, by name.
+    """Refuse a number outside its range and name its key.
 
     Raises:
       UserError: the first such number.
@@ -74,12 +74,12 @@ def check_ranges(config: Config) -> None:
 
 
 def ranged_keys() -> set[str]:
-    """The keys whose ranges are known."""
+    """Keys that have a range."""
     return {key for keys in _RANGES.values() for key in keys}
 
 
 def numbers_of(section: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """(dotted key, value) of every number in a config, those in lists included."""
+    """Yield (dotted key, value) of every number in a config, including those in lists."""
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
@@ -100,7 +100,7 @@ def _bounds(text: str) -> tuple[float, float]:
 
 def _lies_in(value: float, text: str) -> bool:
     low, high = _bounds(text)
-    # Not a number lies nowhere.
+    # NaN is in no range, since every comparison with it is false.
     above = low <= value if text[0] == "[" else low < value
     return above and (value <= high if text[-1] == "]" else value < high)
 

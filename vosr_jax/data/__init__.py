@@ -1,1 +1,1 @@
-"""Photographs in, pairs of low and high quality out; no JAX here."""
+"""Training data: from photos to pairs of low and high quality, without JAX."""

@@ -1,4 +1,4 @@
-"""Keeping account of records that could not be read."""
+"""Counts and a list of records that could not be read."""
 
 import collections
 import json
@@ -14,19 +14,19 @@ from vosr_jax.files.attempts import Attempts
 
 _LOG = logging.getLogger(__name__)
 
-# Below so many samples a share says nothing; the limit is then that share of this number.
+# With fewer samples a share says little; the limit is then the share of this number.
 _FEWEST_SAMPLES = 400
 
 
 @dataclass(frozen=True)
 class Report:
-    """What happened while a batch was made.
+    """Events while a batch was made.
 
     Attributes:
-      samples: its size.
-      enlarged: how many pictures were smaller than the crop.
-      bad: for each replaced sample the records that failed, the one meant first.
-      lost: name of a source of which nothing could be read; its samples are black.
+      samples: number of samples in the batch.
+      enlarged: number of images that were smaller than the crop.
+      bad: for each replaced sample the records that failed, the intended one first.
+      lost: name of a source with no readable record; its samples are black.
     """
 
     samples: int
@@ -35,15 +35,15 @@ class Report:
     lost: str | None = None
 
     def replaced(self) -> collections.Counter[str]:
-        """Replaced samples of each source, by its name."""
+        """Number of replaced samples per source name."""
         return collections.Counter(row[0].source for row in self.bad)
 
 
 class BadRecordLog:
-    """Counts replaced samples, names every bad record once, and says when it is too much.
+    """Counts replaced samples, reports every bad record once, and fails if there are too many.
 
     Args:
-      path: a JSON-lines file to add each bad record to once, also across restarts; None: no
+      path: a JSON-lines file that gets each bad record once, also across restarts; None: no
         file.
       max_fraction: share of replaced samples above which `check` raises.
     """
@@ -71,24 +71,24 @@ class BadRecordLog:
             try:
                 known.add(json.loads(line)["record"])
             except (ValueError, KeyError, TypeError):
-                # A line cut short by a killed run: that record is simply listed again.
+                # A killed run cut this line short; its record is listed again.
                 continue
         return known
 
     def add(self, report: Report) -> None:
-        """Account for a batch, and name its bad records."""
+        """Count a batch and report its bad records."""
         self.count(report.samples, report.enlarged, report.replaced())
         for row in report.bad:
             for bad in row:
                 self.name(bad)
 
     def count(self, samples: int, enlarged: int, replaced: Mapping[str, int]) -> None:
-        """Account for samples.
+        """Count samples.
 
         Args:
-          samples: how many were made.
-          enlarged: how many of their pictures were smaller than the crop.
-          replaced: how many had to be replaced, by name of their source.
+          samples: number of samples made.
+          enlarged: number of their images that were smaller than the crop.
+          replaced: {source name: number of replaced samples}.
         """
         if enlarged and not self.enlarged:
             _LOG.warning("pictures smaller than data.crop_size are enlarged to it and counted")
@@ -98,13 +98,13 @@ class BadRecordLog:
         self._per_source.update(replaced)
 
     def counts(self) -> dict[str, int]:
-        """Replaced and enlarged samples so far."""
+        """Numbers of replaced and enlarged samples so far."""
         return {"replaced": self.replaced, "enlarged": self.enlarged}
 
     def name(self, bad: BadRecord) -> None:
-        """Say and list a record, once.
+        """Log and list a record, once.
 
-        A list that cannot be written, as on a full disk, is said once.
+        If the list cannot be written, for example on a full disk, that is logged once.
         """
         if bad.record in self._known:
             return
@@ -135,7 +135,7 @@ class BadRecordLog:
         )
 
     def lost(self, source: str) -> UserError:
-        """The error for a source of which nothing can be read."""
+        """Make the error for a source with no readable record."""
         return UserError(
             f"data.sources: no picture of {source} can be read any more; check that the folder is "
             "still there and holds whole files"

@@ -1,18 +1,18 @@
-"""Decoded pictures kept in memory, because decoding a photograph takes longer than degrading."""
+"""A cache of decoded images: decoding a photo takes longer than degrading it."""
 
 import threading
 
 from PIL import Image
 
-# Pillow keeps a fourth byte with the three of RGB.
+# Pillow stores an RGB pixel in four bytes.
 _PIXEL_BYTES = 4
 
 
 class PictureCache:
-    """Keeps the pictures that came first, up to a number of bytes, and never drops one.
+    """Keeps the first images, up to a number of bytes, and never drops one.
 
-    Every picture is read once in each pass over a source. Dropping the oldest would then drop
-    just those that come again soonest; keeping whatever fits is hit as often as possible.
+    Every pass over a source reads each image once. Dropping the oldest would drop those that are
+    needed again soonest. Keeping the first that fit gives the highest hit rate.
     """
 
     def __init__(self, capacity: int):
@@ -21,11 +21,11 @@ class PictureCache:
         self._lock = threading.Lock()
 
     def get(self, key: tuple[int, int]) -> Image.Image | None:
-        """The picture of (source, position), or None."""
+        """The image of (source, position), or None."""
         return self._pictures.get(key)
 
     def put(self, key: tuple[int, int], picture: Image.Image) -> None:
-        """Keep a picture if there is room."""
+        """Keep an image if there is room."""
         size = picture_bytes(picture)
         with self._lock:
             if key not in self._pictures and size <= self._free:
@@ -37,5 +37,5 @@ class PictureCache:
 
 
 def picture_bytes(picture: Image.Image) -> int:
-    """The memory that a decoded picture takes."""
+    """Bytes of memory that a decoded image takes."""
     return _PIXEL_BYTES * picture.width * picture.height

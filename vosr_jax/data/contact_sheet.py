@@ -1,4 +1,4 @@
-"""A picture of HR/LQ pairs with what was done to each written under it."""
+"""A contact sheet of HR/LQ pairs, each with its degradation written below."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _BACKGROUND, _INK, _FAINT = "#ffffff", "#202020", "#707070"
 
 
 def describe_plan(plan: DegradationPlan) -> list[str]:
-    """A line for every operation, with the numbers that matter to the eye."""
+    """Describe every operation in one line, with its visible parameters."""
     return [_describe(one) for one in plan.describe()]
 
 
@@ -48,11 +48,11 @@ def _describe(operation: dict) -> str:
 
 
 def contact_sheet(samples: Sequence[Sample], names: Sequence[str], columns: int = 2) -> Image.Image:
-    """HR on the left, LQ on the right, the plan below; `columns` pairs in a row.
+    """Draw pairs: HR on the left, LQ on the right, the plan below; `columns` pairs per row.
 
     Args:
-      samples: with their plans; all of one size.
-      names: what to call each.
+      samples: samples with their plans; all of one size.
+      names: label of each sample.
       columns: pairs next to each other.
     """
     side = samples[0].hr.shape[0]
@@ -95,7 +95,7 @@ def _notes(sample: Sample):
 
 
 def _fitting(draw: ImageDraw.ImageDraw, font, text: str, width: int) -> str:
-    """The end of a text that is too long: of a path the end says most."""
+    """Shorten a text to the width by keeping its end, the most telling part of a path."""
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength("..." + text, font) > width:

@@ -1,4 +1,4 @@
-"""Cutting a training crop out of a picture."""
+"""Cutting training crops out of images."""
 
 from typing import Protocol
 
@@ -7,13 +7,13 @@ from PIL import Image
 
 from vosr_jax.data.enlarging import EnlargedPicture
 
-# Pixels of an enlarged picture that Pillow makes as a whole, 64 MB; of a larger one, such as a
-# strip one pixel wide becomes, only the crop is made.
+# Most pixels of an enlarged image that is made as a whole, 64 MB. Of a larger one, such as a strip
+# one pixel wide becomes, only the crop is made.
 _WHOLE_PIXELS = 1 << 24
 
 
 class Regions(Protocol):
-    """A picture of which parts can be had without the rest."""
+    """An image whose parts can be read without the rest."""
 
     @property
     def height(self) -> int: ...
@@ -22,22 +22,22 @@ class Regions(Protocol):
     def width(self) -> int: ...
 
     def region(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """A rectangle: [height, width, 3] uint8."""
+        """Read a rectangle: [height, width, 3] uint8."""
 
 
 def at_least(
     image: Image.Image, side: int, whole_pixels: int = _WHOLE_PIXELS
 ) -> tuple[Image.Image | EnlargedPicture, bool]:
-    """Enlarge a picture whose shorter side is below `side`, bicubically, as the official loader.
+    """Enlarge an image whose shorter side is below `side`, bicubically, as the official loader.
 
     Args:
       image: mode RGB.
-      side: in pixels.
-      whole_pixels: above so many the picture is enlarged where it is asked for alone; the pixels
+      side: smallest side, pixels.
+      whole_pixels: an image with more pixels is enlarged lazily, region by region; its pixels
         are the same.
 
     Returns:
-      (the picture, whether it was enlarged).
+      (the image, whether it was enlarged).
     """
     shorter = min(image.size)
     if shorter >= side:
@@ -52,7 +52,7 @@ def at_least(
 def random_crop(
     picture: Image.Image | Regions, side: int, rng: np.random.Generator, flip: bool
 ) -> np.ndarray:
-    """A square at a random place, mirrored half of the time if `flip`: [side, side, 3] uint8."""
+    """Cut a random square, mirrored half of the time if `flip`: [side, side, 3] uint8."""
     top = int(rng.integers(picture.height - side + 1))
     left = int(rng.integers(picture.width - side + 1))
     if isinstance(picture, Image.Image):

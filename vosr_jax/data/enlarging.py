@@ -1,14 +1,14 @@
-"""Bicubic enlargement of a part of a picture, bit for bit as Pillow enlarges the whole.
+"""Bicubic enlargement of a part of an image, bit for bit as Pillow enlarges the whole.
 
-Pillow can enlarge a part by itself, but takes its place in single precision; at the far end of a
-long strip that is another part.
+Pillow can enlarge a part too, but takes its position in single precision. At the far end of a long
+strip that gives another part.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# Pillow's cubic and the bits of its weights, which are integers.
+# Parameters of Pillow's cubic, and the bits of its integer weights.
 _A = -0.5
 _SUPPORT = 2.0
 _BITS = 32 - 8 - 2
@@ -16,11 +16,11 @@ _BITS = 32 - 8 - 2
 
 @dataclass(frozen=True)
 class EnlargedPicture:
-    """A picture that is enlarged where it is asked for.
+    """An image that is enlarged lazily, region by region.
 
     Attributes:
       pixels: [h, w, 3] uint8.
-      height, width: when enlarged; not below h and w.
+      height, width: size after enlargement; not below h and w.
     """
 
     pixels: np.ndarray
@@ -28,20 +28,20 @@ class EnlargedPicture:
     width: int
 
     def region(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """A rectangle of the enlarged picture: [height, width, 3] uint8."""
+        """Enlarge a rectangle, in coordinates of the result: [height, width, 3] uint8."""
         rows, row_weights = _taps(self.pixels.shape[0], self.height, top, height)
         columns, column_weights = _taps(self.pixels.shape[1], self.width, left, width)
         first = rows.min()
         strip = self.pixels[first : rows.max() + 1]
-        # Pillow goes along the rows first and rounds to 8 bits between.
+        # Pillow resizes along rows first and rounds to 8 bits in between.
         strip = _mixed(strip[:, columns], column_weights[None, :, :, None], axis=2)
         return _mixed(strip[rows - first], row_weights[:, :, None, None], axis=1)
 
 
 def _taps(size: int, enlarged: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(positions in the picture, their integer weights), both [count, taps].
+    """(positions in the image, their integer weights), both [count, taps].
 
-    Weights beyond the picture's edge are 0; the others sum to about 2^22.
+    Weights beyond the image's edge are 0; the others sum to about 2^22.
     """
     scale = size / enlarged
     center = (np.arange(start, start + count) + 0.5) * scale
@@ -50,7 +50,7 @@ def _taps(size: int, enlarged: int, start: int, count: int) -> tuple[np.ndarray,
     position = first[:, None] + np.arange(int(2 * _SUPPORT) + 1)
     weight = _cubic(position - center[:, None] + 0.5)
     weight[position >= end[:, None]] = 0.0
-    # One after another, as Pillow sums them: the last bit may depend on it.
+    # Sum in Pillow's order: the last bit may depend on it.
     total = np.zeros(count)
     for tap in weight.T:
         total += tap
@@ -67,6 +67,6 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 def _mixed(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
-    """Weighted sums along an axis, rounded to 8 bits."""
+    """Sum values with weights along an axis and round to 8 bits."""
     total = (values * weights).sum(axis) + (1 << (_BITS - 1))
     return np.clip(total >> _BITS, 0, 255).astype(np.uint8)

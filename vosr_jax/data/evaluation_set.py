@@ -29,21 +29,21 @@ def write_evaluation_set(
     degradation: Settings,
     crops_per_picture: int = 1,
 ) -> tuple[int, list[str]]:
-    """Make `out/hr`, `out/lr` and `out/pairs.json`.
+    """Write `out/hr`, `out/lr` and `out/pairs.json`.
 
-    Which pictures, crops and degradations follows from the sources and the seed alone.
+    The sources and the seed alone determine the images, crops and degradations.
 
     Args:
-      sources: text as in `data.sources`; the pictures are drawn without repetition.
+      sources: text as in `data.sources`; images are drawn without repetition.
       out: folder that does not exist yet, or is empty.
-      count: pictures, or 0 for all.
+      count: number of images, or 0 for all.
       crop_size, scale, seed, degradation, crops_per_picture: see validation_pairs.
 
     Returns:
-      (number of pairs, names of pictures that could not be read and were passed over).
+      (number of pairs, names of images that could not be read and were skipped).
 
     Raises:
-      UserError: a source is wrong, the folder is not empty, or no picture can be read.
+      UserError: a source is wrong, the folder is not empty, or no image can be read.
     """
     unreadable: list[str] = []
     with whole_folder(out) as part:
@@ -80,7 +80,7 @@ def write_evaluation_set(
 def _pictures(
     sources: tuple[Source, ...], count: int, seed: int, unreadable: list[str]
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(name of its own, record, pixels), in a random order of the seed."""
+    """(unique name, record, pixels) of the images, in a random order given by the seed."""
     lengths = [len(source) for source in sources]
     order = np.random.default_rng(seed).permutation(sum(lengths))
     ends = np.cumsum(lengths)
@@ -105,6 +105,6 @@ def _pictures(
 
 
 def _stem(record: str) -> str:
-    """A file name from a record's: its last part without suffix."""
+    """Make a file name from a record's name: its last part without suffix."""
     stem = os.path.splitext(os.path.basename(record.rstrip("/")))[0] or "picture"
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)

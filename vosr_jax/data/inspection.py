@@ -1,4 +1,4 @@
-"""Looking at what a source gives, and how fast."""
+"""Inspection of a source: what samples it gives, and how fast."""
 
 import multiprocessing
 import time
@@ -17,16 +17,16 @@ from vosr_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen.
+    """Result of an inspection.
 
     Attributes:
       sheet: the contact sheet.
-      sources: (name, pictures, share of the samples).
-      pairs_per_second: of processor time, on one core: from file to pair, and degrading alone.
-      degraded_per_second: the latter.
+      sources: (name, number of images, share of the samples).
+      pairs_per_second: pairs per second of CPU time on one core, from file to pair.
+      degraded_per_second: the same for degrading alone.
       bad: records that could not be read.
-      enlarged: samples whose picture was smaller than the crop.
-      seen: samples looked at.
+      enlarged: number of samples whose image was smaller than the crop.
+      seen: number of samples made.
     """
 
     sheet: Image.Image
@@ -44,18 +44,19 @@ def inspect(
     seconds: float = 5.0,
     indices: tuple[int, ...] = (),
 ) -> Inspection:
-    """Make a run's samples, draw some and time all.
+    """Make a run's samples, show some on a contact sheet and time all.
 
     Args:
-      settings: of the run; the cache is left out, so that the rate is that of reading.
-      count: pairs on the sheet, the first of the run.
-      seconds: for how long samples are made.
-      indices: positions in the endless sequence of samples, to be drawn instead of the first.
+      settings: the run's settings; the caller sets cache_bytes to 0, or the rate would not be that
+        of reading.
+      count: number of pairs on the sheet, the first of the run.
+      seconds: how long to make samples.
+      indices: positions in the endless sequence of samples to show instead of the first.
 
     Raises:
       UserError: a source is wrong, or nothing can be read.
     """
-    # In a process of its own, which takes one core as the run's workers do.
+    # Use a separate process limited to one core, as the run's workers are.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, initializer=use_one_core) as process:
         return process.submit(_inspect, settings, count, seconds, indices).result()

@@ -1,11 +1,11 @@
-"""The photographs that scikit-image ships inside its package: data without a download."""
+"""The photos inside the package scikit-image: data without a download."""
 
 import importlib.util
 from pathlib import Path
 
 from vosr_jax.errors import UserError
 
-# Split by picture; the two views of the motorcycle show one scene and stay together.
+# Split by photo; the two views of the motorcycle show one scene and stay together.
 HELD_OUT = ("chelsea.png", "coffee.png", "rocket.jpg")
 TRAINING = (
     "astronaut.png",
@@ -21,16 +21,16 @@ TRAINING = (
 
 
 def scikit_image_photographs(names: tuple[str, ...] = TRAINING) -> list[Path]:
-    """Files of scikit-image's photographs.
+    """List the files of scikit-image's photos.
 
     Args:
-      names: TRAINING (the default) or HELD_OUT, or some of either.
+      names: TRAINING (the default), HELD_OUT, or a part of either.
 
     Returns:
       Paths in the order of names.
 
     Raises:
-      UserError: scikit-image is not installed, or this version ships other pictures.
+      UserError: scikit-image is not installed, or this version ships other photos.
     """
     package = importlib.util.find_spec("skimage")
     if package is None or not package.submodule_search_locations:

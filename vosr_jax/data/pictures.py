@@ -1,4 +1,4 @@
-"""Reading a picture file of any kind as 8-bit RGB."""
+"""Reading image files of any kind as 8-bit RGB."""
 
 import io
 import os
@@ -13,17 +13,17 @@ PICTURE_SUFFIXES = frozenset(
 
 
 class UnreadablePicture(Exception):
-    """A file that is no picture, or only a part of one; the message is the reason."""
+    """A file that is not a whole image; the message is the reason."""
 
 
 def is_picture_path(path: str | os.PathLike) -> bool:
-    """Whether the suffix is that of a picture; hidden files are none."""
+    """Whether a path has an image's suffix and is not hidden."""
     name = os.path.basename(path)
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """Decode a picture file; see decode_picture.
+    """Read and decode an image file; see decode_picture.
 
     Raises:
       UnreadablePicture: the file cannot be opened or decoded.
@@ -36,7 +36,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_all(file: BinaryIO) -> bytes:
-    """The rest of an open file; raises UnreadablePicture."""
+    """Read the rest of an open file; raises UnreadablePicture."""
     try:
         return file.read()
     except OSError as error:
@@ -44,25 +44,25 @@ def read_all(file: BinaryIO) -> bytes:
 
 
 def decode_picture(data: bytes) -> np.ndarray:
-    """Decode a picture, all of it: [H, W, 3] uint8 RGB, read-only; see decode_image."""
+    """Decode a whole image: [H, W, 3] uint8 RGB, read-only; see decode_image."""
     return np.asarray(decode_image(data))
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Decode a picture, turned upright by its EXIF orientation.
+    """Decode an image and turn it upright by its EXIF orientation.
 
-    Grey and palette pictures become RGB, 16-bit ones are reduced to 8, transparency is laid
-    over white; of several frames the first is taken.
+    Grey and palette images become RGB, 16-bit ones are reduced to 8 bits, transparency is blended
+    over white. Of several frames the first is used.
 
     Args:
-      data: the content of the file.
+      data: the file's content.
 
     Returns:
-      Pillow's own form of it, mode RGB. To make an array of all of it takes twice as long as
-      decoding a JPEG file, so a crop is better cut out before.
+      A Pillow image of mode RGB. Converting all of it to an array takes twice as long as decoding
+      a JPEG file, so cut the crop first.
 
     Raises:
-      UnreadablePicture: no picture, a truncated one, or one too large to be believed.
+      UnreadablePicture: not an image, a truncated one, or one of implausible size.
     """
     if not data:
         raise UnreadablePicture("the file is empty")
@@ -74,7 +74,7 @@ def decode_image(data: bytes) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:
-        # Pillow's decoders raise whatever the broken bytes lead them to, struct.error included.
+        # Pillow's decoders raise errors of any kind on broken bytes, struct.error included.
         raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
 
 
@@ -91,10 +91,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit_grey(image: Image.Image) -> np.ndarray:
-    """16-bit, 32-bit and floating-point grey pictures: [H, W] uint8."""
+    """Convert a 16-bit, 32-bit or floating-point grey image to [H, W] uint8."""
     values = np.asarray(image).astype(np.float64)
     if image.mode == "F":
-        # Floating-point pictures hold [0, 1] or grey levels; nothing in the file says which.
+        # Floating-point images hold [0, 1] or grey levels; the file does not say which.
         values = values * 255 if values.max(initial=0) <= 1 else values
     else:
         # Pillow opens 16-bit files as "I" or "I;16"; both count to 65535.

@@ -1,4 +1,4 @@
-"""Batches in an order that neither hosts, workers nor restarts can disturb (Grain)."""
+"""Batches from Grain in an order independent of hosts, workers and restarts."""
 
 import functools
 import json
@@ -20,19 +20,19 @@ from vosr_jax.errors import UserError
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """What batches are made of.
+    """Settings of the data pipeline.
 
     Attributes:
-      sources: `path[:weight],...`, or None for scikit-image's photographs.
-      seed: of the order, the crops and the degradation.
-      batch_size: pairs of a global batch, over all hosts.
+      sources: `path[:weight],...`, or None for scikit-image's photos.
+      seed: seed of the order, the crops and the degradation.
+      batch_size: pairs per global batch, over all hosts.
       crop_size: side of hr and lq in pixels.
-      scale: LR pixels are this much larger.
+      scale: factor between HR and LR size.
       flip: mirror half of the crops (the official code does not).
       workers: processes that make batches; 0: threads of this process.
-      degradation: what may happen to a crop.
+      degradation: settings of the random degradation.
       max_bad_fraction: share of unreadable records above which the run stops.
-      cache_bytes: decoded pictures that each process keeps.
+      cache_bytes: bytes of decoded images that each process keeps.
     """
 
     sources: str | None = None
@@ -47,12 +47,12 @@ class PipelineSettings:
     cache_bytes: int = 1 << 30
 
 
-# Batches that Grain keeps for each worker process.
+# Batches that Grain buffers per worker process.
 _BUFFERS = 2
 
 
 class _Places(Sequence):
-    """(source, position) of every record of a source: what Grain shuffles instead of pictures."""
+    """(source, position) of every record of a source; Grain shuffles these instead of images."""
 
     def __init__(self, source: int, length: int):
         self._source, self._length = source, length
@@ -65,7 +65,7 @@ class _Places(Sequence):
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-    """Stack samples; "notes" carries what happened to the parent process, as JSON in bytes."""
+    """Stack samples; "notes" carries the batch's report to the parent process, as JSON bytes."""
     notes = {
         "enlarged": sum(sample.enlarged for sample in samples),
         "bad": [[asdict(bad) for bad in sample.bad] for sample in samples if sample.bad],
@@ -81,7 +81,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
 
 
 def places(settings: PipelineSettings, sources: tuple[Source, ...]):
-    """(source, position) of every sample of the endless sequence, as a Grain MapDataset."""
+    """Make the endless sequence of (source, position), as a Grain MapDataset."""
     import grain
 
     endless = [
@@ -99,7 +99,7 @@ def places(settings: PipelineSettings, sources: tuple[Source, ...]):
 def sample_maker(
     settings: PipelineSettings, sources: tuple[Source, ...], keep_plans: bool = False
 ) -> SampleMaker:
-    """What turns a place into a sample."""
+    """Make the function that turns a place into a sample."""
     return SampleMaker(
         sources,
         seed=settings.seed,
@@ -113,15 +113,15 @@ def sample_maker(
 
 
 def _dataset(settings: PipelineSettings, sources, samples_seen: int, rows: np.ndarray):
-    """The endless dataset of these rows of every batch, as a Grain IterDataset."""
+    """Make the endless dataset of these rows of every batch, as a Grain IterDataset."""
     import grain
 
     maker = sample_maker(settings, sources)
-    # Batched before the worker processes, so that their number moves no row.
+    # Batch before the worker processes, or their number would change the rows.
     order = RowsOfBatches(places(settings, sources), samples_seen, settings.batch_size, rows)
     samples = grain.MapDataset.source(order).map(lambda indexed: maker(*indexed))
     own = samples.batch(len(rows), batch_fn=collate)
-    # An element is a whole batch here: Grain's default of 500 would fill the memory.
+    # An element is a whole batch: Grain's default buffer of 500 would fill the memory.
     threads = 1 if settings.workers else 2
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
     dataset = own.to_iter_dataset(read)
@@ -155,14 +155,14 @@ class Batches:
     """An endless iterator of batches; close it, or use it in a `with` block.
 
     Attributes:
-      sources: where the pictures come from.
-      log: account of replaced and enlarged samples; `take` leaves it to its caller.
+      sources: sources of the images.
+      log: counts of replaced and enlarged samples; `take` leaves updating it to its caller.
     """
 
     def __init__(self, dataset, sources: tuple[Source, ...], log: BadRecordLog):
         from absl import flags
 
-        # Grain's workers read flags; a program not started by absl.app.run has not parsed any.
+        # Grain's workers read flags, which are unparsed in a program not started by absl.app.run.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         self.sources = sources
@@ -175,10 +175,13 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """The next batch: hr, lq [R, side, side, 3] uint8; index [R] int64; replaced [R] bool.
+        """Return the next batch.
+
+        Returns:
+          {"hr", "lq": [R, side, side, 3] uint8, "index": [R] int64, "replaced": [R] bool}.
 
         Raises:
-          UserError: too many records are bad, a source has gone, or a worker has died.
+          UserError: too many records are bad, a source is gone, or a worker has died.
         """
         batch, report = self.take()
         self.log.add(report)
@@ -188,7 +191,7 @@ class Batches:
         return batch
 
     def take(self) -> tuple[dict[str, np.ndarray], Report]:
-        """The next batch as `__next__` gives it, and what happened to it, which nobody judged.
+        """Return the next batch as `__next__` does, and its report, without checking the report.
 
         Raises:
           UserError: a worker has died.
@@ -202,7 +205,7 @@ class Batches:
             if reason is None:
                 raise
             raise UserError(reason) from error
-        # Copied out of the workers' shared memory, whose arrays must not outlive the workers.
+        # Copy: arrays in the workers' shared memory must not outlive the workers.
         batch = {key: np.array(value) for key, value in found.items()}
         notes = json.loads(batch.pop("notes").tobytes())
         rows = [[BadRecord(**bad) for bad in row] for row in notes["bad"]]
@@ -213,7 +216,7 @@ class Batches:
         """Stop the workers; closing twice is allowed."""
         if self._iterator is not None:
             self._iterator.close()
-            # Let go now: Grain's finalizers fail once the interpreter is going down.
+            # Free it now: Grain's finalizers fail while the interpreter shuts down.
             self._iterator = None
 
     def __enter__(self) -> "Batches":
@@ -233,15 +236,15 @@ def batches(
     """Open the data pipeline.
 
     Row r of the k-th batch is sample samples_seen + k * batch_size + r, for any division of the
-    rows among processes, any number of workers and any restart; sample i depends on the sources,
+    rows among processes, any number of workers and any restart. Sample i depends on the sources,
     the seed and i alone.
 
     Args:
-      settings: what batches are made of.
-      samples_seen: global number of samples that earlier batches held.
-      rows: the rows [R] of every global batch that this process loads, in this order; all of
-        them unless given.
-      bad_records_path: where to list unreadable records.
+      settings: settings of the pipeline.
+      samples_seen: global number of samples in earlier batches.
+      rows: the rows [R] of every global batch that this process loads, in this order; all if not
+        given.
+      bad_records_path: file that lists unreadable records.
 
     Returns:
       A context manager that is also the iterator.

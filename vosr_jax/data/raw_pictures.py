@@ -1,9 +1,9 @@
-"""Reading a part of an uncompressed picture file, for which nothing else need be read.
+"""Reading a part of an uncompressed image file without the rest.
 
-PPM, BMP and uncompressed TIFF files hold their pixels as they are, so the rows of a crop can be
-picked out. Compressed files are decoded whole: a PNG must be unpacked from its start, JPEG
-decoders that skip parts give other pixels at the borders, and a file that was cut short must
-not pass for a whole one because the crop lies above the cut.
+PPM, BMP and uncompressed TIFF files store plain pixels, so the rows of a crop can be read alone.
+Compressed files are decoded whole, for three reasons. A PNG must be unpacked from its start. JPEG
+decoders that skip parts give other pixels at the borders. A truncated file must not pass for a
+whole one because the crop lies above the cut.
 """
 
 import os
@@ -22,11 +22,11 @@ _STARTS = (b"P6", b"BM", b"II*\0", b"MM\0*")
 
 @dataclass(frozen=True)
 class _Tile:
-    """A rectangle of pixels that lie row after row in the file.
+    """A rectangle of pixels stored row after row in the file.
 
     Attributes:
-      left, top, right, bottom: where it lies in the picture.
-      offset: of its first byte in the file.
+      left, top, right, bottom: its position in the image.
+      offset: position of its first byte in the file.
       stride: bytes from one row to the next.
       upward: the first row in the file is the lowest.
       blue_first: the channels are BGR.
@@ -43,7 +43,7 @@ class _Tile:
 
     @property
     def end(self) -> int:
-        """Where its bytes end in the file; the last row may lack its padding."""
+        """Position in the file where its bytes end; the last row may lack its padding."""
         return self.offset + (self.bottom - self.top - 1) * self.stride + self.row_bytes
 
     @property
@@ -56,8 +56,8 @@ class RawPicture:
     """An open file of uncompressed 8-bit RGB pixels.
 
     Attributes:
-      height, width: of the picture, pixels.
-      tiles: what lies where in the file.
+      height, width: size of the image, pixels.
+      tiles: layout of the pixels in the file.
     """
 
     file: BinaryIO
@@ -66,7 +66,7 @@ class RawPicture:
     tiles: tuple[_Tile, ...]
 
     def region(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """A rectangle: [height, width, 3] uint8; raises UnreadablePicture."""
+        """Read a rectangle: [height, width, 3] uint8; raises UnreadablePicture."""
         result = np.zeros((height, width, 3), np.uint8)
         for tile in self.tiles:
             first, last = max(top, tile.top), min(top + height, tile.bottom)
@@ -77,7 +77,7 @@ class RawPicture:
         return result
 
     def _rows(self, tile: _Tile, first: int, last: int) -> np.ndarray:
-        """Rows of a tile at its whole width."""
+        """Read rows of a tile over its whole width."""
         skipped = tile.bottom - last if tile.upward else first - tile.top
         size = (last - first - 1) * tile.stride + tile.row_bytes
         try:
@@ -94,7 +94,7 @@ class RawPicture:
 
 
 def raw_picture(file: BinaryIO) -> RawPicture | None:
-    """The picture in an open file if it is uncompressed 8-bit RGB, upright and whole; else None.
+    """Open an image if it is uncompressed 8-bit RGB, upright and whole; else return None.
 
     The file is left at its start.
     """
@@ -108,7 +108,7 @@ def raw_picture(file: BinaryIO) -> RawPicture | None:
         upright = image.getexif().get(_ORIENTATION, 1) == 1
         size = file.seek(0, os.SEEK_END)
     except Exception:
-        # Whatever is wrong with the file, decoding it whole says so.
+        # Decoding the whole file reports what is wrong with it.
         return None
     finally:
         file.seek(0)
@@ -118,7 +118,7 @@ def raw_picture(file: BinaryIO) -> RawPicture | None:
 
 
 def _tiles(image: Image.Image) -> tuple[_Tile, ...]:
-    """Pillow's list of what lies where in the file, if all of it is plain 8-bit RGB."""
+    """Pillow's layout of the pixels in the file, if all of it is plain 8-bit RGB; else ()."""
     tiles = []
     for codec, extents, offset, arguments in getattr(image, "tile", ()):
         plain = (arguments, 0, 1) if isinstance(arguments, str) else arguments

@@ -1,4 +1,4 @@
-"""Which sample is a process's next: its rows of one global batch after another."""
+"""Order of a process's samples: its rows of one global batch after another."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,18 @@ import numpy as np
 
 from vosr_jax.errors import UserError
 
-# Grain's endless sequences are as long as a length can be, and a batch of one sample overflows it.
+# Grain's endless sequences have the largest possible length; a batch of one sample overflows it.
 _ENDLESS = 1 << 62
 
 
 class RowsOfBatches(Sequence):
-    """(index, place) of the samples that a process loads, in the order in which it loads them.
+    """(index, place) of the samples that a process loads, in loading order.
 
     Args:
-      places: the endless sequence of places; sample k of it has index k.
-      samples_seen: samples that earlier batches held.
-      batch_size: rows of a global batch.
-      rows: [R] int64, the global rows that the process loads of every batch.
+      places: the endless sequence of places; element k belongs to sample k.
+      samples_seen: number of samples in earlier batches.
+      batch_size: rows per global batch.
+      rows: [R] int64, the rows of every global batch that the process loads.
     """
 
     def __init__(self, places: Any, samples_seen: int, batch_size: int, rows: np.ndarray):
@@ -36,11 +36,11 @@ class RowsOfBatches(Sequence):
 
 
 def checked_rows(rows: Sequence[int] | np.ndarray | None, batch_size: int) -> np.ndarray:
-    """The rows as int64; all rows of the batch where they are None.
+    """Check the rows and return them as int64; None means all rows of the batch.
 
     Raises:
       UserError: the batch has no rows.
-      ValueError: there are no rows, one is not of the batch, or one comes twice.
+      ValueError: there are no rows, one is outside the batch, or one is repeated.
     """
     if batch_size < 1:
         raise UserError(f"train.batch_size is {batch_size}; it must be at least 1")

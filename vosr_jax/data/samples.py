@@ -1,4 +1,4 @@
-"""One sample: a record read, cropped, flipped and degraded, from its seed and index alone."""
+"""Making one sample from its seed and index alone: read, crop, flip, degrade."""
 
 from dataclasses import dataclass, field
 
@@ -12,13 +12,13 @@ from vosr_jax.data.pictures import UnreadablePicture, decode_image, read_all
 from vosr_jax.data.raw_pictures import raw_picture
 from vosr_jax.data.sources import Source
 
-# A source in which so many other records fail one after another has gone as a whole.
+# A source in which this many records fail in a row counts as gone.
 _ATTEMPTS = 32
 
-# Bad records that a process need not try to read again.
+# Most bad records that a process remembers, to skip reading them again.
 _REMEMBERED = 10_000
 
-# Of a source that is so many times larger than the cache hardly a picture would be met again.
+# A source this many times larger than the cache is not cached: hits would be rare.
 _CACHED_SHARE = 8
 
 
@@ -33,15 +33,15 @@ class BadRecord:
 
 @dataclass
 class Sample:
-    """A pair and what happened on the way.
+    """An HR/LQ pair and how it was made.
 
     Attributes:
       hr, lq: [side, side, 3] uint8.
       index: position in the endless sequence of samples.
-      bad: the records that could not be read in its place, the one meant first.
-      enlarged: the picture was smaller than the crop.
-      lost: no record of the source could be read; hr and lq are black.
-      plan: what the degradation did, where that is kept.
+      bad: the records that could not be read for it, the intended one first.
+      enlarged: whether the image was smaller than the crop.
+      lost: whether no record of the source could be read; hr and lq are then black.
+      plan: the degradation's plan, if it is kept.
     """
 
     hr: np.ndarray
@@ -54,17 +54,17 @@ class Sample:
 
 
 class SampleMaker:
-    """Turns (index, (source, position)) into a Sample; lives in the process that uses it.
+    """Turns (index, (source, position)) into a Sample; each process has its own copy.
 
     Args:
-      sources: where records are read from.
-      seed: with the index, all that the randomness of a sample depends on.
+      sources: sources of the records.
+      seed: with the index, the only input of a sample's randomness.
       crop_size: side of hr and lq, pixels.
-      scale: of the degradation.
+      scale: scale of the degradation.
       flip: mirror half of the crops.
-      degradation: what may happen to the crop.
-      cache_bytes: decoded pictures to keep, per process.
-      keep_plans: samples tell their plans.
+      degradation: settings of the random degradation.
+      cache_bytes: bytes of decoded images to keep, per process.
+      keep_plans: whether samples keep their plans.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SampleMaker:
         self._unreadable: dict[tuple[int, int], BadRecord] = {}
 
     def __getstate__(self) -> dict:
-        # A worker process starts with an empty cache; locks cannot travel.
+        # A worker process starts with an empty cache, since locks cannot be pickled.
         return {k: v for k, v in self.__dict__.items() if k not in ("_cache", "_unreadable")}
 
     def __setstate__(self, state: dict) -> None:
@@ -102,11 +102,11 @@ class SampleMaker:
         self._forget()
 
     def __call__(self, index: int, place: tuple[int, int]) -> Sample:
-        """The sample at a position of the endless sequence.
+        """Make the sample at a position of the endless sequence.
 
         Args:
           index: that position.
-          place: (number of the source, position in it).
+          place: (index of the source, position in it).
         """
         hr, enlarged, rng, bad = self._crop_or_replace(index, *place)
         if hr is None:
@@ -117,9 +117,12 @@ class SampleMaker:
         return Sample(hr, lq, index, bad, enlarged, plan=plan if self.keep_plans else None)
 
     def _crop_or_replace(self, index, source, position):
-        """A crop of the picture, or of another of the same source; what follows is drawn next."""
+        """Crop the image, or another one of its source if it is unreadable.
+
+        Also returns the random generator, from which the degradation is drawn next.
+        """
         bad: list[BadRecord] = []
-        # A stream of its own, so that a replacement does not move the crop's draws.
+        # A separate stream: a replacement must not shift the crop's draws.
         others = np.random.default_rng((self.seed, index, 1))
         for _ in range(_ATTEMPTS):
             rng = np.random.default_rng((self.seed, index))
@@ -131,7 +134,7 @@ class SampleMaker:
         return None, False, None, bad
 
     def _crop(self, source: int, position: int, rng) -> tuple[np.ndarray, bool] | BadRecord:
-        """(crop, whether the picture was enlarged for it)."""
+        """(crop, whether the image was enlarged for it), or the bad record."""
         key = source, position
         if key in self._unreadable:
             return self._unreadable[key]

@@ -1,7 +1,7 @@
-"""Whether the memory that worker processes hand batches over in is large enough.
+"""Check of the shared memory through which worker processes pass batches.
 
-It is a file system in memory, /dev/shm. Containers get 64 MB of it unless asked; a worker that
-writes more is killed by the system without a word.
+It is a file system in memory, /dev/shm. A container gets 64 MB of it by default. A worker that
+writes more is killed by the system without a message.
 """
 
 import os
@@ -12,22 +12,22 @@ from vosr_jax.errors import UserError
 
 _FOLDER = "/dev/shm"
 _CHANNELS = 3
-# The small arrays of a batch, a page each or two.
+# The small arrays of a batch, one or two pages each.
 _SMALL_BYTES = 1 << 15
 
 
 def bytes_needed(workers: int, buffers: int, rows: int, crop_size: int) -> int:
-    """Shared memory that the batches of one program take at most.
+    """Compute the most bytes of shared memory that one program's batches take.
 
     Args:
-      workers: processes.
-      buffers: batches that Grain is told to keep for each.
-      rows: pairs of a batch here.
-      crop_size: their side, pixels.
+      workers: number of worker processes.
+      buffers: batches that Grain is set to buffer per worker.
+      rows: pairs per batch in this program.
+      crop_size: side of a crop, pixels.
     """
     batch = 2 * rows * crop_size * crop_size * _CHANNELS + _SMALL_BYTES
-    # Of each worker Grain keeps so many in its queue and in the program, one is being written and
-    # one waits for the queue; and one is being read. Measured with 1, 2 and 4 buffers.
+    # Per worker, `buffers` batches are in its queue and as many in the program, one is being
+    # written and one waits for the queue. One more is being read. Measured with 1, 2 and 4 buffers.
     return (workers * (2 * buffers + 2) + 1) * batch
 
 
@@ -38,14 +38,14 @@ def check_shared_memory(
     crop_size: int,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Refuse what would not fit, before a worker dies of it.
+    """Refuse settings whose batches do not fit, before a worker dies of it.
 
     Args:
       workers, buffers, rows, crop_size: see `bytes_needed`.
-      environment: tells how many such programs Slurm starts on this machine.
+      environment: environment variables; Slurm's give the number of such programs on this host.
 
     Raises:
-      UserError: it does not fit.
+      UserError: the batches do not fit.
     """
     programs = _programs_here(environment)
     free = _free_bytes(whole=programs > 1)
@@ -74,9 +74,9 @@ def _megabytes(count: int) -> str:
 
 
 def _free_bytes(*, whole: bool) -> int | None:
-    """What is free, or all that there is; None where there is no such file system (on a Mac).
+    """Free bytes, or with `whole` all bytes; None if the file system is missing (on a Mac).
 
-    Of several programs that start together one may find the others' batches there.
+    `whole` is for programs that start together: one may find the others' batches there.
     """
     try:
         about = os.statvfs(_FOLDER)
@@ -86,6 +86,6 @@ def _free_bytes(*, whole: bool) -> int | None:
 
 
 def _programs_here(environment: Mapping[str, str]) -> int:
-    """How many tasks Slurm starts on a node; 1 without it. Its forms are 8 and 8(x2),4."""
+    """Number of tasks that Slurm starts per node; 1 without Slurm. Formats: 8 and 8(x2),4."""
     tasks = re.findall(r"(\d+)(?:\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     return max(map(int, tasks), default=1)

@@ -1,4 +1,4 @@
-"""How large a source's pictures are, from a few of them."""
+"""Size of a source's images, estimated from a few of them."""
 
 from PIL import Image
 
@@ -9,14 +9,14 @@ _LOOKED_AT = 16
 
 
 def megapixels(source: Source, looked_at: int = _LOOKED_AT) -> tuple[float, int] | None:
-    """Mean size of some pictures at even distances; of most kinds the headers alone are decoded.
+    """Mean size of evenly spaced images; for most formats only the headers are decoded.
 
     Args:
-      source: open.
-      looked_at: at most so many.
+      source: an open source.
+      looked_at: most images to look at.
 
     Returns:
-      (millions of pixels a picture, how many were looked at); None where none can be read.
+      (megapixels per image, number of images looked at); None if none can be read.
     """
     count = len(source)
     positions = sorted({i * count // looked_at for i in range(looked_at)} if count else ())
@@ -25,11 +25,11 @@ def megapixels(source: Source, looked_at: int = _LOOKED_AT) -> tuple[float, int]
 
 
 def _pixels(source: Source, position: int) -> int:
-    """0 where the picture can't be read; the run says so when it comes to it."""
+    """Pixels of an image; 0 if it cannot be read, which the run reports when it gets there."""
     try:
         with source.open(position) as file, Image.open(file) as image:
             return image.width * image.height
-    # Whatever a decoder raises for what is no picture file, raw arrays among them.
+    # A decoder may raise any error for data that is not an image file, such as raw arrays.
     except Exception:
         try:
             height, width = source.read(position).shape[:2]

@@ -1,4 +1,4 @@
-"""Fixed pairs that a model is judged by while it trains."""
+"""Fixed pairs for validation during training."""
 
 import logging
 import zlib
@@ -23,10 +23,10 @@ class Pair:
     """A crop and its degraded versions.
 
     Attributes:
-      name: of the picture, with the crop's number.
+      name: the image's name with the crop's index.
       hr: [side, side, 3] uint8.
       lr: [side / scale, side / scale, 3] uint8.
-      lq: lr resized back before it was rounded, [side, side, 3] uint8.
+      lq: lr resized back to side before rounding, [side, side, 3] uint8.
     """
 
     name: str
@@ -36,14 +36,14 @@ class Pair:
 
 
 def readable_pictures(files: Sequence[str | Path], count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, [H, W, 3] uint8) of the first files, read one after another.
+    """Yield (name, [H, W, 3] uint8) of the first readable files, one after another.
 
-    No more are opened than are wanted. One that cannot be read is named in the log, and the next
-    takes its place: a run must not end for a picture that it is only judged by.
+    No more files are opened than needed. An unreadable one is logged and the next takes its place,
+    since a run must not end because of a validation image.
 
     Args:
-      files: in a fixed order.
-      count: pictures wanted at most.
+      files: image files in a fixed order.
+      count: most images to yield.
 
     Raises:
       UserError: none can be read.
@@ -73,15 +73,15 @@ def validation_pairs(
     degradation: Settings,
     crops_per_picture: int = 1,
 ) -> list[Pair]:
-    """Pairs that depend on the pictures' names, their pixels and the seed alone.
+    """Make pairs that depend on the images' names, their pixels and the seed alone.
 
     Args:
       pictures: files, or (name, [H, W, 3] uint8); smaller ones are enlarged to the crop.
       crop_size: side of the crops, pixels.
-      scale: lr is this much smaller.
-      seed: of the crops' places and the degradation.
-      degradation: what may happen to a crop.
-      crops_per_picture: how many crops of each picture.
+      scale: factor between HR and LR size.
+      seed: seed of the crops' positions and the degradation.
+      degradation: settings of the random degradation.
+      crops_per_picture: number of crops per image.
 
     Raises:
       UserError: a file cannot be read.

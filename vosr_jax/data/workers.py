@@ -1,4 +1,4 @@
-"""How the processes that make batches behave."""
+"""Behaviour of the worker processes that make batches."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _LOOK_AFTER_PARENT_SECONDS = 2.0
 
 
 def use_one_core() -> None:
-    """Give this process's picture operations and matrix products one thread each."""
+    """Limit this process's image operations and matrix products to one thread each."""
 
     cv2.setNumThreads(1)
     threadpool_limits(1)
@@ -25,11 +25,11 @@ def start_worker(parent: int, worker: int, workers: int) -> None:
 
     Args:
       parent: process id of the program that reads the batches.
-      worker, workers: number of this worker, and of all.
+      worker, workers: index of this worker, and number of workers.
     """
-    # The workers are the parallelism.
+    # Parallelism comes from the number of workers.
     use_one_core()
-    # A terminal or a scheduler signals the whole group; the program decides when to stop, and
+    # A terminal or a scheduler signals the whole group. The parent decides when to stop, since it
     # may need batches until its checkpoint is written.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -37,16 +37,16 @@ def start_worker(parent: int, worker: int, workers: int) -> None:
 
 
 def _leave_with_parent(parent: int) -> None:
-    """End this process once its parent has been killed; nobody else would."""
+    """End this process once its parent has been killed; nothing else would end it."""
     while os.getppid() == parent:
         time.sleep(_LOOK_AFTER_PARENT_SECONDS)
     os._exit(1)
 
 
 class OutOfMemory:
-    """Tells whether the kernel has ended a process for want of memory since this was made."""
+    """Tells whether the kernel has killed a process for lack of memory since this was created."""
 
-    # Of the container, and of the machine; either may not be there.
+    # Counters of the container and of the machine; either may be missing.
     _COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
     def __init__(self):
@@ -66,7 +66,7 @@ class OutOfMemory:
 
 
 def why_a_worker_died(error: Exception, out_of_memory: OutOfMemory) -> str | None:
-    """A sentence for Grain's error about a worker process that ended; None for another error."""
+    """Explain Grain's error about a worker that ended, in one sentence; None for other errors."""
     found = re.search(r"exit code (-?\d+)", str(error))
     if found is None:
         return None

@@ -1,1 +1,1 @@
-"""Metrics and the benchmark over held-out pictures."""
+"""Metrics and the benchmark on held-out images."""

@@ -1,4 +1,4 @@
-"""One evaluation, as eval.py makes it: which model, which samplers, what is written."""
+"""One evaluation as run by eval.py: choice of model and samplers, and the output files."""
 
 import datetime
 import itertools
@@ -26,26 +26,27 @@ from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.weights.resolve import resolve
 
 _TOLD_EVERY = 30.0
-# Of peers; every one holds a picture and its maps.
+# Most threads for peers; each holds an image and the maps computed from it.
 _MOST_THREADS = 8
 
 
 def run_evaluation(config: Config, workdir: str | os.PathLike) -> str:
     """Evaluate a model with every sampler of the config and write workdir/eval.
 
-    Results are results.json, table.md and report.html; rows/ and pictures/ keep what is finished,
-    so that the same command goes on where it was broken off.
+    The results are results.json, table.md and report.html. rows/ and pictures/ keep finished work,
+    so the same command continues after an interruption.
 
     Args:
-      config: its `eval` section says what to evaluate; `eval.steps`, `eval.guidance_scales` and
-        `eval.weak_strengths` are tried in all combinations, empty ones mean the model's own value.
-      workdir: of a training run, or any folder; or its address in a bucket.
+      config: its `eval` section says what to evaluate. `eval.steps`, `eval.guidance_scales` and
+        `eval.weak_strengths` are tried in all combinations; an empty one means the model's own
+        value.
+      workdir: a training run's workdir or any folder, or its address in a bucket.
 
     Returns:
       The table of figures.
 
     Raises:
-      UserError: the model or all pictures cannot be read, or the folder not written.
+      UserError: the model or all images cannot be read, or the folder cannot be written.
     """
     with Mirror(to_path(workdir) / "eval", whole=True) as mirror:
         make_folder(mirror.folder)
@@ -91,7 +92,7 @@ def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> str:
 
 
 def samplers_of(config: Config, upscalers: Sequence[Upscaler], identity: dict) -> list[Method]:
-    """The model under every combination of the config's sampler settings."""
+    """Make a method for every combination of the config's sampler settings."""
     own, e = upscalers[0].model.sampler, config.eval
     steps = e.steps or (own.steps,)
     scales: Sequence[float | None] = e.guidance_scales or (own.guidance_scale,)
@@ -117,7 +118,7 @@ def samplers_of(config: Config, upscalers: Sequence[Upscaler], identity: dict) -
 
 
 def choose_model(config: Config, workdir: str | os.PathLike) -> str:
-    """`eval.model`, else the workdir if it has a checkpoint, else the shipped model of its kind."""
+    """Choose `eval.model`, else the workdir if it has a checkpoint, else a shipped model."""
     if config.eval.model is not None:
         return config.eval.model
     if any(entry.name.isdigit() for entry in listing(to_path(workdir) / "checkpoints")):
@@ -135,7 +136,7 @@ def _name(steps: int, guidance_scale: float | None, weak_strength: float | None)
 
 
 class _Progress:
-    """Tells at most twice a minute how far a row is, and when it is finished."""
+    """Prints a row's progress at most twice a minute, and when it is finished."""
 
     def __init__(self, name: str):
         self._name, self._started = name, time.monotonic()

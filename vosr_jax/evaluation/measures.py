@@ -1,6 +1,6 @@
-"""The measures that a table may have: what each compares, how it is headed, what it needs.
+"""Measures of the table: what each compares, its heading, and what it needs.
 
-A measure that cannot be had is named with the reason and left out; none stands in for another.
+An unavailable measure is named with the reason and left out; none replaces another.
 """
 
 import importlib.metadata
@@ -21,11 +21,11 @@ from vosr_jax.metrics.lpips import load_lpips, lpips
 from vosr_jax.metrics.niqe import load_parameters, niqe
 
 PYIQA = "pyiqa:"
-# What pyiqa knows without a truth, among it the paper's, and with one.
+# pyiqa's measures without a ground truth (the paper's among them) and with one.
 _PYIQA_HIGHER = {"musiq", "maniqa", "maniqa-pipal", "clipiqa", "clipiqa+", "topiq_nr", "topiq_fr"}
 _PYIQA_LOWER = {"niqe", "brisque", "ilniqe", "dists", "afine_nr", "afine_fr", "lpips", "pieapp"}
 _PYIQA_WITH_TRUTH = {"topiq_fr", "dists", "afine_fr", "lpips", "pieapp"}
-# Equal pictures have no finite PSNR.
+# dB; equal images have no finite PSNR.
 _HIGHEST_PSNR = 100.0
 _SMALLEST_LPIPS = 32
 
@@ -34,15 +34,15 @@ Function = Callable[[np.ndarray, EvalPair], float]
 
 @dataclass(frozen=True)
 class Measure:
-    """One column.
+    """One column of the table.
 
     Attributes:
-      key: in results.json and `eval.metrics`.
-      title: heads the column; leaves no doubt what was computed.
-      spec: how its numbers are printed.
+      key: its key in results.json and `eval.metrics`.
+      title: the column's heading; states exactly what was computed.
+      spec: format of its numbers.
       better: "higher", "lower", "one" (nearest to it), or "neither".
       function: (restored [H, W, 3] uint8, case) -> number.
-      with_truth: whether it needs one.
+      with_truth: whether it needs a ground truth.
     """
 
     key: str
@@ -54,14 +54,14 @@ class Measure:
 
 
 def chosen_measures(keys: Sequence[str], crop: int = 0) -> tuple[list[Measure], dict[str, str]]:
-    """The measures of a table.
+    """Make the measures of a table.
 
     Args:
       keys: as in `MEASURES`, or "pyiqa:NAME"; empty means `DEFAULT`.
       crop: pixels that PSNR, SSIM and NIQE cut from every side.
 
     Returns:
-      (those that can be had, {key: why not} of the others).
+      (the available measures, {key: reason} of the others).
 
     Raises:
       UserError: there is no measure of this name.
@@ -154,7 +154,7 @@ def _drift_measure(crop: int) -> Measure:
         small = enlarge(image, case.source.shape[:2])
         source = case.source
         if min(source.shape[:2]) < _SMALLEST_LPIPS:
-            # LPIPS needs some pixels; both are enlarged alike.
+            # LPIPS needs a smallest size; enlarge both images by the same factor.
             factor = -(-_SMALLEST_LPIPS // min(source.shape[:2]))
             small, source = (x.repeat(factor, 0).repeat(factor, 1) for x in (small, source))
         return lpips_distance(small, source)
@@ -164,7 +164,7 @@ def _drift_measure(crop: int) -> Measure:
 
 
 def _of_pyiqa(key: str) -> Measure:
-    """A measure of the optional package pyiqa, under its own name and version."""
+    """Make a measure of the optional package pyiqa, under its own name and version."""
     name = key.removeprefix(PYIQA)
     if importlib.util.find_spec("pyiqa") is None:
         raise UserError(
@@ -178,7 +178,7 @@ def _of_pyiqa(key: str) -> Measure:
         import pyiqa
 
         network = pyiqa.create_metric(name)
-    # Whatever the package raises, it does not have this measure or its weights.
+    # Any error here means that the package lacks this measure or its weights.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"pyiqa {version} can't make {name} ({reason})") from error
@@ -241,7 +241,7 @@ DEFAULT = (
 
 
 def lpips_distance(image: np.ndarray, truth: np.ndarray, net: str = "alex") -> float:
-    """LPIPS of one pair of pictures, [H, W, 3] in 0..255."""
+    """LPIPS of one pair of images, [H, W, 3] in 0..255."""
     compiled, params = _lpips(net)
     a, b = (np.asarray(x, np.float32)[None] / 127.5 - 1 for x in (image, truth))
     return float(compiled(params, a, b)[0])

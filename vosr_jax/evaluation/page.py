@@ -1,4 +1,4 @@
-"""report.html: the table, the plots, and the best and worst pictures, in one file by itself."""
+"""report.html: the table, the plots, and the best and worst images, in one standalone file."""
 
 import base64
 import html
@@ -17,7 +17,7 @@ from vosr_jax.evaluation.results import Outcome, Results, lpips_ratios
 from vosr_jax.evaluation.scores import Evaluator
 from vosr_jax.files.photo_reading import read_photo
 
-_SHOWN = 3  # best and worst each
+_SHOWN = 3  # number of best and of worst images
 _MOST_PEERS = 3
 _DETAIL = 64  # side of the enlarged part, pixels
 _WIDEST = 360
@@ -50,12 +50,12 @@ td.best { font-weight: 700; } td small { color: #687076; font-weight: 400; }
 
 
 def page_of(results: Results, judge: Evaluator, entries: Sequence[Entry]) -> str:
-    """The report.
+    """Make the report.
 
     Args:
-      results: what came out.
-      judge: knows where the pictures lie.
-      entries: the cases, read again for the pictures that are shown.
+      results: results of the evaluation.
+      judge: knows the paths of the restored images.
+      entries: the cases; those that are shown are read again.
     """
     about = results.about
     count = max((len(outcome.rows) for outcome in results.outcomes), default=0)
@@ -176,7 +176,7 @@ def _remarks(results: Results) -> str:
 
 
 def _pictures(results: Results, judge: Evaluator, entries: Sequence[Entry]) -> list[str]:
-    """The best and the worst of the model's best row, beside everyone else's."""
+    """The best and worst images of the model's best row, beside the other methods' images."""
     ranked = _ranked(results)
     if ranked is None:
         return []
@@ -209,7 +209,7 @@ def _pictures(results: Results, judge: Evaluator, entries: Sequence[Entry]) -> l
 
 
 def _ranked(results: Results) -> tuple[Outcome, str, list[str]] | None:
-    """(the model's best row, by which measure, its cases from best to worst)."""
+    """(the model's best row, the measure that ranks it, its cases from best to worst)."""
     models = [o for o in results.outcomes if o.method.sampler]
     means = results.means
     for key in ("lpips", "dists", "psnr", "niqe"):
@@ -251,7 +251,7 @@ def _strip(case: EvalPair, columns: Sequence[Outcome], chosen: Outcome, judge: E
 
 
 def _most_changed(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
-    """Upper left corner of the part that differs most."""
+    """Find the upper left corner of the part that differs most."""
     difference = np.abs(before.astype(np.float32) - after.astype(np.float32)).mean(2)
     side = min(_DETAIL, *difference.shape)
     sums = np.pad(difference.cumsum(0).cumsum(1), ((1, 0), (1, 0)))

@@ -1,4 +1,4 @@
-"""What a restorer is judged on: cases with a truth or without, read one at a time."""
+"""Cases of an evaluation, with or without a ground truth, read one at a time."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,22 +17,22 @@ from vosr_jax.files.photo_reading import SUFFIXES, read_photo
 
 HELD_OUT = Path(__file__).parents[2] / "assets" / "heldout"
 
-# Part of what the figures mean, so no setting.
+# Not a setting: the figures are comparable only with this seed.
 _SEED = 0
-# Draws of the degradation differ so much that one a picture would say little.
+# Draws of the degradation differ so much that one per image would say little.
 _DRAWS = 3
 _NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalPair:
-    """One picture to restore.
+    """One image to restore.
 
     Attributes:
-      name: of its own.
+      name: its unique name.
       source: [h, w, 3] uint8.
       size: (height, width) of the result.
-      truth: [H, W, 3] uint8, or None.
+      truth: the ground truth, [H, W, 3] uint8, or None.
     """
 
     name: str
@@ -42,18 +42,19 @@ class EvalPair:
 
     @property
     def scale(self) -> float:
-        """How much larger the result is."""
+        """Factor between the result's and the source's size."""
         return self.size[0] / self.source.shape[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A case that is read when it is needed.
+    """A case that is read on demand.
 
     Attributes:
-      name: of the case.
-      photograph: what it was cut from; cases of one photograph say less than as many photographs.
-      load: reads it; raises UserError where it can't.
+      name: the case's name.
+      photograph: the photo that it was cut from; cases of one photo count as one group in the
+        intervals.
+      load: reads the case; raises UserError if it cannot.
     """
 
     name: str
@@ -62,15 +63,15 @@ class Entry:
 
 
 def entries_of(config: Config) -> list[Entry]:
-    """The cases that `config.eval` names.
+    """List the cases that `config.eval` names.
 
     Returns:
-      Those of `eval.hr` and `eval.lr`, of `eval.lr` alone, without a truth; or crops of `eval.hr`,
-      or of the held-out photographs in assets/heldout, degraded by the official degradation with a
-      fixed seed.
+      Pairs of `eval.hr` and `eval.lr`; or `eval.lr` alone, without a ground truth; or crops of
+      `eval.hr` or else of the held-out photos in assets/heldout, with the official degradation and
+      a fixed seed.
 
     Raises:
-      UserError: folders without pictures, or pictures without partners.
+      UserError: a folder without images, or an image without a partner.
     """
     e = config.eval
     if e.lr is not None:
@@ -87,10 +88,10 @@ def entries_of(config: Config) -> list[Entry]:
 
 
 def held_out_pictures() -> list[Path]:
-    """The crops in assets/heldout, by name.
+    """List the crops in assets/heldout, by name.
 
     Raises:
-      UserError: the package is not used from its source folder, which has them.
+      UserError: the package does not run from its source folder, which has them.
     """
     if not HELD_OUT.is_dir():
         raise UserError(f"{HELD_OUT} is not there; set eval.hr to a folder of photographs")
@@ -100,7 +101,7 @@ def held_out_pictures() -> list[Path]:
 def degraded_entries(
     pictures: Sequence[Path], crop_size: int, scale: int, draws: int = _DRAWS
 ) -> list[Entry]:
-    """Official degradation of crops of every picture; the same in every run."""
+    """Make cases from crops of every image with the official degradation; the same in every run."""
 
     @lru_cache(maxsize=2)
     def pairs_of(picture: Path) -> list[Pair]:
@@ -132,18 +133,19 @@ def folder_entries(
     centre_crop: int = 0,
     name_endings: Sequence[str] = (),
 ) -> list[Entry]:
-    """Pictures of the same name in two folders, or of one folder without truths.
+    """Pair images of the same name in two folders, or list one folder without ground truths.
 
     Args:
-      hr: the truths, or None.
-      lr: what is restored.
-      scale: of the result where there is no truth.
-      centre_crop: judge this many central pixels of the truth, and what they come from; 0: all.
-      name_endings: left out when names are compared ("_HR", "_LR4").
+      hr: folder of the ground truths, or None.
+      lr: folder of the inputs.
+      scale: scale of the result if there is no ground truth.
+      centre_crop: use this many central pixels of the ground truth and the matching part of the
+        input; 0: all.
+      name_endings: endings to ignore when names are compared ("_HR", "_LR4").
 
     Raises:
-      UserError: a folder without pictures, or pictures without partners, the first of them named.
-        Pictures that can't be read, or do not fit their partner, fail when they are loaded.
+      UserError: a folder without images, or images without partners (the first one is named).
+        An image that cannot be read or does not fit its partner fails when it is loaded.
     """
     small = _by_name(lr, name_endings)
     large = {} if hr is None else _by_name(hr, name_endings)
@@ -202,16 +204,16 @@ def _centre(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def enlarge(picture: np.ndarray, size: tuple[int, int], kernel: str = "bicubic") -> np.ndarray:
-    """Pillow's "bicubic" or "lanczos" resize of [h, w, 3] uint8 to (height, width)."""
+    """Resize [h, w, 3] uint8 to (height, width) with Pillow's "bicubic" or "lanczos"."""
     resample = Image.Resampling[kernel.upper()]
     return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), resample))
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """A folder's pictures by name.
+    """List a folder's images by name.
 
     Raises:
-      UserError: no such folder, or none in it.
+      UserError: there is no such folder, or it has no images.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; check eval.hr and eval.lr")

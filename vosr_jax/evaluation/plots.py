@@ -1,4 +1,4 @@
-"""The report's plots, as SVG text that is the same in every run."""
+"""Plots of the report, as SVG text that is the same in every run."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ _SETTINGS: Any = {
 
 
 def plots_of(results: Results) -> list[tuple[str, str]]:
-    """(what it shows, SVG) of every plot that the table has points for."""
+    """(caption, SVG) of every plot that the table has points for."""
     made = (distortion_perception(results), over_steps(results), time_quality(results))
     return [plot for plot in made if plot is not None]
 
@@ -52,7 +52,7 @@ def over_steps(results: Results) -> tuple[str, str] | None:
 
 
 def time_quality(results: Results) -> tuple[str, str] | None:
-    """LPIPS against the time for a picture."""
+    """LPIPS against the time per image."""
     points = _points(results, "seconds", "lpips")
     if len(points) < 2:
         return None
@@ -81,7 +81,7 @@ def _points(results: Results, x: str, y: str) -> list[dict[str, Any]]:
 def _lines(
     axes, points: Sequence[dict[str, Any]], *, along: str, label: str, annotate: bool = True
 ) -> None:
-    """A line for every setting of the others, with its points in order; peers as single points."""
+    """Draw points along one setting, a line per combination of the others; peers as points."""
     series: dict[str, list[dict[str, Any]]] = {}
     samplers = [point["sampler"] for point in points if point["sampler"]]
     same = {k for k in (samplers or [{}])[0] if len({s.get(k) for s in samplers}) == 1}
@@ -109,10 +109,10 @@ def _lines(
 
 @contextlib.contextmanager
 def figure(size: tuple[float, float] = (5.4, 3.6)) -> Iterator[tuple[Any, Callable[[], str]]]:
-    """A figure's axes and what makes its SVG, the same bytes every time.
+    """Yield a figure's axes and a function that returns its SVG, with the same bytes every time.
 
     Args:
-      size: in inches.
+      size: (width, height) in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -1,8 +1,8 @@
-"""Figures that others have published for the protocols, to stand beside ours.
+"""Published figures for the protocols, to show beside ours.
 
-Taken from a third party's transcript of the paper (arXiv 2604.03225), not computed here. Its PSNR
-and SSIM are on Y; whether in 16-235 or in 0-255 is not stated, so they stand in columns of their
-own.
+They come from a third party's transcript of the paper (arXiv 2604.03225) and are not computed here.
+Its PSNR and SSIM are on Y. It does not state whether in 16-235 or in 0-255, so they have columns of
+their own.
 """
 
 COLUMNS = {
@@ -27,7 +27,7 @@ _REALSR = {
 
 
 def published(protocol: str) -> dict[str, dict[str, float]]:
-    """{method: {column: figure}}, empty for a protocol without figures."""
+    """{method: {column: figure}}; empty for a protocol without figures."""
     tables = {"realsr": _REALSR}
     return {
         method: {k: v for k, v in zip(COLUMNS, figures, strict=True) if v is not None}

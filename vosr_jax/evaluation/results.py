@@ -1,4 +1,4 @@
-"""results.json and table.md: every figure of every picture, and their means."""
+"""results.json and table.md: every figure of every image, and their means."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from vosr_jax.evaluation.summary import Mean, summarize
 from vosr_jax.files import write_text
 
 FORMAT = 2
-# Columns that are no measures of one picture.
+# Columns that are not measures of a single image.
 OTHER_COLUMNS = {
     "lpips_of_mean": ("LPIPS of the samples' mean", ".4f"),
     "diversity": ("deviation of the samples (of 255)", ".2f"),
@@ -95,15 +95,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report is made of.
+    """All content of a report.
 
     Attributes:
-      date: of the report.
+      date: the report's date.
       about: model, sha256 of its weights, config, versions, device, samples.
       measures: the columns.
-      unavailable: {measure: why it could not be had}.
-      outcomes: in the table's order.
-      protocol: whose published figures stand beside.
+      unavailable: {measure: why it is unavailable}.
+      outcomes: outcomes in the table's order.
+      protocol: the protocol whose published figures are shown beside ours.
     """
 
     date: str
@@ -115,13 +115,13 @@ class Results:
 
     @cached_property
     def columns(self) -> dict[str, tuple[str, str]]:
-        """{key: (title, how its numbers are printed)} of all columns that there may be."""
+        """{key: (title, number format)} of all possible columns."""
         own = {measure.key: (measure.title, measure.spec) for measure in self.measures}
         return own | OTHER_COLUMNS
 
     @cached_property
     def present(self) -> list[str]:
-        """The columns that someone has figures for."""
+        """Keys of the columns for which any method has figures."""
         return [key for key in self.columns if any(key in v for v in self.means.values())]
 
     @cached_property
@@ -130,7 +130,7 @@ class Results:
         return {o.method.name: summarize(o.rows, list(self.columns)) for o in self.outcomes}
 
     def errors(self) -> dict[str, str]:
-        """{case: what went wrong}, of whatever method first."""
+        """{case: its error}, from the first method that failed on it."""
         found: dict[str, str] = {}
         for outcome in self.outcomes:
             for row in outcome.rows:
@@ -139,7 +139,7 @@ class Results:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """As `SCHEMA` describes it."""
+        """Plain values, as `SCHEMA` describes them."""
         return {
             "format": FORMAT,
             "date": self.date,
@@ -162,7 +162,7 @@ class Results:
 
 
 def table_of(results: Results) -> str:
-    """table.md: a row a method, mean and 95% interval over photographs."""
+    """Make table.md: a row per method, with mean and 95% interval over photos."""
     means, present = results.means, results.present
     titles = [results.columns[key][0] for key in present]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(present) + 1) + "|"]
@@ -187,7 +187,7 @@ def table_of(results: Results) -> str:
 
 
 def lpips_ratios(means: dict[str, dict[str, Mean]]) -> dict[str, float]:
-    """Every other method's LPIPS over bicubic's; empty without."""
+    """Ratio of every other method's LPIPS to bicubic's; empty without bicubic."""
     base = means.get("bicubic", {}).get("lpips")
     if base is None:
         return {}
@@ -203,10 +203,10 @@ def _cell(mean: Mean | None, spec: str) -> str:
 
 
 def write_results(folder: Path, results: Results) -> str:
-    """Write results.json and table.md; returns the table.
+    """Write results.json and table.md and return the table.
 
     Raises:
-      UserError: the folder can't be written.
+      UserError: the folder cannot be written.
     """
     table = table_of(results)
     about = results.about

@@ -1,4 +1,4 @@
-"""Restoring and measuring every case, with what is finished kept on disk."""
+"""Restoring and measuring every case; finished rows are kept on disk."""
 
 import dataclasses
 import hashlib
@@ -26,18 +26,18 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """How a method is judged, and where that is kept.
+    """Evaluates methods and keeps their rows and images.
 
-    A row on disk counts as finished if its case's pixels, its method's settings and weights,
-    the measures and the number of samples are what they were.
+    A row on disk is reused if its case's pixels, its method's settings and weights, the measures,
+    the number of samples and the versions are unchanged.
 
     Attributes:
-      folder: gets rows/ and pictures/, one folder each for every method.
+      folder: gets rows/ and pictures/, each with a folder per method.
       measures: the columns.
-      samples: pictures of every case under further seeds; the row's figures are their means. With
-        more than one, "diversity" is their deviation (0..255) and "lpips_of_mean" that of their
-        mean, which tell a generator from a regressor.
-      versions: of the programs, part of what a row depends on.
+      samples: images per case, each with its own seed; the row's figures are their means. With
+        more than one, "diversity" is their standard deviation (0..255) and "lpips_of_mean" the
+        LPIPS of their mean. These tell a generator from a regressor.
+      versions: versions of the programs, on which a row depends.
     """
 
     folder: Path
@@ -51,16 +51,16 @@ class Evaluator:
         entries: Sequence[Entry],
         tell: Callable[[int, int], None] = lambda done, count: None,
     ) -> list[Row]:
-        """A row for every case, in their order.
+        """Evaluate a method on every case and return the rows in the cases' order.
 
         Args:
-          method: spread over as many threads as it has devices.
+          method: the method; it runs in as many threads as it has `restore` functions.
           entries: the cases.
-          tell: called with how many are done, and of how many.
+          tell: called with the number of finished cases and of all cases.
 
         Returns:
-          "name", "photograph", every measure that the case allows, "seconds"; or "name",
-          "photograph" and "error", for a case that could not be read or restored.
+          Rows with "name", "photograph", every measure that the case allows, and "seconds"; or with
+          "name", "photograph" and "error" for a case that could not be read or restored.
         """
         for part in ("rows", "pictures"):
             (self.folder / part / method.slug).mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class Evaluator:
                 raise
 
     def picture(self, method: Method, name: str) -> Path:
-        """Where a case's picture of seed 0 lies."""
+        """Path of a case's restored image for seed 0."""
         return self.folder / "pictures" / method.slug / f"{name}.png"
 
     def _row(self, method: Method, entry: Entry, restore, warm: set) -> Row:
@@ -104,7 +104,7 @@ class Evaluator:
                 if picture.is_file():
                     return kept
             if (case.source.shape, case.size) not in warm:
-                restore(case, 0)  # compiled now, so that no picture's time holds it
+                restore(case, 0)  # compile now, or the time of the first image would include it
                 warm.add((case.source.shape, case.size))
             row = about | self._judge(method, case, restore, picture)
         except UserError as error:

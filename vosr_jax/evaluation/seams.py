@@ -1,6 +1,6 @@
-"""Figures that show whether a picture made in tiles or patches has seams, in numpy.
+"""Figures that show whether an image made in tiles or patches has seams, in numpy.
 
-Pictures are [H, W, 3] RGB in 0..255, uint8 or float; the figures look at their luma.
+Images are [H, W, 3] RGB in 0..255, uint8 or float. The figures use their luma.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ _FAINTEST = 1e-2
 
 
 def tile_borders(starts: Sequence[int], side: int, length: int) -> list[int]:
-    """Where tiles begin or end inside a picture of `length` pixels, in order."""
+    """Positions where tiles begin or end inside an image of `length` pixels, in order."""
     edges = {edge for start in starts for edge in (start, start + side)}
     return sorted(edge for edge in edges if 0 < edge < length)
 
 
 def tile_disagreement(upscaler: Upscaler, image: Any, **settings: Any) -> float:
-    """By how much neighbouring tiles disagree, the mean of `Upscaler.tile_disagreement`'s steps."""
+    """Disagreement of neighbouring tiles: the mean over `Upscaler.tile_disagreement`'s steps."""
     return float(np.mean(upscaler.tile_disagreement(image, **settings)))
 
 
 def border_energy(image: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> float:
-    """Mean squared luma step across border lines, over that elsewhere.
+    """Ratio of the mean squared luma step across border lines to that elsewhere.
 
-    About 1 where the lines do not show, as far as the picture itself has no edges along them:
-    compare with the same figure of a picture made without tiles.
+    It is about 1 if the lines do not show and the image itself has no edges along them. Compare it
+    with the same figure of an image made without tiles.
 
     Args:
-      image: the picture.
-      rows: a line lies between row r - 1 and r.
-      columns: likewise.
+      image: the image.
+      rows: border lines; line r lies between rows r - 1 and r.
+      columns: likewise for columns.
     """
     borders, elsewhere = [], []
     for lines, energy in zip((rows, columns), _step_energy(image), strict=True):
@@ -55,19 +55,19 @@ def period_power(
     finer: int | None = None,
     reference: np.ndarray | None = None,
 ) -> float:
-    """Power of the steps' logarithmic energy at a period and its harmonics, over that between.
+    """Ratio of the log step energy's power at a period's harmonics to that between them.
 
-    About 1 for a photograph; far above it a grid of this period shows. At least two periods must
-    fit into either side; what does not fill a period is left out.
+    It is about 1 for a photo and far above 1 if a grid of this period shows. At least two periods
+    must fit into each side; an incomplete last period is ignored.
 
     Args:
-      image: the picture.
-      period: in pixels.
+      image: the image.
+      period: the grid's period, pixels.
       finer: the period of another grid, a divisor of `period`, whose harmonics are left out.
-      reference: the same picture made without the grid, whose own profile is taken off.
+      reference: the same image made without the grid; its profile is subtracted.
 
     Raises:
-      ValueError: the picture is too small.
+      ValueError: the image is too small.
     """
     others = (None, None) if reference is None else _step_energy(reference)
     at, between = [], []
@@ -82,7 +82,7 @@ def period_power(
         power = np.abs(np.fft.rfft(profile - profile.mean())) ** 2
         number = np.arange(len(power))
         harmonic = number % periods == 0
-        # Frequencies below the period's are the picture's own light and dark.
+        # Frequencies below the period's belong to the image's own light and dark areas.
         wanted = number >= periods
         if finer is not None:
             wanted &= number % (periods * period // finer) != 0
@@ -92,13 +92,13 @@ def period_power(
 
 
 def _profile(energy: np.ndarray, length: int) -> np.ndarray:
-    """[length] log of the steps' mean energy, a line after another."""
-    # The logarithm, or the picture's few strongest edges would drown all lines.
+    """[length] log of the mean step energy per line."""
+    # Without the logarithm the image's few strongest edges would dominate.
     profile = np.log(energy.mean(1)[:length] + _FAINTEST)
     return np.append(profile, profile[-1:].repeat(length - len(profile)))
 
 
 def _step_energy(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared luma steps down [H - 1, W], and to the right with columns first [W - 1, H]."""
+    """Squared luma steps down [H - 1, W], and to the right, transposed to [W - 1, H]."""
     luma = np.asarray(image, np.float64) @ _LUMA
     return np.diff(luma, axis=0) ** 2, np.diff(luma, axis=1).T ** 2

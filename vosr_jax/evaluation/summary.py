@@ -1,4 +1,4 @@
-"""Means over the pictures, with intervals that know which pictures belong together."""
+"""Means over images, with intervals that respect which images share a photo."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ _LEVEL = 95.0
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over pictures.
+    """A mean over images.
 
     Attributes:
-      mean: over all of them.
-      low, high: the 95% interval, by a bootstrap over photographs; the mean twice where there is
-        one photograph alone.
-      pictures: how many there are.
+      mean: mean over all images.
+      low, high: the 95% interval, by a bootstrap over photos; both are the mean if there is only
+        one photo.
+      pictures: number of images.
     """
 
     mean: float
@@ -28,15 +28,15 @@ class Mean:
     pictures: int
 
     def to_dict(self) -> dict[str, float]:
-        """As results.json has it."""
+        """Plain values for results.json."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "pictures": self.pictures}
 
 
 def summarize(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, Mean]:
-    """Means of the columns that the rows without error have.
+    """Compute means of the columns over the rows without errors.
 
     Args:
-      rows: "name", "photograph" and figures; those with "error" don't count.
+      rows: rows with "name", "photograph" and figures; those with "error" are ignored.
       keys: the columns.
     """
     whole = [row for row in rows if "error" not in row]
@@ -50,11 +50,11 @@ def summarize(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, 
 
 
 def mean_of(values: Sequence[float], groups: Sequence[str]) -> Mean:
-    """A mean, with an interval from resampling the groups; the same in every run.
+    """Compute a mean and its interval by resampling groups; the same in every run.
 
     Args:
-      values: one a picture.
-      groups: what each picture was cut from.
+      values: one value per image.
+      groups: for each image, the photo that it was cut from.
     """
     mean = math.fsum(values) / len(values)
     names, index = np.unique(np.asarray(groups), return_inverse=True)

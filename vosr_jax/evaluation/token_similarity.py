@@ -1,8 +1,8 @@
-"""How much of the encoder's view a denoiser's blocks share.
+"""Similarity between the encoder's tokens and the features of a denoiser's blocks.
 
-Tokens and blocks have widths of their own, so their vectors have no cosine; what can be compared is
-which places each finds alike. The figure is the cosine between the two centred matrices of inner
-products over places: linear CKA (arXiv 1905.00414), 0 to 1.
+Tokens and blocks differ in width, so their vectors have no cosine. The figure compares which
+positions each finds similar: it is the cosine between the two centred matrices of inner products
+over positions, linear CKA (arXiv 1905.00414), 0 to 1.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from vosr_jax.restoration.shapes import computed_side, mirror
 
 
 def alignment(a: Array, b: Array) -> Array:
-    """Linear CKA of two sets of features of the same places.
+    """Compute linear CKA of two sets of features at the same positions.
 
     Args:
       a: [N, D] float.
       b: [N, E] float.
 
     Returns:
-      [] in 0 to 1; 0 where one of them is the same everywhere.
+      [] in 0 to 1; 0 if one of them is constant over positions.
     """
     a, b = (x - jnp.mean(x, 0) for x in (a.astype(jnp.float32), b.astype(jnp.float32)))
     together = jnp.sum((a.T @ b) ** 2)
@@ -36,10 +36,11 @@ def alignment(a: Array, b: Array) -> Array:
 
 
 def token_figures(model: RestorationModel) -> Callable[[EvalPair], dict[str, float]] | None:
-    """case -> {"token_similarity": mean over the blocks}; None for a model without tokens.
+    """Make case -> {"token_similarity": mean over the blocks}; None for a model without tokens.
 
-    The denoiser is asked as a sampling begins: the full condition, pure noise, t = 1. The tokens
-    are resized to the blocks' grid bilinearly. A case is asked once, for no sampler changes it.
+    The denoiser is called as in the first step: full condition, pure noise, t = 1. The tokens are
+    resized bilinearly to the blocks' grid. Each case is computed once, since the sampler settings
+    do not change it.
     """
     if model.encoder is None:
         return None

@@ -1,4 +1,4 @@
-"""Files on disks and in buckets: one path type, one way to write a file whole."""
+"""Files on disks and in buckets: one path type, one atomic way to write."""
 
 from vosr_jax.files.atomic import (
     create,

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all.
+"""Atomic writes: a file appears complete or not at all.
 
-On a disk: a temporary file in the same folder, fsync, rename. In an object store, which has no
-rename: one upload, which the store shows when it is complete and not before.
+On a disk: a temporary file in the same folder, fsync, rename. An object store has no rename; there
+it is one upload, which the store shows only once it is complete.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all; missing folders are made.
+    """Write a text as UTF-8 atomically; missing folders are created.
 
     Raises:
       UserError: it cannot be written; what was there before stays.
@@ -31,7 +31,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write plain values as json, whole or not at all; missing folders are made.
+    """Write plain values as json atomically; missing folders are created.
 
     Raises:
       UserError: it cannot be written; what was there before stays.
@@ -40,7 +40,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write bytes, whole or not at all; missing folders are made.
+    """Write bytes atomically; missing folders are created.
 
     Raises:
       UserError: it cannot be written; what was there before stays.
@@ -55,12 +55,12 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A local file to write into, which takes its place when the block ends without an error.
+    """Yield a local file to write; it replaces the target if the block ends without an error.
 
-    For an address the file lies in the folder for temporary files and is uploaded at the end.
+    For an address the file is in the folder for temporary files and is uploaded at the end.
 
     Yields:
-      Where to write; nothing is there yet.
+      The path to write to; there is no file yet.
 
     Raises:
       UserError: it cannot be written; what was there before stays.
@@ -75,7 +75,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         if _is_device(target):
-            # Renaming onto /dev/null would replace it.
+            # A rename onto a device such as /dev/null would replace the device.
             with tempfile.TemporaryDirectory(prefix="vosr-") as folder:
                 part = Path(folder) / "part"
                 yield part
@@ -94,7 +94,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def create(path: str | os.PathLike, data: bytes) -> bool:
-    """Write a file unless there is one; of several that try at once one succeeds.
+    """Write a file unless it exists; of several concurrent writers exactly one succeeds.
 
     Returns:
       Whether it was written.
@@ -123,7 +123,7 @@ def _create_on_disk(target: Path, data: bytes) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # A mounted bucket or a FAT disk has no links. Whoever reads meanwhile may see no content.
+        # A mounted bucket or a FAT disk has no links. A concurrent reader may see an empty file.
         with target.open("xb") as file:
             file.write(data)
     finally:
@@ -131,9 +131,9 @@ def _create_on_disk(target: Path, data: bytes) -> None:
 
 
 def remove_parts(path: str | os.PathLike) -> None:
-    """Remove what writers of this file that were killed have left behind.
+    """Remove temporary files that killed writers of this file left behind.
 
-    An object store holds no such thing: an upload that was not finished is not there.
+    An object store has none: an unfinished upload does not appear in it.
     """
     if is_remote(path):
         return
@@ -143,9 +143,9 @@ def remove_parts(path: str | os.PathLike) -> None:
 
 
 def _part(target: Path) -> Path:
-    """A short name: that of the file itself may have no room for a suffix.
+    """A short temporary name, since the file's own name may have no room for a suffix.
 
-    Hosts that share a folder may have processes of one number.
+    It is random because hosts that share a folder may have equal process ids.
     """
     return target.with_name(f"{_stem(target)}{uuid.uuid4().hex[:16]}.part")
 

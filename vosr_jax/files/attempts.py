@@ -1,4 +1,4 @@
-"""What is written beside the weights never ends a run: a failure costs a line, no more."""
+"""Writes that must not end a run: a failure costs one line in the log."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from vosr_jax.files.paths import reason_of
 
 
 class Attempts:
-    """Writes things; what fails is said once until it succeeds again.
+    """Runs writers and reports a failing one once until it succeeds again.
 
     Args:
-      tell: takes the line.
+      tell: called with the line of a failure.
     """
 
     def __init__(self, tell: Callable[[str], object]):
@@ -17,15 +17,15 @@ class Attempts:
         self._failing: set[str] = set()
 
     def __call__(self, what: str, write: Callable[[], object]) -> bool:
-        """Write something; whether it was written.
+        """Run a writer; returns whether it succeeded.
 
         Args:
-          what: is written, for the message.
-          write: does it.
+          what: name of the output, for the message.
+          write: writes it.
         """
         try:
             write()
-        # Libraries that write raise errors of many kinds.
+        # The libraries that write raise errors of many kinds.
         except Exception as error:
             if what not in self._failing:
                 self._failing.add(what)

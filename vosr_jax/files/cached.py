@@ -1,6 +1,6 @@
-"""Copies on this machine of what lies in a bucket, for readers that need a file of a disk.
+"""Local copies of files in a bucket, for readers that need a file on a disk.
 
-They lie in the cache folder, `VOSR_CACHE` or the user's own, and are made again when the size or
+They are in the cache folder: `VOSR_CACHE` or the user's own. A copy is made again when the size or
 the checksum that the store states has changed.
 """
 
@@ -20,9 +20,9 @@ from vosr_jax.files.atomic import whole_file, write_json
 from vosr_jax.files.paths import filesystem, is_remote, reading
 
 _AT_ONCE = 8
-# Left free on the disk for whatever else this machine does.
+# Bytes left free on the disk for other programs.
 _SPARE = 1 << 28
-# Of a store's facts about an object, what changes with its content; the best first.
+# A store's facts about an object that change with its content; the best first.
 _CHECKSUMS = ("md5Hash", "crc32c", "ETag", "etag")
 
 
@@ -33,13 +33,13 @@ def cache_folder() -> Path:
 
 
 def identity_of(facts: dict[str, Any]) -> tuple[int, str]:
-    """(bytes, checksum) of an object, from what its store says of it."""
+    """(bytes, checksum) of an object, from the facts that its store states."""
     tag = next((str(facts[key]) for key in _CHECKSUMS if facts.get(key)), "")
     return int(facts["size"]), tag
 
 
 def local_copy(path: str | os.PathLike) -> Path:
-    """A file of this machine with a path's content: the path itself, or a copy.
+    """Return a local file with a path's content: the path itself, or a copy.
 
     Raises:
       UserError: it cannot be read, or the cache has no room for it.
@@ -54,7 +54,7 @@ def local_copy(path: str | os.PathLike) -> Path:
 
 
 def local_copies(paths: Sequence[str]) -> list[Path]:
-    """The same for many files at once, in their order."""
+    """Do as `local_copy` for many files in parallel; the order is kept."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(local_copy, paths))
 
@@ -62,11 +62,11 @@ def local_copies(paths: Sequence[str]) -> list[Path]:
 def local_folder(
     path: str | os.PathLike, wanted: Callable[[str], bool] = lambda name: True
 ) -> Path:
-    """A folder of this machine with everything below a path: the path itself, or a copy.
+    """Return a local folder with everything below a path: the path itself, or a copy.
 
     Args:
       path: a folder, or an address of one.
-      wanted: takes a name below it, with slashes; whether it is copied.
+      wanted: takes a name below it, with slashes; returns whether to copy it.
 
     Raises:
       UserError: there is no such folder, or the cache has no room for it.
@@ -119,7 +119,7 @@ def _fetch(target: Path, source: str, facts: dict[str, Any]) -> None:
     identity = identity_of(facts)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _held(target):
-        # Another process may have been at it meanwhile.
+        # Another process may have copied it meanwhile.
         if _is_copied(target, identity):
             return
         with whole_file(target) as part:
@@ -145,7 +145,7 @@ def _note(target: Path) -> Path:
 
 @contextmanager
 def _held(target: Path) -> Iterator[None]:
-    """One process at a time; a killed one leaves no lock behind."""
+    """Lock a target against other processes; a killed process leaves no lock behind."""
     with target.with_name(f".{target.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,8 +1,8 @@
-"""Checksums of files, and lists of them that notice their own damage.
+"""Checksums of files, and lists of them that detect damage to themselves.
 
-CRC-32C notices every single flipped bit and every run of 32 of them; other damage passes once in
-4 billion. A store that keeps the checksum of every object (Google's) is asked for it: the object
-was summed when it arrived and cannot change afterwards, so nothing is read back over the network.
+CRC-32C detects every single flipped bit and every burst of up to 32 bits; other damage passes once
+in 4 billion. Google's store keeps the checksum of every object, computed on arrival, and an object
+cannot change afterwards. There the stored checksum is used and nothing is read back.
 """
 
 import base64
@@ -18,14 +18,14 @@ from etils import epath
 from vosr_jax.errors import UserError
 from vosr_jax.files.paths import filesystem, is_remote
 
-# Small enough to be summed while it lies in the processor's cache.
+# Bytes; small enough for the processor's cache.
 _CHUNK = 1 << 18
 _THREADS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Checksum:
-    """What a file is compared by.
+    """Size and checksum of a file.
 
     Attributes:
       size: bytes.
@@ -43,7 +43,7 @@ class Checksum:
 
 @functools.cache
 def _function(kind: str) -> Callable[[int, bytes], int]:
-    """(checksum so far, bytes) -> checksum."""
+    """The function (checksum so far, bytes) -> checksum."""
     if kind == "crc32":
         return lambda value, data: zlib.crc32(data, value)
     try:
@@ -57,7 +57,7 @@ def _function(kind: str) -> Callable[[int, bytes], int]:
 
 @functools.cache
 def best_kind() -> str:
-    """The checksum that this installation computes fastest."""
+    """The kind of checksum that this installation computes fastest."""
     try:
         _function("crc32c")
     except UserError:
@@ -66,17 +66,17 @@ def best_kind() -> str:
 
 
 def checksum_of_bytes(data: bytes, kind: str | None = None) -> Checksum:
-    """The checksum of bytes in memory."""
+    """Compute the checksum of bytes in memory."""
     kind = kind or best_kind()
     return Checksum(len(data), _function(kind)(0, data), kind)
 
 
 def checksum_of(path: str | os.PathLike, kind: str | None = None) -> Checksum:
-    """The checksum of one file.
+    """Compute the checksum of one file.
 
     Args:
       path: on a disk or in a bucket.
-      kind: of the checksum; None is the best one.
+      kind: kind of checksum; None is the best one.
 
     Raises:
       OSError: it cannot be read.
@@ -96,11 +96,11 @@ def checksum_of(path: str | os.PathLike, kind: str | None = None) -> Checksum:
 def checksums_of(
     folder: str | os.PathLike, names: Iterable[str], kind: str | None = None
 ) -> dict[str, Checksum]:
-    """Checksums of several files, read side by side.
+    """Compute the checksums of several files in parallel.
 
     Args:
-      folder: that the names are relative to.
-      names: of files, with / between folders.
+      folder: the folder that the names are relative to.
+      names: names of files, with / between folders.
       kind: as `checksum_of` takes it.
 
     Raises:
@@ -114,7 +114,7 @@ def checksums_of(
 
 
 def names_below(folder: str | os.PathLike) -> list[str]:
-    """Every file below a folder, sorted, relative to it, with / between folders.
+    """List every file below a folder: sorted, relative to it, with / between folders.
 
     Raises:
       OSError: a folder cannot be listed.
@@ -127,7 +127,7 @@ def names_below(folder: str | os.PathLike) -> list[str]:
     def refuse(error: OSError) -> None:
         raise error
 
-    # rglob passes over what it may not list, as if nothing were there.
+    # rglob silently skips a folder that it may not list.
     root = os.fspath(folder)
     for place, _, files in os.walk(root, onerror=refuse):
         below = os.path.relpath(place, root)
@@ -136,16 +136,16 @@ def names_below(folder: str | os.PathLike) -> list[str]:
 
 
 def render(sums: dict[str, Checksum]) -> str:
-    """A list as text: kind, checksum, bytes and name a line; the last line is its own checksum."""
+    """Format a list: kind, checksum, bytes and name per line; the last line is its own checksum."""
     body = "".join(f"{sums[name]} {name}\n" for name in sorted(sums))
     return f"{body}{checksum_of_bytes(body.encode())} .\n"
 
 
 def parse(data: bytes) -> dict[str, Checksum]:
-    """What `render` wrote.
+    """Parse the output of `render`.
 
     Raises:
-      ValueError: it was changed since.
+      ValueError: it was changed afterwards.
     """
     body, _, last = data.removesuffix(b"\n").rpartition(b"\n")
     body += b"\n" if body else b""

@@ -1,7 +1,7 @@
-"""ICC profiles that say what PNG, AVIF and TIFF say by numbers: primaries and a curve (ICC.1:2010).
+"""ICC profiles from the primaries and curves that PNG, AVIF and TIFF state (ICC.1:2010).
 
-A result can carry such a profile in every format, and every program understands it; chunks like
-gAMA, cHRM and cICP few do.
+Every output format can carry such a profile and every program understands it. Few programs
+understand chunks like gAMA, cHRM and cICP.
 """
 
 import struct
@@ -11,7 +11,7 @@ import numpy as np
 
 from vosr_jax.errors import UserError
 
-# White's, red's, green's and blue's x and y.
+# x and y of white, red, green and blue.
 SRGB_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _ADOBE_RGB = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 # By the code points of ITU-T H.273, as cICP and nclx use them; 2 means unspecified.
@@ -46,15 +46,15 @@ _BRADFORD = np.array(
 def from_gamma(
     gamma: float | None, primaries: Sequence[float] | None, *, grey: bool = False
 ) -> bytes | None:
-    """A profile for a PNG's gAMA and cHRM.
+    """Make a profile for a PNG's gAMA and cHRM.
 
     Args:
-      gamma: the exponent by which light was encoded, 0.45455 as usual; None where it is not said.
+      gamma: exponent by which light was encoded, usually 0.45455; None if not stated.
       primaries: x and y of white, red, green and blue, or None.
-      grey: whether the photo has no colours.
+      grey: whether the photo is greyscale.
 
     Returns:
-      None where it is sRGB or as good as, or where the numbers mean nothing.
+      The profile; None if it is (nearly) sRGB, or if the numbers make no sense.
     """
     usual = gamma is None or abs(gamma - 0.45455) < 0.002
     primaries = tuple(primaries) if primaries and not grey else SRGB_PRIMARIES
@@ -68,7 +68,7 @@ def from_gamma(
 def from_code_points(
     primaries: int, transfer: int, name: str = "the picture", *, grey: bool = False
 ) -> bytes | None:
-    """A profile for code points of ITU-T H.273; None where they mean sRGB.
+    """Make a profile for code points of ITU-T H.273; None if they mean sRGB.
 
     Raises:
       UserError: high dynamic range, or code points that are not understood.
@@ -83,14 +83,14 @@ def from_code_points(
             f"{name} has colours that are not understood (primaries {primaries}, transfer "
             f"{transfer}); convert it to sRGB"
         )
-    # Photos marked as BT.709 are shown as sRGB by browsers and viewers alike.
+    # Browsers and viewers show photos marked as BT.709 as sRGB.
     if primaries in (1, 2) and transfer in (1, 2, 6, 13, 14, 15):
         return None
     return make_profile(_PRIMARIES[primaries], _CURVES[transfer], grey=grey)
 
 
 def adobe_rgb() -> bytes:
-    """The profile of cameras that mark Adobe RGB in EXIF and write no profile."""
+    """Make the profile for cameras that mark Adobe RGB in EXIF but embed no profile."""
     profile = make_profile(_ADOBE_RGB, (563 / 256,))
     assert profile is not None
     return profile
@@ -99,12 +99,12 @@ def adobe_rgb() -> bytes:
 def make_profile(
     primaries: Sequence[float], curve: tuple[float, ...], *, grey: bool = False
 ) -> bytes | None:
-    """An ICC profile of version 4.2; None where the primaries span no colours.
+    """Make an ICC profile of version 4.2; None if the primaries span no colour space.
 
     Args:
       primaries: x and y of white, red, green and blue.
       curve: the parametric curve's gamma, or gamma, a, b, c, d.
-      grey: whether it is for one channel.
+      grey: whether it is for a single channel.
     """
     matrix = _to_d50(primaries)
     if matrix is None:
@@ -124,7 +124,7 @@ def make_profile(
 
 
 def _to_d50(primaries: Sequence[float]) -> np.ndarray | None:
-    """[3, 3]: linear RGB to XYZ under D50."""
+    """[3, 3] matrix from linear RGB to XYZ under D50; None if the primaries are invalid."""
     if len(primaries) != 8 or not all(0 <= v <= 1 for v in primaries) or primaries[1] < 0.01:
         return None
     white, *corners = (
@@ -143,7 +143,7 @@ def _xyz(x: float, y: float) -> np.ndarray:
 
 
 def _adaptation(white: np.ndarray) -> np.ndarray:
-    """Bradford's change from a white to D50."""
+    """Bradford adaptation matrix from a white point to D50."""
     scales = (_BRADFORD @ _D50) / (_BRADFORD @ white)
     return np.linalg.inv(_BRADFORD) @ (scales[:, None] * _BRADFORD)
 

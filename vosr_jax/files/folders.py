@@ -1,7 +1,7 @@
-"""Folders for results, and folders that take their name once everything is in them.
+"""Folders for results, and folders that appear under their name only when complete.
 
-An object store has no folders to rename: there the files are uploaded when all are made, and
-those that readers look for first (config.json, manifest.json, args.json) come last.
+An object store has no folders to rename. There the files are uploaded when all are made. The files
+that readers look for first (config.json, manifest.json, args.json) come last.
 """
 
 import os
@@ -19,10 +19,10 @@ _LAST = ("args.json", "config.json", "manifest.json")
 
 
 def make_folder(path: str | os.PathLike) -> None:
-    """Make a folder for results, with those above it.
+    """Create a folder for results, with its parents.
 
     Raises:
-      UserError: it cannot be made or written.
+      UserError: it cannot be created or written.
     """
     path = Path(path)
     try:
@@ -35,13 +35,13 @@ def make_folder(path: str | os.PathLike) -> None:
 
 @contextmanager
 def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """A local folder to write into, which takes its place when the block ends without an error.
+    """Yield a local folder to write into; it gets its name if the block ends without an error.
 
     Yields:
-      Where to write; the folder is there and empty.
+      The folder to write into; it exists and is empty.
 
     Raises:
-      UserError: the folder exists with something in it, or cannot be written.
+      UserError: the target exists and is not empty, or cannot be written.
     """
     if is_remote(folder):
         if listing(folder):

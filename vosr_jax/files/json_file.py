@@ -1,4 +1,4 @@
-"""Reading the json files that lie beside weights."""
+"""Reading the json files beside weights."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from vosr_jax.files import is_remote, reading, to_path
 
 
 def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
-    """The object in a json file; UserError where there is none or it cannot be read."""
+    """Read the object in a json file; UserError if there is none or it cannot be read."""
     try:
         content = json.loads(_text(path))
     except OSError as error:

@@ -1,8 +1,8 @@
-"""What a photo's file says of it beside pixels and colours: EXIF, XMP, IPTC, resolution, texts.
+"""Metadata of a photo beside pixels and colours: EXIF, XMP, IPTC, resolution, texts.
 
-Orientation is read here and reset, since photos are turned upright; thumbnails and whatever
-describes the old file's bytes are dropped. Nothing here ever fails a photo: what cannot be read
-is left out.
+Orientation is read and reset here, since photos are turned upright. Thumbnails and tags that
+describe the old file's bytes are dropped. Nothing here makes a photo fail: metadata that cannot be
+read is left out.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ _PIXEL_WIDTH, _PIXEL_HEIGHT, _INTEROP_INDEX = 0xA002, 0xA003, 1
 _IPTC_TAG, _XMP_TAG, _PHOTOSHOP_TAG = 33723, 700, 34377
 _PHOTOSHOP_IPTC = 0x0404
 
-# Tags of the first directory that describe how the old file lay on disk, other metadata that is
-# kept apart (XMP, IPTC, ICC), or places on the ground (GeoTIFF), whose pixels have moved.
+# Tags of the first directory that are dropped. They describe the old file's layout, metadata kept
+# elsewhere (XMP, IPTC, ICC), or places on the ground (GeoTIFF), whose pixels have moved.
 _OF_THE_FILE = {
     *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284),
     *(288, 289, 290, 291, 292, 293, 297, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 326),
@@ -27,20 +27,20 @@ _OF_THE_FILE = {
     *(529, 530, 531, 532, 559, _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG, 34675, 37724),
     *(33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113),
 }
-# From here on: DNG's own tags, by which programs would take the result for a raw file.
+# DNG's own tags start here; with them programs would take the result for a raw file.
 _FIRST_OF_DNG = 50700
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What is kept of a file.
+    """Metadata that is kept from a file.
 
     Attributes:
-      exif: a TIFF structure, without the prefix that JPEG puts before it.
+      exif: a TIFF structure, without JPEG's prefix.
       xmp: an XMP packet.
       iptc: IPTC-IIM records.
-      dpi: pixels an inch, horizontally and vertically.
-      texts: (keyword, text) of a PNG's text chunks and of comments.
+      dpi: pixels per inch, horizontal and vertical.
+      texts: (keyword, text) from a PNG's text chunks and from comments.
     """
 
     exif: bytes | None = None
@@ -57,7 +57,7 @@ def of_parts(
     dpi: Any = None,
     texts: tuple[tuple[str, str], ...] = (),
 ) -> tuple[Metadata, int]:
-    """Metadata and the orientation, 1 to 8, that they ask for."""
+    """Return the metadata and the orientation that they state, 1 to 8."""
     cleaned, orientation = _clean_exif(exif)
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
     xmp = xmp if isinstance(xmp, bytes) and xmp.strip(b"\0 \n") else None
@@ -68,7 +68,7 @@ def of_parts(
 
 
 def of_image(image: Image.Image) -> tuple[Metadata, int]:
-    """Metadata and orientation of an image that Pillow has opened and loaded."""
+    """Return metadata and orientation of an image that Pillow has opened and loaded."""
     info, tags = image.info, getattr(image, "tag_v2", None)
     exif: bytes | Image.Exif | None = info.get("exif")
     iptc = None
@@ -85,7 +85,7 @@ def of_image(image: Image.Image) -> tuple[Metadata, int]:
 
 
 def exif_for(metadata: Metadata, size: tuple[int, int]) -> Image.Exif:
-    """The EXIF of a result of (width, height); empty where there is none."""
+    """Make the EXIF for a result of (width, height); empty if there is none."""
     exif = Image.Exif()
     exif.endian = "<"
     if metadata.exif is None:
@@ -102,7 +102,7 @@ def exif_for(metadata: Metadata, size: tuple[int, int]) -> Image.Exif:
 
 
 def is_adobe_rgb(metadata: Metadata) -> bool:
-    """Whether a camera marks the colours as Adobe RGB, as cameras do in place of a profile."""
+    """Whether EXIF marks the colours as Adobe RGB, as cameras do instead of a profile."""
     if metadata.exif is None:
         return False
     try:
@@ -121,7 +121,7 @@ def _loaded(data: bytes) -> Image.Exif:
 
 
 def _clean_exif(exif: bytes | Image.Exif | None) -> tuple[bytes | None, int | None]:
-    """(the structure without what belongs to the old file, its orientation)."""
+    """(EXIF without the tags that belong to the old file, orientation)."""
     if exif is None:
         return None, None
     orientation = None
@@ -136,16 +136,16 @@ def _clean_exif(exif: bytes | Image.Exif | None) -> tuple[bytes | None, int | No
             for tag, value in _directories(read).items():
                 kept[tag] = 1 if tag == _ORIENTATION else value
             blob = kept.tobytes()[6:] if len(kept) else None
-            # What was written must be readable, or programs would drop all of it.
+            # Check that the result is readable, or programs would drop all of it.
             if blob is not None:
                 _directories(_loaded(blob))
             return blob, orientation
-    except Exception:  # Pillow raises of many kinds at damaged structures
+    except Exception:  # Pillow raises errors of many kinds on damaged structures
         return None, orientation
 
 
 def _directories(exif: Image.Exif) -> dict[int, Any]:
-    """{tag: value} without the file's own tags; nested directories as dicts, no thumbnail."""
+    """{tag: value} without tags of the old file; nested directories as dicts, no thumbnail."""
     kept = {
         tag: exif[tag]
         for tag in sorted(exif)

@@ -1,10 +1,10 @@
-"""A local folder whose files appear in a bucket, for what is written line by line.
+"""A local folder that is mirrored to a bucket, for files that grow line by line.
 
-An object store can't append to an object: a file that grows is written whole again. So growing
-files (metrics, incidents, TensorBoard events, traces, logs) lie in a folder of this machine, and
-a thread uploads what has changed: at most every ten seconds a file, and less often the larger it
-is, so that no more than about a megabyte a second is sent again. Where the home is a folder of a
-disk, it is used itself and nothing is copied.
+An object store cannot append to an object: a file that grows is uploaded whole again. Growing files
+(metrics, incidents, TensorBoard events, traces, logs) are therefore in a local folder, and a thread
+uploads those that changed. It uploads a file at most every ten seconds, and a larger one less
+often, so it resends no more than about a megabyte per second. If the home is a folder on a disk, it
+is used directly and nothing is copied.
 """
 
 import os
@@ -21,27 +21,28 @@ from vosr_jax.files.paths import filesystem, is_remote, reading, writing
 _EVERY = 10.0
 _BYTES_A_SECOND = 1e6
 _BLOCK = 1 << 16
-# What continues files of an earlier process; everything else is written anew.
+# Files of these kinds are continued from an earlier process; all others are written anew.
 _CONTINUED = (".jsonl", ".json", ".txt", ".log")
 _open: "weakref.WeakSet[Mirror]" = weakref.WeakSet()
 
 
 class Mirror:
-    """Use as a context manager; its end uploads the rest.
+    """Mirror of a folder; a context manager whose end uploads the rest.
 
     Args:
       home: a folder, or an address in a bucket.
-      whole: bring everything below home here first, not only text files directly in it.
-      only: upload files whose names (with / between folders) begin so; () is all.
-      tell: takes one line when the bucket cannot be written, and when it can again. Without it
-        the end raises instead.
-      every: seconds between two uploads of a file, at least.
+      whole: first download everything below home, not only the text files directly in it.
+      only: upload only files whose names (with / between folders) start with one of these; () is
+        all.
+      tell: called with one line when the bucket cannot be written, and when it can again. Without
+        it, closing raises instead.
+      every: minimum seconds between two uploads of a file.
 
     Attributes:
-      folder: where to write, a pathlib.Path on this machine.
+      folder: the folder to write into, a local pathlib.Path.
 
     Raises:
-      UserError: what lies there cannot be read.
+      UserError: the files in home cannot be read.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Mirror:
         _open.add(self)
 
     def push(self) -> None:
-        """Upload what has changed now, in the background."""
+        """Upload changed files now, in the background."""
         self._not_before.clear()
         self._wake.set()
 
@@ -83,7 +84,7 @@ class Mirror:
         """Upload the rest and remove the local folder; nothing more may be written.
 
         Raises:
-          UserError: the bucket cannot be written, and there is nobody to tell.
+          UserError: the bucket cannot be written, and `tell` was not given.
         """
         if not self._remote or self._ended:
             return
@@ -134,7 +135,7 @@ class Mirror:
                 name = file.relative_to(self.folder).as_posix()
                 if self._is_due(file, name, last):
                     self._send(file, name)
-        # Whatever the network raises: training goes on, and the next round tries again.
+        # A network error must not stop training; the next round tries again.
         except Exception as error:
             if self._tell is None and last:
                 raise
@@ -147,7 +148,7 @@ class Mirror:
         self._failing = False
 
     def _is_due(self, file: Path, name: str, last: bool) -> bool:
-        # Hidden names are of files that are being written.
+        # A hidden file is still being written.
         if file.name.startswith(".") or not name.startswith(self._only or ""):
             return False
         if not last and time.monotonic() < self._not_before.get(name, 0.0):
@@ -159,7 +160,7 @@ class Mirror:
 
     def _send(self, file: Path, name: str) -> None:
         stamp, place = _stamp(file), f"{self._home}/{name}"
-        # A file that grows while it is sent would come with more bytes than were announced.
+        # Upload a snapshot: a file that grows meanwhile would exceed its announced size.
         snapshot = self.folder / ".snapshot"
         with writing(place):
             shutil.copyfile(file, snapshot)
@@ -172,7 +173,7 @@ class Mirror:
 
 
 def _cut_half_line(file: Path) -> None:
-    """Leave whole lines alone: the process may be killed before the rest of the last is sent."""
+    """Cut an incomplete last line: the process may be killed before its rest is sent."""
     with file.open("r+b") as lines:
         end = lines.seek(0, os.SEEK_END)
         while end:
@@ -187,10 +188,10 @@ def _cut_half_line(file: Path) -> None:
 
 
 def upload_before_leaving(seconds: float = 10.0) -> None:
-    """Upload what all open mirrors hold, for a process that is about to end without closing them.
+    """Upload all open mirrors' files, for a process that is about to end without closing them.
 
     Args:
-      seconds: so long at most.
+      seconds: longest wait for each mirror.
     """
     for mirror in list(_open):
         mirror._not_before.clear()

@@ -1,8 +1,8 @@
 """One path type for disks and buckets: etils.epath, which reads gs:// and s3:// through fsspec.
 
-Buckets are never asked through TensorFlow, whose client takes seconds to import and knows no
-other server than Google's, and never through cached listings, which would hide what another
-writer (tensorstore writes checkpoints past fsspec) has put there since.
+Buckets are never read through TensorFlow, whose client takes seconds to import and knows only
+Google's servers. Listings are never cached: a cached one would hide files of other writers, such as
+tensorstore, which writes checkpoints past fsspec.
 """
 
 import functools
@@ -36,25 +36,25 @@ _UNCACHED = {"use_listings_cache": False}
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether a path is an address in an object store rather than a place on this machine."""
+    """Whether a path is an address in an object store rather than a local path."""
     return "://" in os.fspath(path)
 
 
 def to_path(path: "str | os.PathLike") -> "epath.Path":
-    """A path of one type, on a disk or in a bucket.
+    """Convert to the one path type for disks and buckets.
 
-    Nothing is looked up: a bucket that is not there shows at the first use.
+    Nothing is looked up: a missing bucket shows only at first use.
 
     Args:
       path: `folder/file`, `~/file`, `file:///folder`, `gs://bucket/key` or `s3://bucket/key`.
 
     Returns:
-      An epath.Path. Of local ones use `size_of` in place of `stat()`, which fails for users
+      An epath.Path. For local ones use `size_of` instead of `stat()`, which fails for users
       without a name.
 
     Raises:
-      UserError: an address of another kind, one without a bucket, or the package that reads it
-        is missing.
+      UserError: an address of another kind, an address without a bucket, or the package that
+        reads it is missing.
     """
     text = os.fspath(path).removeprefix("file://")
     if "://" not in text:
@@ -76,27 +76,27 @@ def to_path(path: "str | os.PathLike") -> "epath.Path":
 
 
 def local_or_epath(path: "str | os.PathLike") -> Path:
-    """A pathlib.Path of this machine, or the epath.Path of an address, which does as much.
+    """Return a local pathlib.Path, or the epath.Path of an address, which has the same methods.
 
-    For code that took a pathlib.Path before and may get either.
+    For code that was written for a pathlib.Path and may get either.
     """
     return cast(Path, to_path(path)) if is_remote(path) else Path(path)
 
 
 def absolute(path: "str | os.PathLike") -> "epath.Path":
-    """A path from the root on; epath's own `absolute` and `resolve` spoil addresses."""
+    """Make a path absolute; epath's own `absolute` and `resolve` spoil addresses."""
     path = to_path(path)
     return path if is_remote(path) else to_path(os.path.abspath(path))
 
 
 @functools.cache
 def _prepare() -> None:
-    """Point epath at fsspec, and fsspec at the store itself each time."""
+    """Make epath use fsspec, and fsspec query the store instead of cached listings."""
     import fsspec
     from etils.epath import gpath
 
     os.environ.setdefault("EPATH_USE_TF", "false")
-    # Whoever used a path before this has made epath remember its choice.
+    # An earlier use of a path made epath remember its choice.
     forget = getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", None)
     if forget is not None:
         forget()
@@ -107,7 +107,7 @@ def _prepare() -> None:
 
 
 def filesystem(path: "str | os.PathLike"):
-    """The fsspec filesystem of a remote path, the one that epath uses."""
+    """The fsspec filesystem of a remote path, the same one that epath uses."""
     import fsspec
 
     to_path(path)
@@ -117,9 +117,9 @@ def filesystem(path: "str | os.PathLike"):
 
 
 def listing(path: "str | os.PathLike") -> "list[epath.Path]":
-    """What lies in a folder, by name; nothing where there is no such folder.
+    """List a folder, sorted by name; empty if there is no such folder.
 
-    An object store has no folders, only names with slashes; one without names is not there.
+    An object store has no folders, only names with slashes; a folder without names does not exist.
 
     Raises:
       UserError: it cannot be read, or is a file.
@@ -130,7 +130,7 @@ def listing(path: "str | os.PathLike") -> "list[epath.Path]":
             return sorted(entry for entry in folder.iterdir() if entry != folder)
         except FileNotFoundError:
             if is_remote(path):
-                # A missing bucket is no empty folder.
+                # A missing bucket must raise, not pass for an empty folder.
                 filesystem(path).ls(os.fspath(path).partition("://")[2].partition("/")[0])
             return []
 
@@ -145,7 +145,7 @@ def size_of(path: "epath.Path") -> int:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong with a file, in a few words."""
+    """The reason of a file error, in a few words."""
     strerror = getattr(error, "strerror", None)
     lines = str(strerror or error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
@@ -153,7 +153,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def reading(path: "str | os.PathLike") -> Iterator[None]:
-    """Turn what reading a path raises into one sentence.
+    """Turn errors of reading a path into one sentence.
 
     Raises:
       UserError: it cannot be read.
@@ -164,7 +164,7 @@ def reading(path: "str | os.PathLike") -> Iterator[None]:
 
 @contextmanager
 def writing(path: "str | os.PathLike") -> Iterator[None]:
-    """Turn what writing a path raises into one sentence.
+    """Turn errors of writing a path into one sentence.
 
     Raises:
       UserError: it cannot be written.

@@ -1,7 +1,7 @@
-"""A photo as an inert value, and Pillow's images of every mode made one.
+"""A photo as a plain value, and conversion of Pillow images of every mode to it.
 
-Grey stays grey. Values keep the colour profile that they are meant in; CMYK and Lab become sRGB,
-by the embedded profile where there is one. Transparency is kept apart, in place.
+Grey stays grey. Values keep their colour profile. CMYK and Lab become sRGB, through the embedded
+profile if there is one. Transparency is kept as a separate array of the same size.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.files.colour_profiles import adobe_rgb
 from vosr_jax.files.metadata import Metadata, is_adobe_rgb, of_image
 
-# Pillow and many programs refuse a PNG with more.
+# Bytes; Pillow and many programs refuse a PNG with a larger profile.
 _LONGEST_PROFILE = 1 << 20
 
 
@@ -25,12 +25,12 @@ class Photo:
     """A photo, upright.
 
     Attributes:
-      pixels: [H, W, 3] RGB, uint8 or uint16 over the whole range. Where the photo is wholly
-        transparent, the nearest visible colour.
+      pixels: [H, W, 3] RGB, uint8 or uint16 over the whole range. A fully transparent pixel has
+        the nearest visible colour.
       alpha: [H, W] of the same type, or None.
-      grey: whether the source had no colours.
-      icc_profile: the profile that the values (or their grey) are meant in, or None for sRGB.
-      metadata: what else the file said.
+      grey: whether the source was greyscale.
+      icc_profile: the profile of the values (or of their grey), or None for sRGB.
+      metadata: the file's other metadata.
     """
 
     pixels: np.ndarray
@@ -72,18 +72,18 @@ class Photo:
 
 
 def eight_bits(values: np.ndarray) -> np.ndarray:
-    """uint8 of uint8 or uint16."""
+    """Convert uint8 or uint16 to uint8."""
     if values.dtype == np.uint8:
         return values
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def of_pillow(image: Image.Image, name: str = "the picture") -> Photo:
-    """A photo of an image that Pillow holds, turned upright.
+    """Convert a Pillow image to a photo, turned upright.
 
     Args:
-      image: of any mode; I;16 holds 16 bits, I does if its values are more than 8 bits can hold.
-      name: how errors call it.
+      image: image of any mode. I;16 holds 16 bits; so does I if its values exceed 8 bits.
+      name: the photo's name in errors.
 
     Raises:
       UserError: a mode that holds no photo, such as floating point.
@@ -97,7 +97,7 @@ def of_pillow(image: Image.Image, name: str = "the picture") -> Photo:
 def of_modes(
     image: Image.Image, name: str
 ) -> tuple[np.ndarray, np.ndarray | None, bool, bytes | None]:
-    """(pixels [H, W] or [H, W, 3], alpha or None, grey, profile), not turned yet.
+    """Return (pixels [H, W] or [H, W, 3], alpha or None, grey, profile), not turned upright yet.
 
     Raises:
       UserError: a mode that holds no photo.
@@ -128,15 +128,15 @@ def assemble(
     metadata: Metadata | None = None,
     orientation: int = 1,
 ) -> Photo:
-    """A photo of decoded values.
+    """Make a photo from decoded values.
 
     Args:
       pixels: [H, W] or [H, W, 3], uint8 or uint16.
       alpha: [H, W] or None.
       grey: whether the source had no colours.
-      profile: embedded, of any kind of colours.
-      metadata: of the file.
-      orientation: 1 to 8, that the values still need.
+      profile: the embedded profile, of any colour space.
+      metadata: the file's metadata.
+      orientation: EXIF orientation to apply, 1 to 8.
     """
     metadata = metadata or Metadata()
     if alpha is not None and (alpha == np.iinfo(alpha.dtype).max).all():
@@ -155,7 +155,7 @@ def assemble(
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Turned and mirrored as EXIF's orientation asks."""
+    """Turn and mirror values according to EXIF's orientation."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -170,7 +170,7 @@ def _of_integers(image: Image.Image, name: str) -> np.ndarray:
     lowest, highest = (int(values.min()), int(values.max())) if values.size else (0, 0)
     if lowest < 0 or highest > 65535:
         raise UserError(f"{name} holds values outside 0..65535; save it as 8 or 16 bits")
-    # A PGM's are scaled to 16 bits by Pillow; others may be 8 bits in wide numbers.
+    # Pillow scales a PGM's values to 16 bits; other formats may hold 8 bits in wide integers.
     if highest < 256 and image.format != "PPM":
         raise UserError(
             f"{name} holds 32-bit integers up to {highest}, which may mean 8 or 16 bits; "
@@ -180,7 +180,7 @@ def _of_integers(image: Image.Image, name: str) -> np.ndarray:
 
 
 def of_palette(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """(pixels [H, W, 3], alpha or None); Pillow's own way takes a third more memory."""
+    """(pixels [H, W, 3], alpha or None); Pillow's own conversion takes a third more memory."""
     if image.im.getpalettemode() == "RGBA":
         values = np.asarray(image.convert("RGBA"))
         return values[..., :3], values[..., 3]
@@ -199,14 +199,14 @@ def of_palette(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _kept(profile: bytes | None, grey: bool) -> bytes | None:
-    """The profile, unless it is of another kind of colours than the result will have."""
+    """The profile, or None if its colour space is not the result's."""
     space = (profile or b"")[16:20]
     return profile if space == b"RGB " or (grey and space == b"GRAY") else None
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """RGB in sRGB of an image in a profile; None where the profile cannot be used."""
-    # A damaged profile should cost the exact colours, not the photo.
+    """Convert an image from a profile to sRGB; None if the profile cannot be used."""
+    # A damaged profile may cost the exact colours but not the photo.
     with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return _through(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     return None
@@ -234,7 +234,7 @@ def _through(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Imag
 
 
 def _without(profile: bytes, pixels: np.ndarray, grey: bool) -> np.ndarray:
-    """The pixels in sRGB; as they are where the profile cannot be used."""
+    """Convert the pixels to sRGB; unchanged if the profile cannot be used."""
     image = Image.fromarray(pixels)
     if grey and profile[16:20] == b"GRAY":
         image = image.convert("L")
@@ -243,7 +243,7 @@ def _without(profile: bytes, pixels: np.ndarray, grey: bool) -> np.ndarray:
 
 
 def _visible_colours(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """What nobody sees must not bleed over the edges of what is seen."""
+    """Give hidden pixels the nearest visible colour, or theirs would bleed over visible edges."""
     hidden = (alpha == 0).astype(np.uint8)
     if not hidden.any() or hidden.all():
         return pixels

@@ -1,7 +1,7 @@
-"""Photo files read: any format that Pillow reads, and HEIC by an optional package.
+"""Reading photo files: formats that Pillow reads, and HEIC through an optional package.
 
-Every failure names the file. Files are always handed to Pillow as open files, never by name: it
-maps named, uncompressed TIFFs into memory with the size that their orientation asks for.
+Every failure names the file. Pillow always gets an open file, never a name: it maps named,
+uncompressed TIFFs into memory with the size after their orientation.
 """
 
 import contextlib
@@ -47,12 +47,12 @@ def read_photo(
 
     Args:
       source: a file's path, or its bytes.
-      max_megapixels: a larger one is refused by what its header says, before it is decoded.
-      name: how errors call it; the path if not given.
+      max_megapixels: a larger photo is refused by its header, before decoding.
+      name: the photo's name in errors; the path if not given.
 
     Raises:
-      UserError: no such file, no photo, a truncated, animated or multi-page one, one that is too
-        large, or of a kind that is not understood.
+      UserError: no such file, not a photo, a truncated, animated or multi-page one, one that is
+        too large, or one of a kind that is not understood.
     """
     name = name or _name(source)
     data = read_bytes(source)
@@ -66,10 +66,10 @@ def read_photo(
 def photo_size(
     source: str | os.PathLike | bytes, max_megapixels: float = MAX_MEGAPIXELS
 ) -> tuple[int, int]:
-    """(width, height) from the header, before the orientation that EXIF asks for.
+    """Read (width, height) from the header, before EXIF's orientation is applied.
 
     Raises:
-      UserError: as `read_photo`, as far as the header tells.
+      UserError: as `read_photo`, as far as the header shows it.
     """
     name, data = _name(source), read_bytes(source)
     with _explained(name):
@@ -80,10 +80,10 @@ def photo_size(
 
 
 def read_bytes(source: str | os.PathLike | bytes) -> bytes:
-    """A photo file's bytes.
+    """Read a photo file's bytes.
 
     Raises:
-      UserError: no such file, a folder, or no bytes.
+      UserError: no such file, a folder, or an empty file.
     """
     name = _name(source)
     if isinstance(source, bytes):
@@ -112,10 +112,10 @@ def _name(source: str | os.PathLike | bytes) -> str:
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Whatever decoders raise at damaged files, in one sentence."""
+    """Turn errors of decoders on damaged files into one sentence."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of damaged metadata, which must not cost the photo.
+            # Pillow warns about damaged metadata, which must not make the photo fail.
             warnings.simplefilter("ignore")
             yield
     except UserError:
@@ -154,7 +154,7 @@ def _read_other(image: Image.Image, data: bytes, name: str) -> Photo:
     image.load()
     metadata, orientation = of_image(image)
     if image.format == "TIFF":
-        orientation = 1  # Pillow has turned it
+        orientation = 1  # Pillow has already turned it
     if deep is not None:
         pixels, alpha, grey = deep
         profile = image.info.get("icc_profile")
@@ -166,7 +166,7 @@ def _read_other(image: Image.Image, data: bytes, name: str) -> Photo:
 
 
 def _stated_profile(image: Image.Image, data: bytes, name: str, grey: bool) -> bytes | None:
-    """A profile for colours that a file without one states by numbers."""
+    """Make a profile for a file that states its colours as numbers instead."""
     if image.format == "TIFF":
         return None if grey else tiff.colour_profile(image)
     if image.format not in ("AVIF", "HEIF"):
@@ -204,7 +204,7 @@ def _opened(data: bytes, max_megapixels: float, name: str) -> Iterator[Image.Ima
 
 
 def known_formats() -> list[str]:
-    """Pillow's names for the formats that are read, of those that it has here."""
+    """Pillow's names of the formats that are read and that its installation supports."""
     Image.init()
     return [kind for kind in ("PNG", *_FORMATS) if kind in Image.OPEN]
 
@@ -221,7 +221,7 @@ def _register_heic(name: str) -> None:
 
 @contextlib.contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Pillow's own limit of pixels is one for all of the process."""
+    """Lift Pillow's own pixel limit, which is global to the process, inside the block."""
     with _pillows_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -231,7 +231,7 @@ def _without_pillows_limit() -> Iterator[None]:
 
 
 def refuse_large(size: tuple[int, int], name: str, max_megapixels: float) -> None:
-    """Raise a UserError where width times height are beyond the limit."""
+    """Raise UserError if width times height exceeds the limit."""
     width, height = size
     if width * height > max_megapixels * 1e6:
         raise UserError(
@@ -245,6 +245,6 @@ def _several_frames(name: str) -> str:
 
 
 def _too_short_a_jpeg(size: tuple[int, int], data: bytes) -> bool:
-    """Whether there is less than a bit for each block of 8 by 8 pixels."""
+    """Whether the data has less than one bit per block of 8 by 8 pixels."""
     blocks = -(-size[0] // 8) * -(-size[1] // 8)
     return blocks > 8 * len(data)

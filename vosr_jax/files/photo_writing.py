@@ -1,4 +1,4 @@
-"""Photo files written: whole or not at all, with profile and metadata, 16 bits where they fit."""
+"""Writing photo files atomically, with profile and metadata, in 16 bits if the format can."""
 
 import io
 import os
@@ -27,16 +27,16 @@ _XMP_PREFIX = 29
 def check_target(
     path: Path, transparent: bool = False, size: tuple[int, int] | None = None, bits: int = 8
 ) -> str:
-    """Pillow's name for the format of a file to be written.
+    """Return Pillow's name of an output file's format, if the format can hold the photo.
 
     Args:
       path: the file.
-      transparent: whether it has to hold transparency.
+      transparent: whether the photo has transparency.
       size: (width, height), if known.
-      bits: of the photo's samples.
+      bits: bits per sample of the photo.
 
     Raises:
-      UserError: the suffix is none of SUFFIXES, or its format cannot hold such a photo.
+      UserError: the suffix is not one of SUFFIXES, or its format cannot hold such a photo.
     """
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
@@ -56,15 +56,15 @@ def check_target(
 
 
 def bits_of(path: Path) -> int:
-    """The most bits a sample that a file of that name holds."""
+    """The most bits per sample that the format of a file name can hold."""
     return 16 if _FORMATS.get(path.suffix.lower()) in _DEEP else 8
 
 
 def write_photo(photo: Photo | Image.Image, path: str | os.PathLike) -> None:
-    """Write a photo in the format that the suffix names; missing folders are made.
+    """Write a photo in the format that the suffix names; missing folders are created.
 
-    PNG and TIFF hold 16 bits; other formats get 8. What a format cannot hold of the metadata is
-    left out: IPTC and texts in WebP, texts in JPEG and TIFF, segments of JPEG beyond 64 KB.
+    PNG and TIFF hold 16 bits; other formats get 8. Metadata that a format cannot hold is left out:
+    IPTC and texts in WebP, texts in JPEG and TIFF, JPEG segments beyond 64 KB.
 
     Raises:
       UserError: an unknown suffix, a photo that the format cannot hold, or a folder or disk that
@@ -77,7 +77,7 @@ def write_photo(photo: Photo | Image.Image, path: str | os.PathLike) -> None:
 
 
 def encode(photo: Photo, path: Path) -> bytes:
-    """The bytes of a file of that name.
+    """Encode a photo in the format of a file name.
 
     Raises:
       UserError: as `check_target`.
@@ -106,7 +106,7 @@ def encode(photo: Photo, path: Path) -> bytes:
 
 
 def _channels(photo: Photo, deep: bool) -> np.ndarray:
-    """[H, W, C] of 1 to 4 channels."""
+    """[H, W, C] array of 1 to 4 channels."""
     pixels, alpha = photo.pixels, photo.alpha
     pixels = pixels[..., :1] if photo.grey else pixels
     if alpha is not None:
@@ -144,7 +144,7 @@ def _jpeg_options(metadata: Metadata, exif: bytes) -> dict:
 
 
 def _in_rgb(photo: Photo) -> tuple[Photo, bytes | None]:
-    """For a format without grey: values and profile that fit to RGB."""
+    """Values and profile in RGB, for a format without grey."""
     profile = photo.icc_profile
     if profile is None or profile[16:20] != b"GRAY":
         return photo, profile

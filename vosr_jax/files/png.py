@@ -1,7 +1,7 @@
-"""PNG files taken apart and decoded: all 16 bits, exact transparency (ISO 15948).
+"""Parsing and decoding of PNG files: all 16 bits, exact transparency (ISO 15948).
 
-Pillow decodes the pixels. It gets a file of nothing but pixels, so that a text or a profile that
-is damaged, large or unknown never costs the photo; the other chunks are read by themselves.
+Pillow decodes the pixels. It gets a file with pixels alone, because a damaged, large or unknown
+text or profile must not make the photo fail. The other chunks are read separately.
 """
 
 import dataclasses
@@ -19,22 +19,22 @@ from vosr_jax.files.png_writing import SIGNATURE, chunk
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGBA: 4}
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-_DEFLATES_BY = 1032  # no stream of deflate shrinks by more
+_DEFLATES_BY = 1032  # deflate's largest compression ratio
 
 
 @dataclasses.dataclass(frozen=True)
 class PngFile:
-    """A PNG's chunks.
+    """Chunks of a PNG.
 
     Attributes:
       size: (width, height).
-      depth: bits a sample.
-      kind: colour type of the header.
-      interlaced: whether it comes in seven passes.
-      chunks: {name: content}, the first of each name but IDAT; texts apart.
-      texts: (name of the chunk, content), in order.
+      depth: bits per sample.
+      kind: colour type from the header.
+      interlaced: whether the pixels come in seven passes.
+      chunks: {name: content}, the first chunk of each name, without IDAT and texts.
+      texts: (chunk name, content), in order.
       data: contents of IDAT.
-      animated: whether there are several frames.
+      animated: whether it has several frames.
     """
 
     size: tuple[int, int]
@@ -48,12 +48,12 @@ class PngFile:
 
     @property
     def is_grey(self) -> bool:
-        """Whether it has no colours."""
+        """Whether it is greyscale."""
         return self.kind in (_GREY, _GREY_ALPHA)
 
 
 def parse(data: bytes) -> PngFile:
-    """Take a PNG apart.
+    """Split a PNG into its chunks.
 
     Raises:
       ValueError: no header, an unknown critical chunk, or a damaged one.
@@ -102,10 +102,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if not sound and name in _CRITICAL:
             if whole:
                 raise ValueError(f"the checksum of a chunk {name.decode()} is wrong")
-            yield name, content  # cut off: the decoder says how much is missing
+            yield name, content  # truncated: the decoder reports it
             return
         if not sound and not data[end + 4 : end + 8].isalpha() and end != len(data):
-            # Its length is wrong too: go on at the next chunk that the photo needs.
+            # Its length is wrong too: continue at the next chunk that the photo needs.
             places = [data.find(other, at + 8) for other in (b"PLTE", b"IDAT")]
             found = [place for place in places if place > 0]
             if not found:
@@ -119,18 +119,18 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def is_too_short(png: PngFile) -> bool:
-    """Whether so few bytes cannot hold pixels of that size, whatever they are."""
+    """Whether the data is too short to hold any pixels of the stated size."""
     width, height = png.size
     row = (width * png.depth * _CHANNELS[png.kind] + 7) // 8 + 1
     return row * height > _DEFLATES_BY * (sum(map(len, png.data)) + 64)
 
 
 def decode(png: PngFile) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """(pixels, alpha, whether it is grey).
+    """Decode a PNG to (pixels, alpha, whether it is grey).
 
     Returns:
-      Pixels [H, W, 3], or [H, W] where it is grey; alpha [H, W] or None; both uint8, or uint16
-      where the file has 16 bits.
+      Pixels [H, W, 3], or [H, W] if it is grey; alpha [H, W] or None. Both are uint8, or uint16
+      if the file has 16 bits.
 
     Raises:
       OSError, SyntaxError, ValueError: truncated or damaged.
@@ -153,7 +153,7 @@ def decode(png: PngFile) -> tuple[np.ndarray, np.ndarray | None, bool]:
 
 
 def _of_key(png: PngFile, values: np.ndarray) -> np.ndarray | None:
-    """The transparency that a grey or colour file gives to one of its colours."""
+    """Alpha of a grey or colour file that declares one of its colours transparent."""
     key = png.chunks.get(b"tRNS", b"")
     count = values.shape[2]
     if png.kind not in (_GREY, _RGB) or len(key) != 2 * count:
@@ -167,7 +167,7 @@ def _of_key(png: PngFile, values: np.ndarray) -> np.ndarray | None:
 
 
 def _decode_16_bits(png: PngFile) -> np.ndarray:
-    """[H, W, C] uint16. Pillow gives one half of each number at a time, under another name."""
+    """Decode to [H, W, C] uint16; Pillow yields one byte of each sample at a time."""
     if png.kind == _GREY:
         image = _opened(png)
         image.load()
@@ -192,7 +192,7 @@ def _half(png: PngFile, mode: str, raw: str) -> np.ndarray:
 
 
 def _opened(png: PngFile):
-    """Pillow's image of the pixels alone."""
+    """Open the pixels alone with Pillow."""
     wanted = [b"IHDR", b"PLTE"]
     if png.kind == _PALETTE:
         wanted.append(b"tRNS")

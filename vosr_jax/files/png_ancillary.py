@@ -1,6 +1,6 @@
-"""What a PNG says beside its pixels: colours, EXIF, XMP, IPTC, resolution, texts.
+"""A PNG's data beside its pixels: colours, EXIF, XMP, IPTC, resolution, texts.
 
-Whatever is damaged here is left out.
+Damaged data is left out.
 """
 
 import struct
@@ -16,7 +16,7 @@ _LONGEST_PROFILE = 1 << 26
 
 
 def colour_profile(png: PngFile, name: str) -> bytes | None:
-    """The embedded profile, or one that says what cICP or gAMA and cHRM say.
+    """Return the embedded profile, or one made from cICP or from gAMA and cHRM.
 
     Raises:
       UserError: colours that are not understood.
@@ -42,7 +42,7 @@ def colour_profile(png: PngFile, name: str) -> bytes | None:
 
 
 def metadata(png: PngFile) -> tuple[Metadata, int]:
-    """What its chunks say, and the orientation."""
+    """Return the metadata in the chunks, and the orientation."""
     texts: list[tuple[str, str]] = []
     raw: dict[str, bytes] = {}
     for name, content in png.texts:
@@ -78,7 +78,7 @@ def _text(name: bytes, content: bytes) -> tuple[str, str]:
 
 
 def _inflated(data: bytes, longest: int) -> bytes | None:
-    """Decompressed; None where it is damaged or longer than anything sensible."""
+    """Decompress; None if the data is damaged or its content longer than `longest`."""
     reader = zlib.decompressobj()
     try:
         content = reader.decompress(data, longest)
@@ -88,7 +88,7 @@ def _inflated(data: bytes, longest: int) -> bytes | None:
 
 
 def _of_hex(text: str) -> bytes:
-    """ImageMagick's raw profiles: a name, a length, and hexadecimal digits."""
+    """Decode ImageMagick's raw profile: a name, a length and hexadecimal digits."""
     lines = text.strip().split("\n")
     try:
         return bytes.fromhex("".join(lines[2:]))
@@ -97,7 +97,7 @@ def _of_hex(text: str) -> bytes:
 
 
 def _iptc_of(block: bytes) -> bytes | None:
-    """IPTC records, plain or within Photoshop's resources."""
+    """Extract IPTC records, plain or inside Photoshop's resources."""
     if not block.startswith(b"8BIM"):
         return block or None
     at = 0

@@ -1,4 +1,4 @@
-"""PNG files written: pixels of 16 bits, which Pillow cannot write, and chunks beside pixels."""
+"""Writing PNG files: 16-bit pixels, which Pillow cannot write, and metadata chunks."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ _ROWS_AT_ONCE = 256
 
 
 def encode_16_bits(channels: np.ndarray) -> bytes:
-    """A PNG of the pixels alone.
+    """Encode the pixels alone as a PNG.
 
     Args:
       channels: [H, W, C] uint16; 1 to 4 channels are grey, grey and alpha, RGB, RGBA.
@@ -37,7 +37,7 @@ def encode_16_bits(channels: np.ndarray) -> bytes:
 
 
 def _paeth(raw: np.ndarray, above: np.ndarray, back: int) -> np.ndarray:
-    """Differences from the neighbour that lies nearest to left + above - corner."""
+    """Differences from the neighbour nearest to left + above - corner."""
     left, corner = (np.pad(rows, ((0, 0), (back, 0)))[:, :-back] for rows in (raw, above))
     a, b, c = (rows.astype(np.int16) for rows in (left, above, corner))
     to_left, to_above, to_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
@@ -47,7 +47,7 @@ def _paeth(raw: np.ndarray, above: np.ndarray, back: int) -> np.ndarray:
 
 
 def with_metadata(data: bytes, metadata: Metadata, exif: bytes, icc_profile: bytes | None) -> bytes:
-    """A PNG that was just made, with chunks put behind its header."""
+    """Insert metadata chunks behind the header of a new PNG."""
     extra = []
     if icc_profile:
         extra.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile)))
@@ -63,13 +63,13 @@ def with_metadata(data: bytes, metadata: Metadata, exif: bytes, icc_profile: byt
         extra.append((b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(text.encode())))
     for key, text in metadata.texts:
         name = key.encode("latin-1", "replace")[:79]
-        # Pillow refuses compressed texts beyond a megabyte: such stay as they are.
+        # Pillow refuses compressed texts beyond a megabyte, so these stay uncompressed.
         extra.append((b"iTXt", name + b"\0\0\0\0\0" + text.encode("utf-8", "replace")))
     end = len(SIGNATURE) + 25
     return data[:end] + b"".join(chunk(*pair) for pair in extra) + data[end:]
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """One chunk, with its length and checksum."""
+    """Make a chunk with its length and checksum."""
     checksum = struct.pack(">I", zlib.crc32(name + content))
     return struct.pack(">I", len(content)) + name + content + checksum

@@ -1,7 +1,7 @@
-"""TIFF files: what their tags say is believed or refused, 16 bits are read and written (TIFF 6.0).
+"""TIFF files: a check of their tags, reading and writing of 16 bits (TIFF 6.0).
 
-Pillow opens some kinds with values that mean something else: 12 bits unscaled, white as zero in
-16 bits, signed numbers as if they had no sign. The tags are read here first.
+Pillow misreads some kinds: it leaves 12 bits unscaled, ignores white as zero in 16 bits and takes
+signed numbers as unsigned. So the tags are checked here first.
 """
 
 import io
@@ -39,18 +39,18 @@ _LARGEST = (1 << 32) - (1 << 24)
 
 
 def check(data: bytes, name: str) -> bytes:
-    """Refuse what Pillow would not open, or would open as something else.
+    """Refuse a file that Pillow would not open or would misread.
 
     Args:
       data: the file.
-      name: how errors call it.
+      name: the file's name in errors.
 
     Returns:
-      The file as Pillow shall see it: with white as zero in 16 bits called black as zero, since
+      The file for Pillow. A 16-bit file with white as zero is relabelled as black as zero, since
       Pillow leaves those values as they are, or refuses them.
 
     Raises:
-      UserError: a kind of photo that is not understood, with what the tags say.
+      UserError: a kind of photo that is not understood; the message quotes the tags.
       OSError, SyntaxError, ValueError: the tags cannot be read.
     """
     tags = _tags(data)
@@ -67,9 +67,9 @@ def check(data: bytes, name: str) -> bytes:
             f"{name} holds {form} ({said}), whose range is unknown; save it as 8 or 16 bits"
         )
     understood = len(bits) == 1 and bits <= set(depths)
-    # Pillow takes one byte of each number where the channels lie apart.
+    # With separate channel planes Pillow reads one byte of each 16-bit sample.
     understood &= not (planar and bits == {16})
-    # Without JPEG's own conversion, chroma would be taken for colours.
+    # Without JPEG's own conversion, chroma would be read as colours.
     understood &= photometric != _YCBCR or compression in _JPEGS
     if not understood:
         apart = ", channels apart" if planar else ""
@@ -83,14 +83,14 @@ def check(data: bytes, name: str) -> bytes:
 
 
 def is_inverted(data: bytes) -> bool:
-    """Whether values of 16 bits count from white."""
+    """Whether the file has 16-bit values that count from white."""
     tags = _tags(data)
     photometric = _first(tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO))
     return photometric == _WHITE_IS_ZERO and _first(tags.get(_BITS, 1)) == 16
 
 
 def _renamed(data: bytes) -> bytes:
-    """The file with BlackIsZero as its first directory's photometric interpretation."""
+    """Set the first directory's photometric interpretation to BlackIsZero."""
     order = "<" if data[:2] == b"II" else ">"
     if data[2:4] != struct.pack(order + "H", 42):
         raise ValueError("a large TIFF that counts from white")
@@ -105,7 +105,7 @@ def _renamed(data: bytes) -> bytes:
 
 
 def unknown(data: bytes, name: str) -> UserError:
-    """The error for a file that passes `check` and that Pillow refuses all the same."""
+    """Make the error for a file that passes `check` but that Pillow refuses."""
     tags = _tags(data)
     numbers = {
         "bits": _several(tags.get(_BITS, 1)),
@@ -124,14 +124,14 @@ def unknown(data: bytes, name: str) -> UserError:
 def decode(
     image: Any, *, inverted: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None, bool] | None:
-    """(pixels, alpha, grey) of a TIFF with more than 8 bits a sample; None for all others.
+    """Decode a TIFF of more than 8 bits per sample to (pixels, alpha, grey); None for others.
 
     Args:
-      image: opened by Pillow from a file object, not loaded yet.
+      image: image that Pillow opened from a file object and has not loaded yet.
       inverted: whether grey counts from white.
 
     Returns:
-      uint16, upright: pixels [H, W] where it is grey, else [H, W, 3]; alpha [H, W] or None.
+      uint16, upright: pixels [H, W] if it is grey, else [H, W, 3]; alpha [H, W] or None.
     """
     tags = image.tag_v2
     bits, photometric = _first(tags.get(_BITS, 1)), _first(tags.get(_PHOTOMETRIC, 0))
@@ -155,7 +155,7 @@ def decode(
 
 
 def _half(image: Any, *, swapped: bool) -> np.ndarray:
-    """High bytes of an opened file, or low ones, which Pillow calls those of the other order."""
+    """High bytes of the samples, or with `swapped` the low ones (the other byte order)."""
     tiles = []
     for tile in image.tile:
         args = list(tile.args)
@@ -176,7 +176,7 @@ def _unmultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def colour_profile(image: Any) -> bytes | None:
-    """A profile that says what WhitePoint and PrimaryChromaticities say, or None."""
+    """Make a profile from WhitePoint and PrimaryChromaticities, or None."""
     white, corners = (image.tag_v2.get(tag) for tag in (_WHITE, _PRIMARIES))
     if white is None or corners is None:
         return None
@@ -187,20 +187,20 @@ def colour_profile(image: Any) -> bytes | None:
 
 
 def too_large(size: tuple[int, int], channels: int, bits: int) -> bool:
-    """Whether a photo's bytes may not fit into a TIFF, which counts to 4 GiB."""
+    """Whether a photo may not fit into a TIFF, whose limit is 4 GiB."""
     return size[0] * size[1] * channels * bits // 8 > _LARGEST
 
 
 def encode(channels: np.ndarray, metadata: Metadata, icc_profile: bytes | None) -> bytes:
-    """A whole TIFF: deflated strips behind their tags.
+    """Encode a whole TIFF: deflated strips behind their tags.
 
     Args:
       channels: [H, W, C], uint8 or uint16; 1 to 4 channels are grey, grey and alpha, RGB, RGBA.
-      metadata: put into the tags.
-      icc_profile: of the channels' values.
+      metadata: metadata for the tags.
+      icc_profile: profile of the channels' values.
     """
     if channels.dtype == np.uint16 and channels.shape[2] == 2:
-        # Few programs read grey with transparency of 16 bits.
+        # Few programs read 16-bit grey with transparency.
         channels = channels[..., [0, 0, 0, 1]]
     height, width, count = channels.shape
     rows = max(1, _STRIP_BYTES // (width * count * channels.itemsize))
@@ -220,7 +220,7 @@ def encode(channels: np.ndarray, metadata: Metadata, icc_profile: bytes | None) 
     for tag, content in ((_XMP, metadata.xmp), (_IPTC, metadata.iptc), (_ICC, icc_profile)):
         if content:
             tags[tag] = content
-    # Counted from the end of the tags: Pillow adds where that is.
+    # Offsets count from the end of the tags; Pillow adds its position.
     tags[_STRIPS] = tuple(int(value) for value in np.cumsum([0, *sizes[:-1]]))
     return tags.tobytes()[6:] + b"".join(strips)
 

@@ -1,1 +1,1 @@
-"""Upscaling as a service: one queue, one worker, an HTTP interface and a page before them."""
+"""Upscaling as a service: an HTTP interface and a page, one queue, one worker per device."""

@@ -1,4 +1,4 @@
-"""The HTTP interface: pictures, models, health and counts."""
+"""The HTTP interface: upscaling, models, health and metrics."""
 
 import asyncio
 import contextlib
@@ -33,10 +33,10 @@ _GET_ONLY = ("/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application, without the page.
+    """Make the application, without the page.
 
     Args:
-      service: is started and stopped with the application.
+      service: the service; it starts and stops with the application.
     """
 
     @contextlib.asynccontextmanager
@@ -51,19 +51,19 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
-        # Their pages load programs from elsewhere.
+        # FastAPI's documentation pages load scripts from other servers.
         docs_url=None,
         redoc_url=None,
     )
     app.add_middleware(BodyLimit, megabytes=service.settings.max_megabytes, answer=_answer)
-    # The last one added is the first that a request meets, so that every answer is counted.
+    # The middleware added last runs first, so it counts every response.
     app.add_middleware(CountAnswers, count=service.metrics.answered)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(Exception, _broken)
     app.include_router(_health(service))
     app.include_router(_pictures(service), dependencies=_authorised(service))
-    # Before the page, which would take what matches no route.
+    # Added before the page, which would answer every path without a route.
     for path in _GET_ONLY:
         app.router.routes.append(Route(path, _Elsewhere("GET"), include_in_schema=False))
     app.router.routes.append(Route("/v1/upscale", _Elsewhere("POST"), include_in_schema=False))
@@ -82,7 +82,7 @@ def _pictures(service: Service) -> APIRouter:
         openapi_extra=openapi.upscale_documentation(),
     )
     async def upscale(request: Request) -> Response:
-        """The picture of the body, restored and enlarged, as bytes of the format asked for."""
+        """Restore and enlarge the image in the body; the response has the requested format."""
         return await _upscale(service, request)
 
     @router.get(
@@ -92,7 +92,7 @@ def _pictures(service: Service) -> APIRouter:
         responses=openapi.responses(401, 503),
     )
     def models() -> dict[str, Any]:
-        """The models, with their own settings and what the presets mean for them."""
+        """List the models with their settings and the values of their presets."""
         return {"models": [service.describe(name) for name in service.names]}
 
     @router.get(
@@ -106,7 +106,7 @@ def _pictures(service: Service) -> APIRouter:
         },
     )
     def metrics() -> Response:
-        """Requests, pictures, times, the queue and the process's memory."""
+        """Report requests, images, times, the queue and the process's memory."""
         return Response(service.metrics.text(), media_type=service.metrics.media_type)
 
     return router
@@ -117,7 +117,7 @@ def _health(service: Service) -> APIRouter:
 
     @router.get("/healthz", summary="Whether the process lives", response_model=openapi.State)
     async def healthz() -> dict[str, str]:
-        """Answers as long as the process does."""
+        """Respond while the process is alive."""
         return {"status": "alive"}
 
     @router.get(
@@ -127,7 +127,7 @@ def _health(service: Service) -> APIRouter:
         responses=openapi.responses(503),
     )
     async def readyz() -> dict[str, str]:
-        """Ready once the models are loaded and until the service is told to stop."""
+        """Respond "ready" from when the models are loaded until the service is told to stop."""
         service.require_ready()
         return {"status": "ready"}
 
@@ -152,11 +152,11 @@ async def _upscale(service: Service, request: Request) -> Response:
 
 
 async def _result(request: Request, job: Job, deadline: float, seconds: float) -> Photo:
-    """The job's photo; the job is left if the client goes or the time is over.
+    """Wait for the job's photo; abandon the job if the client disconnects or the time is up.
 
     Raises:
-      ClientDisconnect: the client is gone.
-      Refusal: there is no photo, or not in time.
+      ClientDisconnect: the client has disconnected.
+      Refusal: there is no photo, or it is late.
     """
     loop = asyncio.get_running_loop()
     result = asyncio.wrap_future(job.result)
@@ -202,7 +202,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
-    """What the router refuses: another address or method."""
+    """Answer a request whose path or method the router refuses."""
     assert isinstance(error, HTTPException)
     sentences = {
         404: "there is nothing at this address; see /openapi.json",
@@ -213,7 +213,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 class _Elsewhere:
-    """Answers 405 for methods that an address does not have, and 404 where there is nothing."""
+    """Answers 405 for a method that an address lacks, and 404 for an unknown address."""
 
     def __init__(self, allowed: str | None = None):
         self._allowed = allowed

@@ -1,4 +1,4 @@
-"""Requests' bodies: read piece by piece up to a limit, then taken apart."""
+"""Request bodies: read chunk by chunk up to a limit, then parsed."""
 
 import asyncio
 import base64
@@ -21,23 +21,23 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-# The page sends all pictures of a visitor in one body.
+# The page sends all photos of a visitor in one body.
 PICTURES_OF_THE_PAGE = 20
 _MOST_FIELDS = 20
 _LONGEST_FIELD = 1 << 12
 
 
 class BodyLimit:
-    """An application of which no request's body is read beyond a limit.
+    """Middleware that reads no request body beyond a limit.
 
-    What was read is not held here; the application sees a Refusal where the next piece would be.
+    It buffers nothing; reading the next chunk beyond the limit raises a Refusal in the application.
     """
 
     def __init__(self, app: App, megabytes: float, answer: Callable[[Refusal], App]):
         self._app, self._megabytes, self._answer = app, megabytes, answer
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Pass a request on, with its body counted."""
+        """Pass a request on and count the bytes of its body."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         megabytes = self._megabytes
@@ -71,16 +71,16 @@ class BodyLimit:
 
 
 class CountAnswers:
-    """An application of which every answer to /v1/upscale is counted, refusals included."""
+    """Middleware that counts every response to /v1/upscale, refusals included."""
 
     def __init__(self, app: App, count: Callable[[int, float], None]):
         self._app, self._count = app, count
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Pass a request on, and count what it is answered."""
+        """Pass a request on and count its response."""
         if (scope.get("method"), scope.get("path")) != ("POST", "/v1/upscale"):
             return await self._app(scope, receive, send)
-        # What an error that nobody foresaw is answered with, further out.
+        # An unexpected error becomes a 500 outside this middleware.
         began, code = time.monotonic(), 500
 
         async def watched(message: Message) -> None:
@@ -95,12 +95,12 @@ class CountAnswers:
 
 
 async def read_request(request: Request, deadline: float, seconds: float) -> tuple[bytes, Fields]:
-    """A request's picture and fields.
+    """Read a request's image file and fields.
 
     Args:
-      request: multipart/form-data with a file, or JSON with the picture in base64.
-      deadline: by the event loop's clock.
-      seconds: how an error calls the time until then.
+      request: multipart/form-data with a file, or JSON with the image file in base64.
+      deadline: time on the event loop's clock.
+      seconds: the time limit that errors state.
 
     Raises:
       Refusal: the body is broken, incomplete, too slow or of another type.

@@ -1,4 +1,4 @@
-"""What the page shows during and after a click, by the names of its boxes."""
+"""Updates of the page during and after a click, by the names of its boxes."""
 
 import html
 import logging
@@ -17,32 +17,32 @@ from vosr_jax.serving.service import Service
 
 _log = logging.getLogger(__name__)
 _BAR = '<progress value="{:.4f}" style="width: 100%"></progress> {}'
-# Where nothing is at work.
+# Updates for when no job runs.
 NOTHING = {"state": gr.update(visible=False), "so_far": gr.update(value=None, visible=False)}
 
 
 def run(service: Service, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Restore what a visitor has given.
+    """Restore a visitor's photos.
 
     Args:
-      service: whose queue takes the pictures.
-      given: contents of the boxes, by name.
+      service: the service whose queue takes the photos.
+      given: {name: content} of the boxes.
 
     Yields:
       {name: content} of the boxes that change.
 
     Raises:
-      gr.Error: nothing can be shown, and why.
+      gr.Error: why nothing can be shown.
     """
     files, before = given.pop("files") or [], given.pop("visit")
-    # In the page's order, not in that of the clicks.
+    # Use the page's order, not that of the clicks.
     chosen = set(given.pop("presets"))
     presets = [name for name in ("", *PRESETS) if name in chosen] or [""]
     if not files:
         raise gr.Error("Choose a photograph first.", print_exception=False)
     close(before)
     uploads = [(Path(file).name, Path(file)) for file in files]
-    # Gradio takes no dictionary that is empty.
+    # Gradio does not accept an empty dictionary.
     state: dict[str, Any] = {"state": gr.skip()}
 
     def tell(share: float, line: str) -> None:
@@ -87,7 +87,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _view(visit: visits.Visit, call: str) -> dict[str, Any]:
-    """All that is finished, the newest in the slider."""
+    """Update the page with all finished photos, the newest in the slider."""
     names = [(picture.title, number) for number, picture in enumerate(visit.pictures)]
     files = [str(picture.result) for picture in visit.pictures]
     return show(visit, len(names) - 1) | {
@@ -99,7 +99,7 @@ def _view(visit: visits.Visit, call: str) -> dict[str, Any]:
 
 
 def show(visit: visits.Visit | None, number: int) -> dict[str, Any]:
-    """A result in the slider, and beside it the others of the same upload."""
+    """Show a result in the slider, and beside it the other results of the same upload."""
     if visit is None or not 0 <= number < len(visit.pictures):
         return {"slider": gr.skip()}
     picture = visit.pictures[number]

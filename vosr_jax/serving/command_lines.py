@@ -1,4 +1,4 @@
-"""The page's pictures at the command line."""
+"""Command lines that reproduce the page's results."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from vosr_jax.serving.fields import ENDINGS, Fields
 from vosr_jax.weights import hub
 from vosr_jax.weights.resolve import SHIPPED
 
-# What `vosr upscale` computes in where nothing is said.
+# Precisions that `vosr upscale` uses by default.
 PLAIN = ("float32", "float32")
 
 
 def command_lines(
     names: Sequence[str], fields: Sequence[Fields], model: str, precisions: tuple[str, str] = PLAIN
 ) -> str:
-    """The `vosr upscale` calls that make the same pictures, one a line.
+    """Make the `vosr upscale` calls that give the same results, one per line.
 
-    Several write into a folder each.
+    If there are several, each writes into its own folder.
 
     Args:
-      names: of the files.
+      names: names of the files.
       fields: as given to `visits.restore`.
-      model: its served name.
-      precisions: of its denoiser and its autoencoder.
+      model: the model's served name.
+      precisions: precisions of its denoiser and its autoencoder.
     """
     if len(fields) == 1:
         return command_line(names, fields[0], model, precisions)
@@ -40,13 +40,13 @@ def command_line(
     precisions: tuple[str, str] = PLAIN,
     out: str = "out/",
 ) -> str:
-    """The `vosr upscale` call that makes the same pictures.
+    """Make the `vosr upscale` call that gives the same results.
 
     Args:
-      names: of the files.
-      fields: of all of them.
-      model: its served name; a folder of the server's is shown as one to be put in.
-      precisions: of its denoiser and its autoencoder.
+      names: names of the files.
+      fields: fields of all files.
+      model: the model's served name; for a folder on the server a placeholder path is shown.
+      precisions: precisions of its denoiser and its autoencoder.
       out: the folder for results.
     """
     endings = {ENDINGS.get(Path(name).suffix.lower().removeprefix("."), "png") for name in names}

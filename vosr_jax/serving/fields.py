@@ -1,4 +1,4 @@
-"""The fields of a request: what a client may ask for one picture."""
+"""Fields of a request: a client's settings for one image."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,7 +10,7 @@ from vosr_jax.restoration.presets import PresetName
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving.refusals import Refusal
 
-# A size of tile is a program to compile and to keep, so clients choose among few.
+# Each tile size compiles and keeps a program, so clients choose among few sizes.
 TileSize = Literal["auto", "128", "256", "384", "512", "768", "1024"]
 TILE_SIZES: tuple[str, ...] = get_args(TileSize)
 ENDINGS = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp", "tiff": "tif", "tif": "tif"}
@@ -28,7 +28,7 @@ _Strength = Annotated[FiniteFloat, Field(ge=0, le=2)]
 
 
 class Fields(BaseModel):
-    """Settings of one picture; every field may be left out."""
+    """Settings of one image; every field is optional."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,11 +61,11 @@ class Fields(BaseModel):
 
     @property
     def ending(self) -> str:
-        """Of a file in the answer's format: png, jpg, webp or tif."""
+        """File ending of the response's format: png, jpg, webp or tif."""
         return ENDINGS[self.format]
 
     def settings(self, upscaler: Upscaler) -> dict[str, Any]:
-        """Keyword arguments of the upscaler but the seed.
+        """Make the upscaler's keyword arguments except the seed.
 
         Raises:
           UserError: the model refuses them.
@@ -82,9 +82,9 @@ class Fields(BaseModel):
 
 
 def read_fields(values: dict[str, Any]) -> Fields:
-    """Fields of what a client has sent, as text or as JSON's values.
+    """Parse the values that a client sent, as text or JSON.
 
-    Empty values count as left out, as HTML's forms send them.
+    Empty values count as missing, because HTML forms send them.
 
     Raises:
       Refusal: a name or a value that cannot be used.
@@ -119,6 +119,6 @@ def _shown(value: Any) -> str:
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean NAME?" of the nearest known name, or all of them."""
+    """Return "; did you mean NAME?" with the nearest known name, or a list of all names."""
     near = get_close_matches(word, list(known), 1, 0.6)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

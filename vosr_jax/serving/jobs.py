@@ -1,4 +1,4 @@
-"""Pictures that wait for the worker, and the bound on how many."""
+"""Jobs of the workers, in a bounded queue."""
 
 import collections
 import contextlib
@@ -16,20 +16,20 @@ from vosr_jax.serving import refusals
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """One picture to restore.
+    """One photo to restore.
 
     Attributes:
       content: the file's bytes.
-      model: its served name.
+      model: the model's served name.
       settings: keyword arguments of the upscaler, without the seed.
-      seed: of the noise.
-      ending: of a file in the result's format; what the format cannot hold is refused early.
-      megapixels: of the result.
-      result: the restored photo, or why there is none.
-      share: how much is done, 0 to 1.
+      seed: seed of the noise.
+      ending: file ending of the result's format; a photo that it cannot hold is refused early.
+      megapixels: size of the result.
+      result: the restored photo, or an error.
+      share: finished share, 0 to 1.
       begun: whether the worker has taken it.
-      watched: whether a preview is wanted while it is at work.
-      preview: the newest one, uint8 [H, W, 3].
+      watched: whether previews are wanted during the work.
+      preview: the newest preview, uint8 [H, W, 3].
     """
 
     content: bytes
@@ -47,17 +47,17 @@ class Job:
 
     @property
     def left(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether the job was abandoned."""
         return self._left.is_set()
 
     @property
     def kind(self) -> tuple:
-        """Equal for jobs that can be restored together."""
-        # Previews cost time, which who does not look at them shall not wait for.
+        """Key that is equal for jobs that can be restored in one batch."""
+        # Previews cost time, so a job without them must not share a batch with one that has them.
         return self.model, self.watched, tuple(sorted(self.settings.items()))
 
     def leave(self) -> None:
-        """Nobody waits for the result: the queue passes over it, the worker may break it off."""
+        """Abandon the job: the queue skips it, and the worker may stop it."""
         self._left.set()
         self.result.cancel()
 
@@ -66,7 +66,7 @@ class JobQueue:
     """A bounded queue; every request holds one of its places until it is answered.
 
     Attributes:
-      bound: places.
+      bound: number of places.
     """
 
     def __init__(self, bound: int):
@@ -82,7 +82,7 @@ class JobQueue:
         """Hold a place while the block runs.
 
         Raises:
-          Refusal: there is none, or the service is stopping.
+          Refusal: no place is free, or the service is stopping.
         """
         with self._changed:
             if self._closed:
@@ -99,22 +99,22 @@ class JobQueue:
 
     @property
     def taken(self) -> int:
-        """Places that are held."""
+        """Number of places that are held."""
         return self._taken
 
     @property
     def waiting(self) -> int:
-        """Jobs that the worker has not taken and that somebody waits for."""
+        """Number of jobs that no worker has taken and that were not abandoned."""
         with self._changed:
             return sum(not job.left for job in self._waiting)
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more is taken in."""
+        """Whether the queue accepts no more jobs."""
         return self._closed
 
     def put(self, job: Job) -> None:
-        """Line a job up.
+        """Append a job to the queue.
 
         Raises:
           Refusal: the service is stopping.
@@ -126,14 +126,14 @@ class JobQueue:
             self._changed.notify_all()
 
     def take(self, most: int, megapixels: float) -> list[Job]:
-        """Wait for the next job, and take those that can be restored with it.
+        """Wait for the next job and take it with others of its kind.
 
         Args:
-          most: jobs to take.
-          megapixels: of all their results; the first is taken whatever its size.
+          most: most jobs to take.
+          megapixels: most megapixels of all their results; the first job may exceed it.
 
         Returns:
-          The jobs in their order; none once the queue is closed.
+          The jobs in queue order; none once the queue is closed.
         """
         with self._changed:
             while not (batch := self._next(most, megapixels)) and not self._closed:
@@ -158,11 +158,11 @@ class JobQueue:
         return batch
 
     def measured(self, seconds: float) -> None:
-        """Note how long a picture took, from which waiting clients' patience is reckoned."""
+        """Record the time per photo, from which Retry-After is computed."""
         self._seconds += 0.2 * (seconds - self._seconds)
 
     def close(self) -> None:
-        """Take nothing more in, and refuse what waits; what is at work goes on."""
+        """Accept no more jobs and refuse waiting ones; running jobs continue."""
         with self._changed:
             self._closed = True
             refused, self._waiting = list(self._waiting), collections.deque()
@@ -172,5 +172,5 @@ class JobQueue:
                 job.result.set_exception(refusals.stopping())
 
     def _retry_after(self) -> int:
-        # Half of those before a client may be done when it asks again.
+        # By then about half of the jobs in a full queue are done.
         return int(min(max(self._seconds * self.bound / 2, 1), 60))

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ _PICTURES = (1, 2, 4, 8, 16)
 
 
 class Metrics:
-    """Counts of one service, in a registry of their own."""
+    """Metrics of one service, in their own registry."""
 
     def __init__(self, queue: JobQueue):
         self.registry = registry = CollectorRegistry()
@@ -58,12 +58,12 @@ class Metrics:
     media_type = CONTENT_TYPE_LATEST
 
     def answered(self, code: int, seconds: float) -> None:
-        """Count an answer to /v1/upscale."""
+        """Count a response to /v1/upscale."""
         self._requests.labels(str(code)).inc()
         self._seconds.observe(seconds)
 
     def restored(self, jobs: Sequence[Job], seconds: float) -> None:
-        """Count a batch."""
+        """Count a restored batch."""
         self._batches.observe(len(jobs))
         self._work.inc(seconds)
         for job in jobs:
@@ -71,5 +71,5 @@ class Metrics:
             self._megapixels.labels(job.model).inc(job.megapixels)
 
     def text(self) -> bytes:
-        """All of it in Prometheus's own format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)

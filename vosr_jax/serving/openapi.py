@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of /v1/upscale, with examples that can be sent as they are."""
+"""OpenAPI description of the interface, with examples that can be sent as they are."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ done is answered with one sentence: `{"error": "..."}`.
 
 
 class Error(BaseModel):
-    """Why there is no picture."""
+    """Why there is no result."""
 
     error: str = Field(examples=["the queue is full; try again in 4 seconds"])
 
@@ -43,13 +43,13 @@ class Models(BaseModel):
 
 
 class State(BaseModel):
-    """How the service is."""
+    """State of the service."""
 
     status: str = Field(examples=["ready"])
 
 
 def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's description of refusals."""
+    """Describe refusals for FastAPI."""
     said = {
         400: "The body is broken.",
         401: "The token is missing or wrong.",
@@ -65,7 +65,7 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 def upscale_documentation() -> dict[str, Any]:
-    """The request's body and the picture in the answer."""
+    """Describe the request's body and the image in the response."""
     fields = Fields.model_json_schema()["properties"]
     file = {"type": "string", "format": "binary", "description": "the picture"}
     text = {
@@ -111,7 +111,7 @@ def upscale_documentation() -> dict[str, Any]:
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:
-    """The field for a form, which has texts alone: what is left out stands for JSON's null."""
+    """Adapt a field to a form, which has only texts: a missing field stands for JSON's null."""
     if "anyOf" not in field:
         return field
     (kind,) = (kind for kind in field["anyOf"] if kind != {"type": "null"})
@@ -129,7 +129,7 @@ def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
 
 
 def sample() -> str:
-    """A picture of 16 by 16 pixels in base64: a slope of grey."""
+    """Make an image of 16 by 16 pixels with a grey gradient, in base64."""
     image, file = Image.linear_gradient("L").resize((16, 16)), io.BytesIO()
     image.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The page: photographs in, a slider between before and after, files out."""
+"""The page: upload of photos, a slider between before and after, download of results."""
 
 import secrets
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
 
 _ONE_HOUR = 3600
-# Fonts of the visitor's own machine, so that nothing is fetched from elsewhere.
+# Fonts of the visitor's machine: nothing is fetched from other servers.
 _FONT = ["system-ui", "sans-serif"]
 _MONO = ["ui-monospace", "monospace"]
 
 
 def mount_page(app: FastAPI, service: Service) -> None:
-    """Put the page at the application's root, behind a login where the service has a token."""
+    """Mount the page at the application's root, behind a login if the service has a token."""
     token = service.settings.token
 
     def may_enter(user: str, password: str) -> bool:
@@ -49,7 +49,7 @@ def mount_page(app: FastAPI, service: Service) -> None:
 
 
 def build_page(service: Service) -> gr.Blocks:
-    """The page of a service, not mounted yet."""
+    """Build a service's page without mounting it."""
     with gr.Blocks(
         title="vosr", analytics_enabled=False, delete_cache=(_ONE_HOUR // 4, _ONE_HOUR)
     ) as page:
@@ -104,7 +104,7 @@ def build_page(service: Service) -> gr.Blocks:
         page.load(None, js=LOOK)
 
         def chosen_model(name: str) -> tuple[str, Any]:
-            """The model's note, and the guidance's box, which not every model has."""
+            """Update the model's note, and the guidance box, which not every model has."""
             try:
                 about = service.describe(name)
             except Refusal:

@@ -1,10 +1,10 @@
-"""The page's boxes, and how they look."""
+"""Boxes of the page and their style."""
 
 import os
 from collections.abc import Sequence
 from typing import Any
 
-# Before Gradio is imported: nothing of what happens here is told elsewhere.
+# Set before the import of Gradio, or it would send usage data to its makers.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
@@ -25,7 +25,7 @@ CSS = """
 #beside .grid-wrap { max-height: none; }
 #beside img { object-position: var(--look-x, 50%) var(--look-y, 50%); }
 """
-# The same detail of all pictures that lie beside each other, under the pointer in any of them.
+# Show the same detail in all images side by side: the one under the pointer in any of them.
 LOOK = """() => document.addEventListener("pointermove", (event) => {
     const image = event.target.closest("#beside button")?.querySelector("img");
     if (!image) return;
@@ -36,7 +36,7 @@ LOOK = """() => document.addEventListener("pointermove", (event) => {
 
 
 def presets_box() -> gr.CheckboxGroup:
-    """The presets; "" is the model's own."""
+    """Make the box of presets; "" is the model's own."""
     return gr.CheckboxGroup(
         [("own", ""), *PRESETS],
         value=[""],
@@ -47,8 +47,8 @@ def presets_box() -> gr.CheckboxGroup:
 
 
 def settings_boxes(service: Service) -> dict[str, Any]:
-    """A box for each of the other fields."""
-    # Gradio's box for numbers shows 0 where it is empty, and sends it.
+    """Make a box for each of the other fields."""
+    # Not Gradio's number box: an empty one shows and sends 0.
     return {
         "model": gr.Dropdown(service.names, value=service.names[0], label="Model"),
         "strength": gr.Textbox(
@@ -67,7 +67,7 @@ def settings_boxes(service: Service) -> dict[str, Any]:
 
 
 def result_boxes(service: Service) -> dict[str, Any]:
-    """Boxes for what is at work and what is finished, from top to bottom."""
+    """Make the boxes for running and finished jobs, from top to bottom."""
     return {
         "state": gr.HTML(visible=False, elem_id="state"),
         "so_far": gr.Image(
@@ -112,11 +112,11 @@ def result_boxes(service: Service) -> dict[str, Any]:
 
 
 def model_note(name: str, notes: Sequence[str]) -> str:
-    """What a visitor should know of a model.
+    """Make the text that a visitor should read about a model.
 
     Args:
-      name: as it is served.
-      notes: its own, one sentence each.
+      name: the model's served name.
+      notes: the model's notes, one sentence each.
     """
     limits = _SMALL.format(name) if name in SHIPPED else LIMITS[0]
     return "\n\n".join((limits, *notes))

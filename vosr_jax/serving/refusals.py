@@ -1,12 +1,12 @@
-"""Why a request gets no picture: a status of HTTP and one sentence."""
+"""Refusals of requests: an HTTP status and one sentence."""
 
 
 class Refusal(Exception):
-    """A request that is not carried out.
+    """A request that is refused or has failed.
 
     Attributes:
-      status: of HTTP.
-      retry_after: seconds after which another try may do better, or None.
+      status: the HTTP status.
+      retry_after: seconds after which to try again, or None.
     """
 
     def __init__(self, status: int, sentence: str, retry_after: int | None = None):
@@ -16,7 +16,7 @@ class Refusal(Exception):
 
 
 def loading() -> Refusal:
-    """The models are not there yet."""
+    """The models are still loading."""
     return Refusal(503, "the models are still being loaded; try again in a moment", 5)
 
 
@@ -32,20 +32,20 @@ def stopping() -> Refusal:
 
 
 def body_too_large(limit: float) -> Refusal:
-    """More bytes than allowed.
+    """The body has more bytes than allowed.
 
     Args:
-      limit: in megabytes.
+      limit: the limit in megabytes.
     """
     return Refusal(413, f"the body is larger than {limit:g} MB, the most that is taken here")
 
 
 def result_too_large(size: tuple[int, int], limit: float) -> Refusal:
-    """A picture whose result would have too many pixels.
+    """The result would have too many pixels.
 
     Args:
       size: (width, height) of the result.
-      limit: in megapixels.
+      limit: the limit in megapixels.
     """
     width, height = size
     return Refusal(
@@ -59,12 +59,12 @@ def too_slow(limit: float, what: str) -> Refusal:
     """Something took longer than allowed.
 
     Args:
-      limit: in seconds.
-      what: "the body was not read" or the like.
+      limit: the limit in seconds.
+      what: what is late, for example "the body was not read".
     """
     return Refusal(408, f"{what} within {limit:g} seconds, the limit here")
 
 
 def failed() -> Refusal:
-    """A fault of the service itself, of which clients learn no more."""
+    """The service itself failed; clients get no details."""
     return Refusal(500, "the service failed at this picture; its log says why")

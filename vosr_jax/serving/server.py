@@ -1,4 +1,4 @@
-"""Uvicorn, which on SIGTERM or Ctrl-C first lets the service finish what it has begun."""
+"""Uvicorn with a graceful shutdown: on SIGTERM or Ctrl-C the service first finishes its work."""
 
 import socket
 from types import FrameType
@@ -13,19 +13,19 @@ _SECONDS_FOR_CLIENTS = 10
 
 
 class Server(uvicorn.Server):
-    """A server that answers with 503 while the service finishes, and ends after that.
+    """A server that answers 503 while the service finishes, and then ends.
 
-    A second signal ends it without waiting.
+    A second signal ends it at once.
     """
 
     def __init__(self, app: FastAPI, service: Service):
         config = uvicorn.Config(
             app,
             log_level="warning",
-            # Uvicorn's own would close the handlers that others have set up.
+            # Uvicorn's own config would close handlers set up elsewhere.
             log_config=None,
             server_header=False,
-            # Of open pages and slow readers, once nothing is at work.
+            # Grace for open pages and slow readers once all work is done.
             timeout_graceful_shutdown=_SECONDS_FOR_CLIENTS,
         )
         super().__init__(config)
@@ -33,13 +33,13 @@ class Server(uvicorn.Server):
         self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note the signal; the loop acts on it, since a handler must take no lock."""
+        """Record the signal; the loop acts on it, since a handler must not take a lock."""
         if self._told:
             self.should_exit = self.force_exit = True
         self._told = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end: after a signal once nothing is at work, or without models."""
+        """Return whether to end: after a signal once all work is done, or if no models loaded."""
         if self._told and not self._service.stopping:
             self._service.stop()
         ended = self._service.stopping and self._service.idle
@@ -47,11 +47,11 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to which clients can connect; they wait until the server runs.
+    """Open a socket to which clients can connect; they wait until the server runs.
 
     Args:
       host: a name or an address.
-      port: 0 is any that is free.
+      port: 0 means any free port.
 
     Raises:
       UserError: there is no such address here, or the port is taken.

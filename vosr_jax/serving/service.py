@@ -1,4 +1,4 @@
-"""The service itself, which the HTTP interface and the page both use."""
+"""The service that the HTTP interface and the page share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,12 +18,12 @@ from vosr_jax.serving.worker import Workers
 
 
 class Service:
-    """A queue, its workers and their counts.
+    """A queue, its workers and their metrics.
 
     Attributes:
-      settings: limits.
-      names: of the models that are served; the first is taken where a client names none.
-      metrics: counts.
+      settings: limits of the service.
+      names: names of the served models; the first is the default.
+      metrics: metrics of the service.
     """
 
     def __init__(
@@ -39,15 +39,15 @@ class Service:
         self._workers = Workers(load, self._queue, self.settings, self.metrics)
 
     def start(self) -> None:
-        """Begin to load the models."""
+        """Start loading the models."""
         self._workers.start()
 
     def stop(self) -> None:
-        """Take nothing more in, and refuse what waits; what is at work goes on."""
+        """Accept no more jobs and refuse waiting ones; running jobs continue."""
         self._queue.close()
 
     def join(self, seconds: float) -> None:
-        """Wait for the workers' end after `stop`."""
+        """Wait for the workers to end after `stop`."""
         self._workers.join(seconds)
 
     @property
@@ -57,7 +57,7 @@ class Service:
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing more is taken in."""
+        """Whether the service accepts no more jobs."""
         return self._queue.closed
 
     @property
@@ -66,31 +66,31 @@ class Service:
         return self._workers.trouble
 
     def require_ready(self) -> None:
-        """Raise a Refusal unless the models are loaded and requests are taken in."""
+        """Raise a Refusal unless the models are loaded and requests are accepted."""
         if self._queue.closed:
             raise refusals.stopping()
         if not self._workers.models:
             raise refusals.loading()
 
     def place(self) -> AbstractContextManager[None]:
-        """A place in the queue, held while a request is read, carried out and answered.
+        """Reserve a place in the queue while a request is read, processed and answered.
 
         Raises:
-          Refusal: there is none, the models are not loaded, or the service is stopping.
+          Refusal: no place is free, the models are not loaded, or the service is stopping.
         """
         self.require_ready()
         return self._queue.place()
 
     def submit(self, content: bytes, fields: Fields, watched: bool = False) -> Job:
-        """Line a picture up; the caller holds a place.
+        """Queue a photo; the caller holds a place.
 
         Args:
-          content: of its file. Nothing of it is decoded here but its size.
-          fields: what is asked for.
-          watched: whether the job's `preview` is looked at.
+          content: bytes of its file. Only its size is decoded here.
+          fields: the requested settings.
+          watched: whether the job's `preview` is used.
 
         Raises:
-          Refusal: no picture, one too large, or fields that the model refuses.
+          Refusal: not a photo, one that is too large, or fields that the model refuses.
         """
         name, upscaler = self.model(fields.model)
         try:
@@ -107,10 +107,10 @@ class Service:
         return job
 
     def model(self, name: str | None) -> tuple[str, Upscaler]:
-        """A model's served name and its upscaler; the first if no name is given.
+        """Return a model's served name and its upscaler; the first if no name is given.
 
         Raises:
-          Refusal: it is not served, or not loaded yet.
+          Refusal: the model is not served, or not loaded yet.
         """
         self.require_ready()
         name = self.names[0] if name is None else name
@@ -122,7 +122,7 @@ class Service:
         return name, self._workers.models[name]
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What clients may know of a model."""
+        """Describe a model for clients."""
         _, upscaler = self.model(name)
         model = upscaler.model
         return {

@@ -1,4 +1,4 @@
-"""What the person who starts the service decides."""
+"""Settings of the service, chosen when it is started."""
 
 import dataclasses
 import math
@@ -12,15 +12,16 @@ _TOKEN = re.compile(r"[!-~]+")
 
 @dataclasses.dataclass(frozen=True)
 class ServiceSettings:
-    """Limits of the service, and who may use it.
+    """Limits of the service, and its access token.
 
     Attributes:
-      queue: requests at a time, being read, waiting, at work or being answered; more get 503.
-      batch: pictures of equal settings that are restored together at most.
-      max_megabytes: of a request's body.
-      max_megapixels: of a result, and of the results of one batch together.
-      max_seconds: from a request's first byte to its picture, waiting included.
-      token: what clients have to show, or None.
+      queue: most concurrent requests, whether being read, waiting, running or being answered;
+        more get 503.
+      batch: most photos of equal settings that are restored together.
+      max_megabytes: limit of a request's body.
+      max_megapixels: limit of a result, and of all results of one batch together.
+      max_seconds: limit from a request's first byte to its result, waiting included.
+      token: the token that clients must send, or None.
     """
 
     queue: int = 32
@@ -44,17 +45,17 @@ class ServiceSettings:
 
     @property
     def max_bytes(self) -> int:
-        """Of a request's body."""
+        """Limit of a request's body, bytes."""
         return int(self.max_megabytes * 1e6)
 
 
 def served_names(models: list[str]) -> dict[str, str]:
-    """What clients call each model, and where it is: {name: name or path}.
+    """Map each model's name for clients to the model: {name: name or path}.
 
-    A folder is called by its last name, so that no path of this machine gets out.
+    A folder is named by its last part, so clients never see a path of this machine.
 
     Raises:
-      UserError: two of them have one name.
+      UserError: two models have the same name.
     """
     names: dict[str, str] = {}
     for model in models:

@@ -1,4 +1,4 @@
-"""What a click on the page does: pictures through the queue, and files to look at and to take."""
+"""Work of a click on the page: photos pass through the queue and become files to view and save."""
 
 import concurrent.futures
 import contextlib
@@ -24,7 +24,7 @@ from vosr_jax.serving.jobs import Job
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
 
-# Browsers get slow beyond it; what is downloaded has its full size.
+# Browsers get slow with larger images; the downloaded file has full size.
 _LONGEST_SHOWN = 4096
 _LONGEST_PREVIEW = 1024
 _TICK = 0.5
@@ -34,15 +34,15 @@ Tell = Callable[[float, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A finished picture of a visitor's.
+    """A finished photo of a visitor.
 
     Attributes:
-      upload: number of the uploaded file, from 0.
-      name: of the uploaded file.
-      variant: what sets it apart from the file's other results, "own" or a preset; "" if alone.
-      before: the file's picture enlarged bicubically, to look at.
-      after: the result, to look at.
-      result: the result, to take.
+      upload: index of the uploaded file, from 0.
+      name: name of the uploaded file.
+      variant: label among the file's results, "own" or a preset; "" if it is the only one.
+      before: the bicubically enlarged upload, for viewing.
+      after: the result, for viewing.
+      result: the result, for download.
     """
 
     upload: int
@@ -54,19 +54,19 @@ class Restored:
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
+        """Title on the page."""
         return f"{self.name}, {self.variant}" if self.variant else self.name
 
 
 @dataclasses.dataclass
 class Visit:
-    """What a click has made so far.
+    """Results of a click so far.
 
     Attributes:
-      folder: of its files; they are gone after `close`.
-      pictures: finished ones.
-      failures: a sentence a picture that failed.
-      so_far: what the picture at work looks like, a new file each time; None if nothing is shown.
+      folder: folder of its files; `close` removes them.
+      pictures: finished photos.
+      failures: one sentence per failed photo.
+      so_far: preview of the running job, a new file each time; None if there is none.
     """
 
     folder: tempfile.TemporaryDirectory
@@ -81,7 +81,7 @@ class Visit:
 
 @dataclasses.dataclass
 class _Wanted:
-    """A picture that is to be made of an upload."""
+    """A result to make from an upload."""
 
     upload: int
     name: str
@@ -96,17 +96,17 @@ class _Wanted:
 def restore(
     service: Service, uploads: Sequence[tuple[str, Path]], fields: Sequence[Fields], tell: Tell
 ) -> Iterator[Visit]:
-    """Restore a visitor's pictures; yields the visit again and again, so that it can be closed.
+    """Restore a visitor's photos and yield the visit repeatedly, which lets the caller stop it.
 
-    Closed early, it leaves the queue, and the worker breaks off what is at work.
+    If the generator is closed early, its jobs leave the queue and the worker stops running ones.
 
     Args:
-      service: its queue takes the pictures, some at a time.
-      uploads: (name, file).
-      fields: each makes a picture of every upload; several differ in their preset. The seed is a
-        run's, as of `vosr upscale`: each picture's follows from it and the file. The format is
-        that of each source where it can be written.
-      tell: is called with the finished share and a line.
+      service: the service whose queue takes the photos, some at a time.
+      uploads: (name, file) of each upload.
+      fields: each makes one result per upload; several differ in their preset. The seed is the
+        run's, as for `vosr upscale`: each photo's seed follows from it and the file. The format is
+        the source's if it can be written.
+      tell: called with the finished share and a line of text.
 
     Raises:
       Refusal: the queue is full, or the fields cannot be used.
@@ -156,13 +156,13 @@ def _submit(service: Service, wanted: _Wanted, visit: Visit, held: contextlib.Ex
 
 def _failed(wanted: _Wanted, error: Exception, visit: Visit) -> None:
     sentence = f"{wanted.name}: {error}"
-    # Every variant of a damaged picture fails alike.
+    # All variants of a damaged photo fail with the same sentence.
     if sentence not in visit.failures:
         visit.failures.append(sentence)
 
 
 def _waits(service: Service, wanted: _Wanted, visit: Visit, watch: "_Watch") -> Iterator[None]:
-    """Yield until the picture is finished or has failed, and keep it."""
+    """Yield until the photo is finished or has failed, then add it to the visit."""
     if wanted.job is None:
         return
     try:
@@ -183,7 +183,7 @@ def _waits(service: Service, wanted: _Wanted, visit: Visit, watch: "_Watch") -> 
 
 
 def _look(wanted: _Wanted, job: Job, visit: Visit) -> None:
-    """Keep the newest preview as a file; the page has copied the one before."""
+    """Write the newest preview to a file and delete the last one, which the page has copied."""
     picture = job.preview
     if picture is None or picture is wanted.shown:
         return
@@ -192,13 +192,13 @@ def _look(wanted: _Wanted, job: Job, visit: Visit) -> None:
         visit.so_far.unlink(missing_ok=True)
     image = Image.fromarray(picture)
     image.thumbnail((_LONGEST_PREVIEW, _LONGEST_PREVIEW))
-    # A name of its own, or browsers would show the one they have.
+    # Use a new name, or browsers would show the cached file.
     visit.so_far = Path(visit.folder.name) / f"so-far-{time.monotonic_ns()}.jpg"
     image.save(visit.so_far, quality=90)
 
 
 def _kept(wanted: _Wanted, result: Photo, visit: Visit) -> Restored:
-    """The files of a finished picture, below names of ours."""
+    """Write the files of a finished photo under safe names."""
     folder = Path(visit.folder.name) / str(len(visit.pictures))
     folder.mkdir()
     stem = re.sub(r"[^\w.-]+", "_", Path(wanted.name).stem)[:80].strip(".") or "picture"
@@ -219,7 +219,7 @@ def _shown(image: Image.Image) -> Image.Image:
 
 
 class _Watch:
-    """Tells how far a visit is and what time is left."""
+    """Reports a visit's progress and the time left."""
 
     def __init__(self, count: int, tell: Tell):
         self.finished = 0
@@ -227,7 +227,7 @@ class _Watch:
         self._began: float | None = None
 
     def look(self, wanted: _Wanted) -> None:
-        """Tell of the picture that is waited for."""
+        """Report the progress of the current photo."""
         job, title = wanted.job, wanted.name
         if wanted.variant:
             title += f", {wanted.variant}"

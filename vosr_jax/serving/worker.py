@@ -1,4 +1,4 @@
-"""A thread a device that restores what waits, several pictures at a time."""
+"""Worker threads, one per device, that restore queued photos in batches."""
 
 import logging
 import threading
@@ -23,15 +23,15 @@ _log = logging.getLogger(__name__)
 
 
 class _NobodyWaits(Exception):
-    """Raised within a call of the upscaler to break it off."""
+    """Raised inside a call of the upscaler to stop it."""
 
 
 class Workers:
-    """Restore jobs of a queue until that is closed, each on a device of its own.
+    """Threads that restore a queue's jobs until it is closed, each on its own device.
 
     Attributes:
       models: {served name: upscaler} on the first device; empty until all are loaded.
-      trouble: why they could not be loaded, or None.
+      trouble: why the models could not be loaded, or None.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class Workers:
         self._threads = [self._thread(self._begin)]
 
     def start(self) -> None:
-        """Begin to load, then to work."""
+        """Start loading the models, then work."""
         self._threads[0].start()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end, which comes once the queue is closed."""
+        """Wait for the threads, which end once the queue is closed."""
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(until - time.monotonic(), 0.0))
 
     def _thread(self, target: Callable[..., None], *arguments: object) -> threading.Thread:
-        # A daemon: a second Ctrl-C ends the process in the middle of a picture.
+        # A daemon thread: a second Ctrl-C must end the process in the middle of a photo.
         return threading.Thread(target=target, args=arguments, name="worker", daemon=True)
 
     def _begin(self) -> None:
@@ -126,7 +126,7 @@ class Workers:
             if len(jobs) == 1:
                 _fail(jobs[0], error)
                 return
-            # One picture's fault is not its neighbours'.
+            # Retry one by one: a bad photo must not fail its whole batch.
             for job, photo in zip(jobs, photos, strict=True):
                 self._restore(models, [job], [photo])
             return

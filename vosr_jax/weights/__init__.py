@@ -1,4 +1,4 @@
-"""Official files to ours and back, read without running any code from them."""
+"""Conversion between official files and ours; no code inside a file is ever run."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ def load_denoiser(path: str | Path):
     """Read a denoiser.
 
     Args:
-      path: whatever `resolve.resolve` takes: a name, an export, a workdir, a folder in the
-        official layout or a weights' file inside one, a hub's id.
+      path: anything `resolve.resolve` takes: a name, an export, a workdir, a folder in the
+        official layout or a weights file inside one, a hub id.
 
     Returns:
       (network, its settings).
 
     Raises:
-      UserError: no such model, a damaged file, or one whose tensors are not the network's.
+      UserError: no such model, a damaged file, or tensors that do not fit the network.
     """
     from vosr_jax.weights.opening import open_denoiser
     from vosr_jax.weights.resolve import resolve
@@ -28,13 +28,13 @@ def load_encoder(path: str | Path, *, block: int | None = None):
 
     Args:
       path: a .pth or .safetensors file with the official names, or a folder with one.
-      block: the 0-based block whose tokens will be asked for; later blocks are not kept.
+      block: 0-based block whose tokens are used; later blocks are not kept.
 
     Returns:
       (network, its settings).
 
     Raises:
-      UserError: no such file, a damaged one, or one whose tensors are not a DINOv2's.
+      UserError: no such file, a damaged one, or tensors that do not fit a DINOv2.
     """
     from vosr_jax.models.dinov2 import weights as dinov2
 
@@ -48,21 +48,21 @@ def load_autoencoder(
     decoder: str | Path | None = None,
     parts: tuple[str, ...] = ("encoder", "decoder"),
 ):
-    """Read an autoencoder; its kind is taken from its config.json or from the file's content.
+    """Read an autoencoder; its kind follows from its config.json or from the file's content.
 
     Args:
       path: a folder with `config.json` and weights, or the folder above its `vae` folder, or the
-        weights' file beside a config.json (Stable Diffusion's AutoencoderKL, the Qwen-Image 2D
+        weights file beside a config.json (Stable Diffusion's AutoencoderKL, the Qwen-Image 2D
         VAE), or the light decoder's file `sd21_lwdecoder.pth`, which has no encoder.
-      decoder: the light decoder's file, to take the place of a Stable Diffusion VAE's decoder.
-      parts: what to keep, of "encoder" and "decoder"; training needs the encoder alone.
+      decoder: the light decoder's file, to replace a Stable Diffusion VAE's decoder.
+      parts: which of "encoder" and "decoder" to keep; training needs the encoder alone.
 
     Returns:
       (network, its settings).
 
     Raises:
       UserError: no such file, a damaged one, an autoencoder of an unknown kind, or tensors that
-        are not the network's.
+        do not fit the network.
     """
     from vosr_jax.models.autoencoders import weights as autoencoders
 

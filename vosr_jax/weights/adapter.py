@@ -1,4 +1,4 @@
-"""Adapters as files: adapter.safetensors and adapter.json, small beside the base they belong to."""
+"""Adapter files: adapter.safetensors and adapter.json, small compared with their base."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ STEM, FACTS = "adapter", "adapter.json"
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """Low-rank matrices, and the network that they are to be added to.
+    """Low-rank matrices and the base network that they belong to.
 
     Attributes:
-      name: what messages call it.
-      base: {"name": of the base, "sha256": of its float32 values}.
+      name: the adapter's name in messages.
+      base: {"name": the base's name, "sha256": checksum of its float32 values}.
       rank, alpha: see models/lora.py.
       parameters: {dotted path: array}.
-      facts: what else is known of its training.
+      facts: other facts about its training.
     """
 
     name: str
@@ -48,14 +48,14 @@ def is_adapter_run(run: SavedRun) -> bool:
 
 
 def adapter_of_run(run: SavedRun, name: str) -> Adapter:
-    """The newest averaged adapters of a run.
+    """Read the newest averaged adapters of a run.
 
     Args:
-      run: one whose model.lora_rank is above 0.
-      name: what messages call it.
+      run: a run with model.lora_rank above 0.
+      name: the adapter's name in messages.
 
     Raises:
-      UserError: the run trains no adapters, or does not say of which base.
+      UserError: the run trains no adapters, or does not name their base.
     """
     if not is_adapter_run(run) or run.progress.base is None:
         raise UserError(
@@ -69,11 +69,11 @@ def adapter_of_run(run: SavedRun, name: str) -> Adapter:
 
 
 def write_adapter(adapter: Adapter, folder: str | Path) -> Path:
-    """Write an adapter alone.
+    """Write an adapter without its base.
 
     Args:
-      adapter: of a run.
-      folder: must not exist, or be empty; it appears whole or not at all.
+      adapter: the adapter of a run.
+      folder: must not exist, or be empty; it appears complete or not at all.
 
     Raises:
       UserError: the folder cannot be written.
@@ -92,7 +92,7 @@ def write_adapter(adapter: Adapter, folder: str | Path) -> Path:
 
 
 def read_adapter(folder: str | Path) -> Adapter:
-    """Read what `write_adapter` has written.
+    """Read an adapter that `write_adapter` wrote.
 
     Raises:
       UserError: the folder holds no adapter, or a damaged one.
@@ -115,15 +115,15 @@ def read_adapter(folder: str | Path) -> Adapter:
 
 
 def with_adapter(network: HostNetwork, name: str, adapter: Adapter) -> HostNetwork:
-    """The base with an adapter added to its matrices; nothing of the base's is kept twice.
+    """Add an adapter to the base's matrices; no value of the base is kept twice.
 
     Args:
-      network: the base, which is read once for its hash.
-      name: what messages call it.
-      adapter: what to add.
+      network: the base; it is read once for its hash.
+      name: the base's name in messages.
+      adapter: the adapter to add.
 
     Raises:
-      UserError: the adapter is of another base, or its files do not fit this one.
+      UserError: the adapter belongs to another base, or its files do not fit this one.
     """
     sha256 = sha256_of(network.parameters)
     if sha256 != adapter.base["sha256"]:
@@ -136,7 +136,7 @@ def with_adapter(network: HostNetwork, name: str, adapter: Adapter) -> HostNetwo
 
 
 def merged(network: HostNetwork, adapter: Adapter) -> HostNetwork:
-    """As `with_adapter`, of a base that is known to be the right one.
+    """Do as `with_adapter`, for a base that is known to be the right one.
 
     Raises:
       UserError: the adapter does not fit.

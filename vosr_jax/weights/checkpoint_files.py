@@ -1,8 +1,8 @@
-"""Whether a checkpoint is what was saved: damaged, unreadable, or whole.
+"""Verification of checkpoints: whole, damaged or unreadable.
 
-Damaged is what is short, missing or fails its checksum: it stays so, and the checkpoint before is
-the one to use. Unreadable is what the system refuses to give: it may be whole, so nothing is done
-to it and nothing else is used in its place.
+A damaged checkpoint has a file that is short, missing or fails its checksum. It stays damaged, so
+the checkpoint before it is used. An unreadable checkpoint has a file that the system refuses to
+read. It may be whole, so it is left alone and no other checkpoint replaces it.
 """
 
 import dataclasses
@@ -14,19 +14,19 @@ from vosr_jax.errors import UserError
 from vosr_jax.files.checksums import Checksum, checksums_of, names_below, parse
 from vosr_jax.files.paths import is_remote, reason_of
 
-# Orbax's names of a folder that is no checkpoint yet, and of the file that says that it is one.
+# Orbax's name part of an unfinished checkpoint's folder, and its file that marks a finished one.
 UNFINISHED, COMMITTED = ".orbax-checkpoint-tmp", "commit_success.txt"
 SUMS = "checksums.txt"
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What was found of a checkpoint.
+    """Result of verifying a checkpoint.
 
     Attributes:
-      kind: "whole"; "unsummed", readable and from before there were checksums; "damaged"; or
+      kind: "whole"; "unsummed", readable but saved before there were checksums; "damaged"; or
         "unreadable".
-      reason: of the last two, in a few words.
+      reason: why it is "damaged" or "unreadable", in a few words.
     """
 
     kind: Literal["whole", "unsummed", "damaged", "unreadable"]
@@ -38,13 +38,13 @@ def verify(checkpoint: epath.Path, part: int = 0, parts: int = 1) -> Verdict:
 
     Args:
       checkpoint: folder of a step.
-      part, parts: of several processes each reads every so manieth file.
+      part, parts: index of this process and number of processes; each reads every parts-th file.
     """
     try:
         return _verified(checkpoint, part, parts)
     except FileNotFoundError as error:
         return Verdict("damaged", f"{reason_of(error)}: {error.filename or checkpoint}")
-    # Also what the network and its clients raise.
+    # The network and its clients raise errors of many kinds.
     except Exception as error:
         if isinstance(error, UserError):
             raise
@@ -55,7 +55,7 @@ def _verified(checkpoint: epath.Path, part: int, parts: int) -> Verdict:
     names = names_below(checkpoint)
     if SUMS not in names:
         if names:
-            # Whatever cannot be read shows here, before Orbax calls it damaged.
+            # An unreadable file shows here; Orbax would call it damaged.
             checksums_of(checkpoint, names[part::parts])
         return Verdict("unsummed")
     try:
@@ -80,7 +80,7 @@ def _verified(checkpoint: epath.Path, part: int, parts: int) -> Verdict:
 
 
 def finished_steps(workdir: epath.Path) -> list[int]:
-    """Steps of a run whose checkpoints were committed, in rising order.
+    """List the steps of a run whose checkpoints were committed, in rising order.
 
     Raises:
       UserError: the folder cannot be listed.
@@ -115,7 +115,7 @@ def damaged_folders(workdir: epath.Path) -> list[epath.Path]:
 
 
 def unfinished_folders(workdir: epath.Path) -> list[epath.Path]:
-    """What saves that were killed have left behind."""
+    """Folders left behind by saves that were killed."""
     entries = _entries(epath.Path(workdir) / "checkpoints")
     return sorted(
         path

@@ -1,8 +1,8 @@
-"""Our own format of a model: a folder with `config.json` and `model.safetensors` or its shards.
+"""Our own model format: a folder with `config.json` and `model.safetensors` or its shards.
 
-Tensor names are the parameters' dotted paths; config.json is the training config, from which
-the network's settings follow; provenance.json says how the weights came about. Frozen networks
-that lie in the folder too are named in config.json relative to it.
+Tensor names are the parameters' dotted paths. config.json is the training config, from which the
+network's settings follow. provenance.json says how the weights were made. config.json names
+frozen networks inside the folder relative to it.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from vosr_jax.parameters.host import HostArray, HostNetwork
 from vosr_jax.parameters.sharded import find_safetensors, write_safetensors
 from vosr_jax.parameters.tensors import open_tensors
 
-# The official args.json of a release that was converted.
+# The official args.json, kept if the export was converted from a release.
 ARGS_FILE = "official/args.json"
 
 
@@ -33,14 +33,14 @@ def save_export(
     dtype: str,
     provenance: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a denoiser's weights and config, each whole or not at all.
+    """Write a denoiser's weights and config, each file complete or not at all.
 
     Args:
-      folder: made if missing.
+      folder: created if missing.
       config: plain training config.
       parameters: {dotted path: array}.
-      dtype: of the stored tensors, e.g. "float16".
-      provenance: command, commit, steps and whatever else should be known of the weights.
+      dtype: type of the stored tensors, e.g. "float16".
+      provenance: command, commit, steps and other facts about the weights.
 
     Returns:
       The folder.
@@ -62,7 +62,7 @@ def is_export(folder: str | Path) -> bool:
 
 
 def local_config(folder: str | Path) -> dict[str, Any]:
-    """An export's config with the frozen networks that lie in its folder named where they are.
+    """Read an export's config and point it at the frozen networks inside its folder.
 
     Raises:
       UserError: config.json is missing or damaged.
@@ -81,16 +81,16 @@ def local_config(folder: str | Path) -> dict[str, Any]:
 def open_parameters(
     settings: LightningDiTSettings, parameters: Mapping[str, Any], source: str, **options
 ) -> HostNetwork[LightningDiT]:
-    """A denoiser with these parameters, as float32; none is read or converted yet.
+    """Build a float32 denoiser with these parameters, without reading or converting one yet.
 
     Args:
-      settings: of the network.
+      settings: the network's settings.
       parameters: {dotted path: array}.
-      source: where they come from, for messages.
+      source: where the parameters come from, for messages.
       **options: `dtype` and `remat` of `LightningDiT`.
 
     Raises:
-      UserError: a parameter is missing, unexpected or misshapen; it is named.
+      UserError: a parameter (it is named) is missing, unexpected or of the wrong shape.
     """
     blueprint = Blueprint(lambda: LightningDiT(settings, rngs=nnx.Rngs(0), **options))
     missing = sorted(blueprint.shapes.keys() - parameters.keys())
@@ -110,20 +110,20 @@ def open_parameters(
 def build_denoiser(
     settings: LightningDiTSettings, parameters: Mapping[str, Any], source: str, **options
 ) -> LightningDiT:
-    """The network of `open_parameters`, read onto the default device."""
+    """Build the network of `open_parameters` with its values on the default device."""
     return open_parameters(settings, parameters, source, **options).network()
 
 
 def open_export(folder: str | Path, config: Config, **options) -> HostNetwork[LightningDiT]:
-    """An export's denoiser, its values still in the file.
+    """Open an export's denoiser, its values still in the file.
 
     Args:
-      folder: of `save_export`.
-      config: the export's.
+      folder: a folder written by `save_export`.
+      config: the export's config.
       **options: `dtype` and `remat` of `LightningDiT`.
 
     Raises:
-      UserError: a file is missing or damaged, or the tensors are not the config's network's.
+      UserError: a file is missing or damaged, or the tensors do not fit the config's network.
     """
     folder = Path(folder)
     source = find_safetensors(folder, "model") or folder / "model.safetensors"
@@ -134,14 +134,14 @@ def load_export(folder: str | Path, **options) -> tuple[dict[str, Any], Lightnin
     """Read an export.
 
     Args:
-      folder: of `save_export`.
+      folder: a folder written by `save_export`.
       **options: `dtype` and `remat` of `LightningDiT`.
 
     Returns:
       (config as stored, the network in float32).
 
     Raises:
-      UserError: a file is missing or damaged, or the tensors are not the config's network's.
+      UserError: a file is missing or damaged, or the tensors do not fit the config's network.
     """
     config = read_json_object(Path(folder) / "config.json")
     return config, open_export(folder, validate(config), **options).network()

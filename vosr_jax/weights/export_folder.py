@@ -1,4 +1,4 @@
-"""Any model that can be read, written as our export."""
+"""Writing any readable model as our export."""
 
 import dataclasses
 from pathlib import Path
@@ -29,9 +29,9 @@ def write_export(
 
     Args:
       package: the model.
-      folder: must not exist, or be empty; it appears whole or not at all.
-      dtype: of the denoiser's tensors, one of `DTYPES`; None keeps theirs.
-      shard_bytes: largest size of a weights' file.
+      folder: must not exist, or be empty; it appears complete or not at all.
+      dtype: type of the denoiser's tensors, one of `DTYPES`; None keeps their types.
+      shard_bytes: largest size of a weights file.
 
     Returns:
       The folder.
@@ -41,7 +41,7 @@ def write_export(
     """
     parameters = cast_tensors(package.parameters, dtype)
     config = package.config.to_dict()
-    # Where things lay on this machine says nothing to whoever gets the weights.
+    # Paths of this machine mean nothing to the recipient of the weights.
     for section, key in (
         *(("data", "sources"), ("train", "init_from")),
         *(("eval", "model"), ("eval", "hr"), ("eval", "lr")),

@@ -1,9 +1,9 @@
-"""Models from the Hugging Face hub: a name or id becomes a folder on this machine.
+"""Models from the Hugging Face hub: a name or id becomes a local folder.
 
-The protocol, the progress bar and the cache are huggingface_hub's; it is an optional package.
-What is ours: which files a model needs; that a killed download goes on where it stopped, for
-which the library alone has only a process's lifetime; and that a file enters the cache once its
-checksum is the one that the hub states.
+The protocol, the progress bar and the cache are those of huggingface_hub, an optional package.
+This module adds three things. It chooses the files that a model needs. It resumes a killed
+download, which the library does only within one process. It puts a file into the cache only when
+its checksum is the one that the hub states.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from vosr_jax.weights.official_args import (
     LIGHT_DECODER,
 )
 
-# The page that the official README names, and its folders.
+# The repository that the official README names, and its folders.
 RELEASE_REPO = "CSWRY/VOSR"
 RELEASED = {
     "2.0": "VOSR2",
@@ -47,7 +47,7 @@ class HubModel:
 
     Attributes:
       repo: owner/name.
-      subfolder: of the repository, or "" for its top.
+      subfolder: folder in the repository, or "" for its top.
       revision: branch, tag or commit; None for the newest.
     """
 
@@ -61,7 +61,7 @@ class HubModel:
 
 
 def parse(name: str) -> HubModel | None:
-    """A released model's name or owner/repo:subfolder@revision; None for anything else.
+    """Parse a released model's name or owner/repo:subfolder@revision; None for anything else.
 
     Raises:
       UserError: a subfolder that leads out of the repository.
@@ -80,17 +80,17 @@ def parse(name: str) -> HubModel | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Remote:
-    """A file as the hub states it: sha256 for a large one, git's checksum for a small one."""
+    """A file as the hub lists it: sha256 for a large one, git's checksum for a small one."""
 
     path: str
     checksum: str
 
 
 def hub_library(otherwise: str) -> Any:
-    """The package huggingface_hub, which is optional.
+    """Import the optional package huggingface_hub.
 
     Args:
-      otherwise: what the message says besides, without it.
+      otherwise: added to the message if the package is missing.
 
     Raises:
       UserError: it is missing.
@@ -106,10 +106,10 @@ def hub_library(otherwise: str) -> Any:
 
 
 def fetch(model: HubModel) -> Path:
-    """The folder of a model, every file of it downloaded and checked.
+    """Download and check every file of a model.
 
     Args:
-      model: on the hub; the environment's HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE hold.
+      model: the model on the hub; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
 
     Returns:
       The model's folder in the local cache.
@@ -126,13 +126,13 @@ def fetch(model: HubModel) -> Path:
     places = [_get(model, commit, remote[path]) for path in wanted]
     reference = _reference(model)
     write_text(reference, commit)
-    # From the file up to what stands for the repository's top.
+    # Go up from the file to the local folder of the repository's top.
     top = places[0].parents[len(PurePosixPath(wanted[0]).parts) - 1]
     return top / model.subfolder
 
 
 def _store(model: HubModel) -> Path:
-    """The folder of a repository in the cache of huggingface_hub."""
+    """A repository's folder in the cache of huggingface_hub."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -140,12 +140,12 @@ def _store(model: HubModel) -> Path:
 
 
 def _reference(model: HubModel) -> Path:
-    """The cache's file that says which commit a revision was."""
+    """The cache's file that maps a revision to its commit."""
     return _store(model) / "refs" / (model.revision or "main")
 
 
 def _cached(model: HubModel) -> Path:
-    """A model that was fetched before, without asking the hub."""
+    """Find a model that was fetched before, without a request to the hub."""
     reference = _reference(model)
     commit = reference.read_text().strip() if reference.is_file() else model.revision or "main"
     folder = _store(model) / "snapshots" / commit / model.subfolder
@@ -199,7 +199,7 @@ def _unreachable(model: HubModel, error: Exception) -> str:
 
 
 def _get(model: HubModel, commit: str, file: _Remote) -> Path:
-    """One file, downloaded (on from where an earlier download stopped) and checked."""
+    """Download one file, from where an earlier download stopped, and check it."""
     from huggingface_hub import errors, hf_hub_download
 
     try:
@@ -219,7 +219,7 @@ def _get(model: HubModel, commit: str, file: _Remote) -> Path:
 
 
 def _fill_cache(model: HubModel, commit: str, file: _Remote) -> None:
-    """Put a file's content into the cache of huggingface_hub, which names it by its checksum."""
+    """Put a file's content into the cache of huggingface_hub, named by its checksum."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
@@ -237,7 +237,7 @@ def _fill_cache(model: HubModel, commit: str, file: _Remote) -> None:
             url, headers = hf_hub_url(model.repo, file.path, revision=commit), build_hf_headers()
             facts = get_hf_file_metadata(url, headers=headers)
             if urlsplit(facts.location).netloc != urlsplit(url).netloc:
-                headers.pop("authorization", None)  # not for the host that only stores
+                headers.pop("authorization", None)  # the storage host must not get the token
             with open(partial, "ab") as target:
                 if facts.size is not None and target.tell() > facts.size:
                     target.truncate(0)
@@ -272,7 +272,7 @@ def checksum(path: Path, digits: int) -> str:
 
 
 def _wanted(model: HubModel, remote: dict[str, _Remote], get) -> list[str]:
-    """The files that a model needs: an export's, or a checkpoint's with its frozen networks."""
+    """List the files of a model: an export's, or a checkpoint's with its frozen networks."""
     inside = f"{model.subfolder}/" if model.subfolder else ""
     own = [path for path in remote if path.startswith(inside)]
     if not own:
@@ -304,7 +304,7 @@ def _args_path(model: HubModel, remote: dict[str, _Remote]) -> str:
 
 
 def _weights(model: HubModel, names: Iterable[str]) -> list[str]:
-    """The averaged weights where there are such, else the raw ones."""
+    """The averaged weights if there are any, else the raw ones."""
     files = sorted(
         n for n in names if n.endswith((".safetensors", ".safetensors.index.json", ".pth"))
     )
@@ -318,7 +318,7 @@ def _weights(model: HubModel, names: Iterable[str]) -> list[str]:
 
 
 def _parts(model: HubModel, args: dict[str, Any], remote: dict[str, _Remote]) -> list[str]:
-    """Files of the frozen networks that args.json names, wherever they lie in the repository."""
+    """Find the files of the frozen networks that args.json names, anywhere in the repository."""
     kind = args.get("ae_type")
     named = [args.get("ae_path") or AUTOENCODERS.get(str(kind), "")]
     if kind == "sd2":
@@ -338,7 +338,7 @@ def _parts(model: HubModel, args: dict[str, Any], remote: dict[str, _Remote]) ->
 
 
 def _located(name: str, kind: Any, remote: dict[str, _Remote]) -> list[str]:
-    """A file or a folder's weights by the last parts of its name, the longest match first."""
+    """Find a file or a folder's weights by the last parts of its name, longest match first."""
     parts = PurePosixPath(name).parts
     for start in range(len(parts)):
         tail = "/".join(parts[start:])

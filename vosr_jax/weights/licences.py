@@ -1,4 +1,4 @@
-"""The licence of each part, as its source states it."""
+"""Licence of each part of a model, as its source states it."""
 
 from pathlib import Path
 
@@ -21,15 +21,15 @@ _DINOV2 = "Apache-2.0 (README of facebookresearch/dinov2)"
 
 
 def licences(config: Config, origin: str) -> dict[str, str]:
-    """What the sources of a model's parts state.
+    """Collect the licences that the sources of a model's parts state.
 
     Args:
-      config: of the model.
-      origin: "release", "export" or "workdir": where the denoiser comes from.
+      config: the model's config.
+      origin: where the denoiser comes from: "release", "export" or "workdir".
 
     Returns:
-      {part: licence and who states it}; for a denoiser trained here "not stated": that is for
-      whoever trained it to say.
+      {part: licence and who states it}. A denoiser trained here has "not stated", because only
+      the person who trained it can state it.
     """
     official = bool(config.sampling.truncate)
     stated = {"denoiser": _RELEASE if official or origin == "release" else NOT_STATED}
@@ -42,10 +42,10 @@ def licences(config: Config, origin: str) -> dict[str, str]:
 
 
 def of_folder(folder: Path) -> dict[str, str]:
-    """The licences of a model's parts: what its manifest.json states, else what its kind tells.
+    """Collect the licences of a model's parts from its manifest.json, else from its kind.
 
     Raises:
-      UserError: the folder is no model.
+      UserError: the folder is not a model.
     """
     manifest = folder / NAME
     if manifest.is_file():

@@ -1,4 +1,4 @@
-"""manifest.json: what a converted folder holds, whence it came, and the sha256 of every file."""
+"""manifest.json: a converted folder's content, its source and the sha256 of every file."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ _CHUNK = 1 << 22
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """The checksum of a file.
+    """Compute the checksum of a file.
 
     Raises:
       UserError: it cannot be read.
@@ -29,7 +29,7 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def describe_files(root: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """{path below root, or folder and name of a file elsewhere: its sha256 and size}."""
+    """{path: sha256 and size}; a file outside root is keyed by its folder and name."""
     described: dict[str, dict[str, Any]] = {}
     for file in sorted(set(files)):
         inside = file.is_relative_to(root)
@@ -39,14 +39,14 @@ def describe_files(root: Path, files: Iterable[Path]) -> dict[str, dict[str, Any
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest of a finished folder; `files` is filled in from what lies there."""
+    """Write the manifest of a finished folder; `files` is filled in from its content."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != NAME]
     content = content | {"files": describe_files(folder, files)}
     write_json(folder / NAME, content)
 
 
 def find_manifest(path: str | Path) -> Path | None:
-    """The manifest of a model's folder: in it or up to five folders above."""
+    """Find the manifest of a model's folder, in it or up to five folders above."""
     folder = Path(path).resolve()
     for candidate in [folder, *folder.parents][: _LEVELS + 1]:
         if (candidate / NAME).is_file():
@@ -61,10 +61,10 @@ def verify(path: str | Path) -> int:
       path: the folder, or one inside it.
 
     Returns:
-      How many files were checked.
+      Number of files checked.
 
     Raises:
-      UserError: there is no manifest, or a file is missing or not what was written; it is named.
+      UserError: there is no manifest, or a file (it is named) is missing or has changed.
     """
     file = find_manifest(path)
     if file is None:

@@ -1,4 +1,4 @@
-"""The frozen nets that a config names."""
+"""Opening the frozen networks that a config names."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from vosr_jax.weights import vgg
 
 
 def config_autoencoder(config: Config) -> HostNetwork[Any]:
-    """The autoencoder of a config, float32, its values still in the file.
+    """Open a config's autoencoder in float32, its values still in the file.
 
     Raises:
       UserError: its file is missing or damaged, or does not fit the config.
@@ -33,10 +33,10 @@ def config_autoencoder(config: Config) -> HostNetwork[Any]:
 
 
 def config_encoder(config: Config) -> HostNetwork[DINOv2] | HostNetwork[VGG16] | None:
-    """The visual encoder of a config up to its block, float32, its values still in the file.
+    """Open a config's visual encoder up to its block in float32, its values still in the file.
 
     Returns:
-      The network; None where the config has none.
+      The network; None if the config has none.
 
     Raises:
       UserError: its file is missing or damaged, or does not fit the config.

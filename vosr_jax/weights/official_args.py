@@ -1,7 +1,7 @@
-"""args.json of the official scripts: every key known, every value checked, as our Config.
+"""Conversion of the official scripts' args.json to our Config and back; every value is checked.
 
 The official training writes its whole YAML config into args.json, so most keys concern training
-alone; the keys here are those of its four released configs, its scripts and its commands.
+alone. The keys here come from its four released configs, its scripts and its commands.
 """
 
 import math
@@ -35,12 +35,12 @@ ENCODERS = {
 }
 ENCODER_FOLDER = "preset/ckpts/torch_cache/checkpoints"
 
-# multi-step; one-step with the interval's end r as an input; one-step without (VOSR 2.0).
+# Multi-step; one-step with the interval's end r as input; one-step without r (VOSR 2.0).
 KINDS = ("multi_step", "one_step", "one_step_2")
 DISTILLATIONS = ("shortcut", "rcgm", "onestep")
 _MULTI_STEPS = 25
 
-# {key: known values}; the interpolations differ in training only, both give w * lq here.
+# {key: known values}. The interpolations differ only in training; both give w * lq here.
 _CHOICES: dict[str, tuple[str, ...]] = {
     "ae_type": tuple(LATENT_CHANNELS),
     "enc_type": tuple(ENCODERS),
@@ -58,7 +58,7 @@ _SWITCHES = (
 _TEXTS = ("distill_type",)
 _PATHS = ("ae_path", "lwdecoder_path")
 _LISTS = ("weak_cond_strength_aelq_list", "cond_strength_aelq_list", "layer_dinov2b_list")
-# Of training and of the official commands; they change nothing here.
+# Keys of training and of the official commands that change nothing here.
 _WITHOUT_EFFECT = frozenset(
     "a b u_weight seed suffix config exp_name report_to logging_dir output_dir "
     "tracker_project_name train_dataset_config train_dataset_txt_paths_list "
@@ -76,26 +76,26 @@ _REQUIRED = (
     *("enc_dim", "encdim_ratio", "use_qknorm", "use_swiglu", "use_rope", "use_rmsnorm"),
     "layer_dinov2b_list",
 )
-# The sampler of a multi-step model needs it; only training reads it of the others.
+# The sampler needs it for a multi-step model; for the others only training reads it.
 _WEAK = "weak_cond_strength_aelq_list"
 
 
 def config_of_args(
     args: dict[str, Any], file: Path, *, r_embedding: bool | None = None
 ) -> tuple[Config, tuple[str, ...]]:
-    """args.json as our settings.
+    """Convert args.json to our settings.
 
     Args:
-      args: its content.
-      file: where it lies, for messages.
-      r_embedding: whether the weights take the interval's end r; None where they are not at hand.
+      args: content of args.json.
+      file: its path, for messages.
+      r_embedding: whether the weights take the interval's end r; None if they are not at hand.
 
     Returns:
       (the Config, with the frozen networks' paths as the official code knows them; notes, one
       sentence each: unknown keys, visual layers without effect).
 
     Raises:
-      UserError: a key is missing, or its value unknown or of the wrong kind; it is named.
+      UserError: a key (it is named) is missing, or its value is unknown or of the wrong kind.
     """
     _check(args, file)
     kind = kind_of_args(args, file, r_embedding)
@@ -124,7 +124,7 @@ def config_of_args(
             kind=args["enc_type"],
             path=f"{ENCODER_FOLDER}/{ENCODERS[args['enc_type']]}",
             size=args.get("dinov2_size", 448),
-            # A negative one counts from the end of the encoder, whose depth its weights say.
+            # A negative layer counts from the encoder's end; only its weights tell its depth.
             block=max(layers[0], 0),
             token_width=args["enc_dim"],
         ),
@@ -157,10 +157,10 @@ def config_of_args(
 
 
 def kind_of_args(args: dict[str, Any], file: Path, r_embedding: bool | None = None) -> str:
-    """Which of `KINDS` a checkpoint is.
+    """Determine which of `KINDS` a checkpoint is.
 
-    r among the inputs is "one_step": auxiliary_time_cond says so where it is there, else the
-    weights. Without r, distill_type or infer_steps of 1 marks a "one_step_2" (VOSR 2.0's
+    With r among the inputs it is "one_step". auxiliary_time_cond states that if present, else the
+    weights do. Without r, distill_type or infer_steps of 1 marks a "one_step_2" (VOSR 2.0's
     args.json has both); else it is "multi_step".
 
     Raises:
@@ -179,7 +179,7 @@ def kind_of_args(args: dict[str, Any], file: Path, r_embedding: bool | None = No
 
 
 def _objective(args: dict[str, Any], kind: str) -> Literal["flow_matching", "rcgm", "shortcut"]:
-    """What a student was trained with, as far as the config has a name for it."""
+    """The objective that a student was trained with, if the config has a name for it."""
     if kind != "one_step":
         return "flow_matching"
     return "shortcut" if args.get("distill_type") == "shortcut" else "rcgm"
@@ -210,7 +210,7 @@ def _notes(args: dict[str, Any], file: Path, kind: str) -> tuple[str, ...]:
 
 
 def _check(args: dict[str, Any], file: Path) -> None:
-    """Raise UserError unless every key that matters is there with a value of its kind."""
+    """Raise UserError unless every key that matters is present with a value of its kind."""
     for key in _REQUIRED:
         if key not in args:
             raise UserError(f"{file} lacks the key {key}")
@@ -272,10 +272,10 @@ def _pair(values: list[float]) -> tuple[float, float]:
 
 
 def args_of_config(config: Config) -> dict[str, Any]:
-    """Our settings as an args.json that the official commands accept.
+    """Convert our settings to an args.json that the official commands accept.
 
     Args:
-      config: of a denoiser that the official network can be, see `unofficial`.
+      config: config of a denoiser that the official code can run, see `unofficial`.
 
     Returns:
       Every key that inference_vosr.py and inference_vosr_onestep.py read.
@@ -330,7 +330,7 @@ def args_of_config(config: Config) -> dict[str, Any]:
 
 
 def unofficial(config: Config) -> str | None:
-    """Why the official code cannot run a denoiser of this config; None where it can."""
+    """Why the official code cannot run a denoiser of this config; None if it can."""
     c = config
     rules = [
         (

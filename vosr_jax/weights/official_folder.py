@@ -1,4 +1,4 @@
-"""Any model that the official network can be, written in the official layout."""
+"""Writing a model in the official layout, if the official network can represent it."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,19 +34,19 @@ _CHECKPOINTS = "preset/ckpts"
 def write_official(
     package: Package, folder: str | Path, *, dtype: str | None = None
 ) -> tuple[Path, tuple[str, ...]]:
-    """Write a model in the official layout, for the official commands to be run in the folder.
+    """Write a model in the official layout; the official commands run in the folder.
 
     Args:
       package: the model.
-      folder: must not exist, or be empty; it appears whole or not at all. The checkpoint goes to
-        preset/ckpts/NAME, the frozen networks to where the official code looks for them.
-      dtype: of the denoiser's tensors, one of `DTYPES`; None keeps theirs.
+      folder: must not exist, or be empty; it appears complete or not at all. The checkpoint goes
+        to preset/ckpts/NAME, the frozen networks to where the official code looks for them.
+      dtype: type of the denoiser's tensors, one of `DTYPES`; None keeps their types.
 
     Returns:
-      (the checkpoint's folder, notes: what the official command needs besides).
+      (the checkpoint's folder, notes: what else the official command needs).
 
     Raises:
-      UserError: the official network cannot be this one, or the folder cannot be written.
+      UserError: the official network cannot represent this one, or the folder cannot be written.
     """
     reason = unofficial(package.config)
     if reason is not None:
@@ -67,7 +67,7 @@ def write_official(
         write_json(home / "args.json", args)
         buffers = package.buffers or rotary_buffers(package.config.model_settings())
         content = tensors | buffers
-        # The official reader takes one file and no index.
+        # The official reader takes a single file; it does not know shards.
         total = sum(tensor.nbytes for tensor in content.values())
         write_safetensors(home / "checkpoints", "ema_model", content, total)
         notes += _write_official_parts(draft, package, args)
@@ -97,7 +97,7 @@ def _official_args(package: Package) -> tuple[dict[str, Any], list[str]]:
 
 
 def _write_official_parts(draft: Path, package: Package, args: dict[str, Any]) -> list[str]:
-    """Write the frozen networks; returns what is still missing."""
+    """Write the frozen networks and return what is still missing."""
     kind, notes = package.config.autoencoder.kind, []
     if package.autoencoder is not None:
         place = draft / (args.get("ae_path") or AUTOENCODERS[kind])
@@ -107,7 +107,7 @@ def _write_official_parts(draft: Path, package: Package, args: dict[str, Any]) -
     if light is not None:
         file = draft / LIGHT_DECODER
         file.parent.mkdir(parents=True, exist_ok=True)
-        # The official code takes these four as they stand in the file.
+        # The official code takes these four values from the file as they are.
         config = {"in_channels": 4, "out_channels": 3, **(light.config or {})}
         write_torch_zip(file, {"config": config, "model_state_dict": light.tensors})
     elif kind == "sd2":
@@ -122,7 +122,7 @@ def _write_official_parts(draft: Path, package: Package, args: dict[str, Any]) -
 
 
 def _light_beside(package: Package) -> Part | None:
-    """The light decoder in the folder of the autoencoder, which the official command also reads."""
+    """The light decoder in the autoencoder's folder, which the official command also reads."""
     own = package.config.autoencoder
     file = Path(str(own.path)).parent / PurePosixPath(LIGHT_DECODER).name
     if own.kind != "sd2" or not file.is_file():

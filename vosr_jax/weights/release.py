@@ -1,4 +1,4 @@
-"""The official layout: a checkpoint's args.json, its weights, and the networks around it."""
+"""The official layout: a checkpoint's args.json, its weights and its frozen networks."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -31,14 +31,14 @@ _HOMES = {
     "sd21_lwdecoder": _RELEASE,
 }
 _R_EMBEDDING = "r_embedder."
-# What wrappers of the network put before a name, and what they save besides.
+# Prefixes that PyTorch's wrappers put before a name, and counters that they save.
 _WRAPPERS = ("module.", "_orig_mod.", "ema_model.")
 _COUNTERS = frozenset({"n_averaged", "step_count", "decay"})
 
 
 def find_args(path: Any) -> Path | None:
-    """The args.json of a checkpoint: in the folder itself or up to five folders above."""
-    # A bucket's address is none of this machine's paths, and has no links.
+    """Find a checkpoint's args.json, in the folder itself or up to five folders above."""
+    # A bucket's address is not a local path and has no links.
     folder = path if "://" in str(path) else Path(path).resolve()
     for candidate in [folder, *folder.parents][: _LEVELS + 1]:
         if (candidate / _ARGS).is_file():
@@ -47,7 +47,7 @@ def find_args(path: Any) -> Path | None:
 
 
 def read_args(path: str | Path) -> tuple[dict[str, Any], Path]:
-    """A checkpoint's settings.
+    """Read a checkpoint's args.json.
 
     Args:
       path: a folder in the official layout, or weights inside one.
@@ -56,7 +56,7 @@ def read_args(path: str | Path) -> tuple[dict[str, Any], Path]:
       (content of args.json, its file).
 
     Raises:
-      UserError: there is none, or it is no json object.
+      UserError: there is none, or it is not a json object.
     """
     file = find_args(path)
     if file is None:
@@ -65,10 +65,10 @@ def read_args(path: str | Path) -> tuple[dict[str, Any], Path]:
 
 
 def find_weights(path: str | Path) -> Path:
-    """The denoiser's weights: averaged ones before raw ones, as the official command looks.
+    """Find the denoiser's weights: averaged before raw ones, as the official command does.
 
     Raises:
-      UserError: none in the folder.
+      UserError: the folder has none, or several that might be meant.
     """
     path = Path(path)
     if path.is_file():
@@ -77,7 +77,7 @@ def find_weights(path: str | Path) -> Path:
         for name in _WEIGHTS:
             if (path / folder / name).is_file():
                 return path / folder / name
-    # The official command falls back to any file below; which one must not be left to chance.
+    # The official command falls back to any file below. Take one only if the choice is clear.
     below = sorted(file for file in path.rglob("*.safetensors"))
     averaged = [file for file in below if file.name.startswith(_STEMS[0])]
     for candidates in (averaged, below):
@@ -92,13 +92,13 @@ def find_weights(path: str | Path) -> Path:
 
 
 def plain_names(tensors: Mapping[str, Any], weights: str | Path) -> dict[str, Any]:
-    """A denoiser's tensors under the network's own names.
+    """Map a denoiser's tensors to the network's own names.
 
     Data parallelism, compilation and averaging in PyTorch save a network under a prefix, with
-    counters beside it; prefixes are taken off and counters passed over.
+    counters beside it. Prefixes are removed and counters skipped.
 
     Args:
-      tensors: by the names in the file.
+      tensors: {name in the file: tensor}.
       weights: the file, for messages.
 
     Raises:
@@ -118,24 +118,24 @@ def plain_names(tensors: Mapping[str, Any], weights: str | Path) -> dict[str, An
 
 
 def takes_interval_end(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether official tensors are a network's with the interval's end r as an input."""
+    """Whether official tensors belong to a network that takes the interval's end r."""
     return any(name.startswith(_R_EMBEDDING) for name in tensors)
 
 
 def open_release(
     path: str | Path, **options
 ) -> tuple[HostNetwork[LightningDiT], Config, tuple[str, ...]]:
-    """Open a denoiser with what its args.json says, without its frozen networks.
+    """Open a denoiser as its args.json describes it, without its frozen networks.
 
     Args:
-      path: a folder in the official layout, or a weights' file inside one.
+      path: a folder in the official layout, or a weights file inside one.
       **options: `dtype` and `remat` of `LightningDiT`.
 
     Returns:
       (network in float32, its values still in the file; its config; notes).
 
     Raises:
-      UserError: a file is missing or damaged, its tensors are not the network's, or args.json
+      UserError: a file is missing or damaged, its tensors do not fit the network, or args.json
         has a value that is not understood.
     """
     args, file = read_args(path)
@@ -147,18 +147,18 @@ def open_release(
 
 
 def find_part(named: str, args_file: Path) -> Path:
-    """A frozen network that the official code names relative to its repository's folder.
+    """Find a frozen network that the official code names relative to its repository.
 
-    Looked for from the working folder and from every folder above the checkpoint, and beside
-    the checkpoint by the last parts of its name.
+    The search starts in the working folder, then in the checkpoint's folder and every folder above
+    it. In the latter, the last parts of the name are tried too.
 
     Raises:
-      UserError: it lies in none of these places.
+      UserError: it is in none of these places.
     """
     relative = Path(named)
     tails = [Path(*relative.parts[-keep:]) for keep in range(len(relative.parts), 0, -1)]
     places = [relative]
-    # A hub's cache keeps files as links to elsewhere, so the folder is resolved and not the file.
+    # The hub's cache stores files as links to elsewhere, so resolve the folder, not the file.
     home = args_file.parent.resolve()
     for folder in (home, *home.parents):
         places += [folder / tail for tail in tails]
@@ -173,7 +173,7 @@ def find_part(named: str, args_file: Path) -> Path:
 
 
 def _home(part: Path) -> str:
-    """Where a part that is missing comes from, as far as that is known."""
+    """A hint where a missing part comes from, or "" if that is unknown."""
     for ending, source in _HOMES.items():
         if ending in part.as_posix():
             return f" (it comes from {source})"
@@ -181,7 +181,7 @@ def _home(part: Path) -> str:
 
 
 def with_parts(config: Config, args: dict[str, Any], args_file: Path) -> Config:
-    """A checkpoint's config with its frozen networks' files as they lie here.
+    """Point a checkpoint's config at the local files of its frozen networks.
 
     Raises:
       UserError: one of them is missing or damaged.

@@ -1,4 +1,4 @@
-"""What is at a name or path: the one answer for upscaling, training, evaluation and conversion."""
+"""Resolution of a model's name or path, for upscaling, training, evaluation and conversion."""
 
 import dataclasses
 import difflib
@@ -23,8 +23,8 @@ class Found:
     """A model that exists.
 
     Attributes:
-      kind: "export", a folder of ours; "workdir", of train.py; "release", the official layout.
-      path: its folder; of a release also a weights' file inside one.
+      kind: "export", our format; "workdir", of train.py; "release", the official layout.
+      path: the model's folder; for a release also a weights file inside one.
     """
 
     kind: Literal["export", "workdir", "release"]
@@ -38,20 +38,20 @@ def resolve(name_or_path: Any, key: str | None = None) -> Found:
       name_or_path: a shipped model ("nano", "nano-onestep"); a path or a bucket's address of an
         export, of a workdir of train.py, or of a folder or file in the official layout; a released
         model ("2.0", "0.5b", "0.5b-onestep", "1.4b", "1.4b-onestep"); or
-        owner/repo:subfolder@revision of the hub, which is fetched. A path that exists goes before
-        a hub's id of that name. Of a bucket a workdir is read where it is, any other model is
-        copied into the cache folder.
-      key: what the person has set to it, as messages call it: "teacher", "train.init_from".
+        owner/repo:subfolder@revision of the hub, which is fetched. A path that exists takes
+        precedence over a hub id of that name. In a bucket a workdir is read in place; any other
+        model is copied into the cache folder.
+      key: the setting that has this value, for messages: "teacher", "train.init_from".
 
     Raises:
-      UserError: there is no such model; the message says what is known.
+      UserError: there is no such model; the message lists the known ones.
     """
     called = f"{key}={name_or_path}" if key else f"model {name_or_path}"
     return _classified(locate(name_or_path, called), called)
 
 
 def lasting_name(name_or_path: Any) -> str:
-    """The name that means the same model from every folder: a local path made absolute.
+    """Return a name that is valid from every folder: a local path is made absolute.
 
     Args:
       name_or_path: as `resolve` takes it.
@@ -64,11 +64,11 @@ def lasting_name(name_or_path: Any) -> str:
 
 
 def locate(name_or_path: Any, called: str) -> Path:
-    """Where a model lies, fetched if it must be; see `resolve`.
+    """Find a model's path, fetching it if necessary; see `resolve`.
 
     Args:
       name_or_path: as `resolve` takes it.
-      called: what messages call it.
+      called: the model's name in messages.
     """
     name = str(name_or_path)
     if name in SHIPPED:
@@ -89,14 +89,14 @@ def locate(name_or_path: Any, called: str) -> Path:
     except UserError as error:
         if on_hub.repo == hub.RELEASE_REPO or on_hub.subfolder or on_hub.revision:
             raise
-        # As likely a path with a mistake in it.
+        # The name may be a hub id, but just as well a mistyped path.
         raise UserError(
             f"{called}: there is no such path here, and taken for a repository of the hub: {error}"
         ) from error
 
 
 def _in_a_store(name: str, called: str) -> Path:
-    """A workdir's address, as an epath.Path; of any other model the folder with a copy of it."""
+    """A workdir's address as an epath.Path; for any other model the folder of a local copy."""
     if not name.startswith(_STORES):
         raise UserError(
             f"{called} is no address of a model; give a folder, {'… or '.join(_STORES)}…, or "

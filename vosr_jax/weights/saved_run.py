@@ -1,4 +1,4 @@
-"""Reading a run from outside: its newest whole checkpoint, which is left as it is found."""
+"""Reading a run's newest whole checkpoint from another program, without changing anything."""
 
 import dataclasses
 import importlib.util
@@ -20,13 +20,13 @@ CONFIG = "config.json"
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What lies beside a checkpoint's state.
+    """Facts saved beside a checkpoint's state.
 
     Attributes:
-      samples_seen: from which sample the data goes on.
+      samples_seen: number of samples seen; the data continues there.
       teacher: path and sha256 of the teacher, or None.
-      config: of the run when it was saved; None before configs were kept there.
-      judged: the validation of this very step, or None.
+      config: the run's config at that time; None in older checkpoints, which lack it.
+      judged: validation result of this very step, or None.
       base: path, name and sha256 of the network that the adapters belong to, or None.
     """
 
@@ -50,14 +50,14 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
     file = to_path(workdir) / CONFIG
     try:
         return json.loads(file.read_text())
-    # Also what the network and its clients raise.
+    # The network and its clients raise errors of many kinds.
     except Exception as error:
         reason = reason_of(error)
         raise UserError(f"{file} cannot be read ({reason}); is {workdir} a workdir?") from error
 
 
 def read_progress(checkpoint: epath.Path) -> Progress:
-    """What lies beside a checkpoint's state.
+    """Read the facts saved beside a checkpoint's state.
 
     Raises:
       ValueError, KeyError, OSError: it is damaged or cannot be read.
@@ -77,10 +77,10 @@ class SavedRun:
     """The newest whole checkpoint of a run.
 
     Attributes:
-      config: that the checkpoint was made with.
+      config: the config that the checkpoint was made with.
       step: finished updates.
-      progress: samples seen, teacher.
-      ema: {dotted path: float32 array}; where adapters are trained, they alone.
+      progress: samples seen, teacher and the like.
+      ema: {dotted path: float32 array}; the adapters alone if the run trains adapters.
     """
 
     config: dict[str, Any]
@@ -90,7 +90,7 @@ class SavedRun:
 
 
 def refuse_unreadable(checkpoint: epath.Path, reason: str) -> None:
-    """Refuse what may be whole but cannot be read.
+    """Refuse a checkpoint that may be whole but cannot be read.
 
     Raises:
       UserError: always.
@@ -102,19 +102,19 @@ def refuse_unreadable(checkpoint: epath.Path, reason: str) -> None:
 
 
 def say_unsummed(checkpoint: epath.Path) -> None:
-    """Say that nothing vouches for a checkpoint."""
+    """Say that a checkpoint has no checksums to verify it."""
     say(f"checkpoint {checkpoint} is from before checkpoints had checksums; it is used unverified")
 
 
 def load_run(workdir: str | os.PathLike) -> SavedRun:
-    """The newest averaged weights of a run, on the host; every file of theirs is verified first.
+    """Load a run's newest averaged weights to the host after verifying the checkpoint's files.
 
-    A damaged checkpoint is named and the one before is taken; nothing is renamed, for the run may
-    be alive.
+    A damaged checkpoint is named and the one before it is used. Nothing is renamed, because the run
+    may still be active.
 
     Raises:
-      UserError: the folder is no workdir, has no whole checkpoint or one that cannot be read, or
-        the training packages are missing.
+      UserError: the folder is not a workdir, has no whole checkpoint or one that cannot be read,
+        or the training packages are missing.
     """
     path = to_path(workdir)
     if not is_remote(path):
@@ -127,7 +127,7 @@ def load_run(workdir: str | os.PathLike) -> SavedRun:
         checkpoint = path / "checkpoints" / str(step)
         found = _load(checkpoint)
         if isinstance(found, Verdict):
-            # A run that goes on may have removed it meanwhile.
+            # An active run may have removed it meanwhile.
             if checkpoint.exists():
                 damaged += 1
                 say(f"checkpoint {checkpoint} is damaged ({found.reason}); the one before is used")
@@ -148,7 +148,7 @@ def _require_orbax(workdir: str | os.PathLike) -> None:
 
 
 def _load(checkpoint: epath.Path) -> tuple[Progress, dict[str, np.ndarray]] | Verdict:
-    """(progress, EMA), or how it is damaged."""
+    """Load (progress, EMA), or a verdict of how the checkpoint is damaged."""
     verdict = verify(checkpoint)
     if verdict.kind == "unreadable":
         refuse_unreadable(checkpoint, verdict.reason)
@@ -158,7 +158,7 @@ def _load(checkpoint: epath.Path) -> tuple[Progress, dict[str, np.ndarray]] | Ve
         say_unsummed(checkpoint)
     try:
         return read_progress(checkpoint), _restored_ema(checkpoint / "state")
-    # Orbax and the storage below raise many kinds.
+    # Orbax and the storage below raise errors of many kinds.
     except Exception as error:
         if verdict.kind == "unsummed" and not isinstance(error, MemoryError):
             return Verdict("damaged", reason_of(error))
@@ -169,7 +169,7 @@ def _load(checkpoint: epath.Path) -> tuple[Progress, dict[str, np.ndarray]] | Ve
 
 
 def _restored_ema(path: epath.Path) -> dict[str, np.ndarray]:
-    # Of the training packages, which upscaling does without.
+    # A training package; upscaling must work without it.
     import orbax.checkpoint as ocp
 
     handler = ocp.PyTreeCheckpointer()
@@ -186,7 +186,7 @@ def _restored_ema(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def facts_of(run: SavedRun) -> dict[str, Any]:
-    """What provenance.json says of weights that come from a run."""
+    """Content of provenance.json for weights that come from a run."""
     facts = {
         "vosr_jax": __version__,
         "step": run.step,
@@ -199,7 +199,7 @@ def facts_of(run: SavedRun) -> dict[str, Any]:
 
 
 def load_ema(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
-    """The newest EMA weights of a run, on the host; see `load_run`.
+    """Load a run's newest EMA weights to the host; see `load_run`.
 
     Returns:
       (config, step, {dotted path: float32 array}).
@@ -212,7 +212,7 @@ def load_ema(workdir: str | os.PathLike) -> tuple[dict[str, Any], int, dict[str,
 
 
 def teacher_of(workdir: str | os.PathLike) -> dict[str, str] | None:
-    """Path and sha256 of the teacher of a run's newest whole checkpoint; None without one.
+    """Read the teacher's path and sha256 from a run's newest whole checkpoint; None without one.
 
     Raises:
       UserError: as `load_run`.

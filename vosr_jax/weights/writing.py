@@ -1,4 +1,4 @@
-"""What the writers of both layouts share: parts, types, facts about a model."""
+"""Shared code of both layouts' writers: parts, types, facts about a model."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def write_part(folder: Path, part: Part, stem: str, shard_bytes: int) -> None:
 
 
 def cast_tensors(tensors: dict[str, np.ndarray], dtype: str | None) -> dict[str, np.ndarray]:
-    """Tensors in a type by name; a finite value must stay finite."""
+    """Cast tensors to a named type; a finite value must stay finite."""
 
     if dtype is None:
         return tensors
@@ -42,13 +42,13 @@ def cast_tensors(tensors: dict[str, np.ndarray], dtype: str | None) -> dict[str,
 
 
 def dtype_name(tensors: dict[str, np.ndarray]) -> str:
-    """The type of tensors, or all of their types."""
+    """The common type of tensors, or a list of their types."""
     kinds = sorted({tensor.dtype.name for tensor in tensors.values()})
     return kinds[0] if len(kinds) == 1 else ", ".join(kinds)
 
 
 def facts_of(package: Package, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What manifest.json says besides its files."""
+    """Content of manifest.json except its files."""
     root = package.sources[0].parent
     return {
         "name": package.name,

@@ -1,4 +1,4 @@
-"""Clean pictures made low-quality, one at a time, in numpy and OpenCV: Real-ESRGAN's and milder."""
+"""Degradation of single images in numpy and OpenCV: Real-ESRGAN's and milder recipes."""
 
 import numpy as np
 
@@ -32,17 +32,17 @@ def degrade(
     settings: Settings = _DEFAULT,
     scale: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make a low-quality picture of a clean one.
+    """Degrade a clean image.
 
     Args:
       hr: [H, W, 3] uint8 RGB.
-      rng: where every draw comes from; the same state gives the same pictures.
-      settings: what may happen: one recipe or a mixture; the defaults are the official training's.
-      scale: how much smaller the LR picture is.
+      rng: source of every draw; the same state gives the same images.
+      settings: one recipe or a mixture; the defaults are the official training's.
+      scale: factor between HR and LR size.
 
     Returns:
       lr: [H // scale, W // scale, 3] float32, neither clipped nor rounded.
-      lq: [H, W, 3] uint8, the LR picture resized back.
+      lq: [H, W, 3] uint8, the LR image resized back.
     """
     plan = sample_plan(rng, hr.shape[0], hr.shape[1], settings, scale)
     return plan.apply(hr)

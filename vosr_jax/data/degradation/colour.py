@@ -1,4 +1,4 @@
-"""Changes of colour that the recipe can make but the shipped parameters leave out."""
+"""Colour changes that the recipe supports but the default settings leave out."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ JITTERS = ("brightness", "contrast", "saturation", "hue")
 
 
 def turn_grey(image: np.ndarray) -> np.ndarray:
-    """[H, W, 3] float32 -> the grey picture in all three channels."""
+    """Turn [H, W, 3] float32 grey in all three channels."""
     return np.repeat(greyscale(image)[..., None], 3, axis=2)
 
 
@@ -17,25 +17,25 @@ def _blend(image, other, factor):
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Towards black (below 1) or away from it, clipped to [0, 1]."""
+    """Move towards black (below 1) or away from it, clipped to [0, 1]."""
     return _blend(image, np.float32(0), factor)
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Towards the mean grey (below 1) or away from it, clipped to [0, 1]."""
+    """Move towards the mean grey (below 1) or away from it, clipped to [0, 1]."""
     return _blend(image, greyscale(image).mean(), factor)
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Towards the grey picture (below 1) or away from it, clipped to [0, 1]."""
+    """Move towards the grey image (below 1) or away from it, clipped to [0, 1]."""
     return _blend(image, greyscale(image)[..., None], factor)
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
     """Turn the hue by `shift` of a full circle.
 
-    As torchvision, whose function the original calls: what lies outside [0, 1] is not clipped
-    before, and of the result only what is not the brightest channel.
+    It matches torchvision, which the original calls: values outside [0, 1] are not clipped before,
+    and in the result only the channels below the brightest are clipped.
     """
     high, low = image.max(axis=-1), image.min(axis=-1)
     chroma = high - low
@@ -54,7 +54,7 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
     falling = np.clip(high * (1 - saturation * past), 0, 1)
     rising = np.clip(high * (1 - saturation * (1 - past)), 0, 1)
     lowest = np.clip(high * (1 - saturation), 0, 1)
-    # Of every sector the red; green and blue run two and four sectors behind.
+    # The red of every sector; green and blue lag two and four sectors behind.
     course = np.stack([high, falling, lowest, lowest, rising, high])
     place = sector.astype(np.int64)
     channels = [
@@ -64,7 +64,7 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def jitter(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
-    """Apply one of JITTERS to a [H, W, 3] float32 picture."""
+    """Apply one of JITTERS to an image, [H, W, 3] float32."""
     functions = {
         "brightness": adjust_brightness,
         "contrast": adjust_contrast,

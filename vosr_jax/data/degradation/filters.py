@@ -1,4 +1,4 @@
-"""Filtering a picture with a blur kernel."""
+"""Filtering an image with a blur kernel."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from vosr_jax.data.degradation.kernels import Kernel, kernel_array
 
 
 def filter2d(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Correlation with one kernel for all channels; the border is reflected without its edge pixel.
+    """Correlate all channels with one kernel; the border is reflected without its edge pixel.
 
     Args:
       image: [H, W, 3] float32.
@@ -24,7 +24,7 @@ def blur(image: np.ndarray, kernel: Kernel) -> np.ndarray:
     if kernel.family == "pulse":
         return image
     if kernel.family == "iso":
-        # A round Gaussian is the product of two lines: 2k instead of k^2 products a pixel.
+        # A round Gaussian is separable: 2k instead of k^2 products per pixel.
         offset = np.arange(kernel.size) - kernel.size // 2
         line = np.exp(-0.5 * (offset / kernel.sigma_x) ** 2)
         line = (line / line.sum()).astype(np.float32)

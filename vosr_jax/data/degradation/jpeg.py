@@ -1,9 +1,9 @@
-"""JPEG compression, twice: as the original simulates it, and as the real library does it.
+"""JPEG compression in two variants: the original's simulation, and the real library.
 
-The original's simulation (BasicSR's DiffJPEG, as a fact) takes a real-valued quality, rounds
-nothing but the coefficients, and uses the luma table transposed. "official" repeats that
-exactly, because the released weights were trained on it. "libjpeg" writes and reads a real
-file in memory, which is what pictures in the world went through.
+The original's simulation (BasicSR's DiffJPEG) takes a real-valued quality, rounds only the
+coefficients, and uses the luma table transposed. "official" repeats that exactly, because the
+released weights were trained on it. "libjpeg" writes and reads a real file in memory, as real
+photos are compressed.
 """
 
 import functools
@@ -28,7 +28,7 @@ LUMA_TABLE = np.array(
 CHROMA_TABLE = np.full((8, 8), 99, np.float32)
 CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
-# JFIF: RGB in 0..255 to luma and chroma, the latter around 128, and back.
+# JFIF: RGB in 0..255 to luma and chroma (centred at 128), and back.
 _TO_YCC = np.array(
     [
         [0.299, 0.587, 0.114, 0],
@@ -46,13 +46,13 @@ _TO_RGB = np.array(
 
 
 def quality_factor(quality: float) -> float:
-    """What the tables are multiplied by: 50 / q below 50, else 2 - q / 50."""
+    """Factor on the tables: 50 / q below 50, else 2 - q / 50."""
     return 50 / quality if quality < 50 else 2 - quality / 50
 
 
 @functools.cache
 def dct_matrix() -> np.ndarray:
-    """The orthonormal 8x8 DCT of flattened blocks: coefficients = block @ matrix.T, [64, 64]."""
+    """The [64, 64] orthonormal 8x8 DCT of flattened blocks: coefficients = block @ matrix.T."""
     frequency, sample = np.arange(8)[:, None], np.arange(8)[None, :]
     line = np.cos((2 * sample + 1) * frequency * np.pi / 16) / 2
     line[0] /= np.sqrt(2)
@@ -60,19 +60,19 @@ def dct_matrix() -> np.ndarray:
 
 
 def blocks(plane: np.ndarray) -> np.ndarray:
-    """[H, W] -> [H/8 * W/8, 64], blocks in row-major order."""
+    """Split [H, W] into [H/8 * W/8, 64], blocks in row-major order."""
     height, width = plane.shape
     return plane.reshape(height // 8, 8, width // 8, 8).transpose(0, 2, 1, 3).reshape(-1, 64)
 
 
 def from_blocks(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Inverse of `blocks`."""
+    """Invert `blocks`."""
     grid = values.reshape(height // 8, width // 8, 8, 8)
     return grid.transpose(0, 2, 1, 3).reshape(height, width)
 
 
 def quantized(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Rounded coefficients of a plane around 128: [H, W] -> [H/8 * W/8, 64] float32."""
+    """Quantize the DCT of a plane centred at 128: [H, W] -> [H/8 * W/8, 64] float32."""
     coefficients = (blocks(plane) - np.float32(128)) @ dct_matrix().T
     coefficients /= table.reshape(1, 64)
     return np.rint(coefficients, out=coefficients)
@@ -87,7 +87,7 @@ def _through_blocks(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def planes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Luma and the halved chroma planes, black-padded to multiples of 16.
+    """Compute the luma and half-size chroma planes, black-padded to multiples of 16.
 
     Args:
       image: [H, W, 3] float32 in [0, 1].
@@ -109,17 +109,17 @@ def planes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def quantization_tables(quality: float) -> tuple[np.ndarray, np.ndarray]:
-    """The official tables of luma (transposed) and chroma at a quality, neither rounded."""
+    """The official tables of luma (transposed) and chroma at a quality, both unrounded."""
     factor = np.float32(quality_factor(quality))
     return LUMA_TABLE.T * factor, CHROMA_TABLE * factor
 
 
 def compress(image: np.ndarray, quality: float) -> np.ndarray:
-    """The official simulation of JPEG.
+    """Apply the official simulation of JPEG.
 
     Args:
       image: [H, W, 3] float32; clipped to [0, 1] first.
-      quality: real number in (0, 100).
+      quality: a real number in (0, 100).
 
     Returns:
       [H, W, 3] float32 in [0, 1], not rounded to grey levels.
@@ -136,11 +136,11 @@ def compress(image: np.ndarray, quality: float) -> np.ndarray:
 
 
 def compress_with_libjpeg(image: np.ndarray, quality: float) -> np.ndarray:
-    """A real JPEG file, written and read in memory, 4:2:0.
+    """Write and read a real JPEG file in memory, 4:2:0.
 
     Args:
       image: [H, W, 3] float32; clipped to [0, 1] and rounded to 256 levels first.
-      quality: rounded to a whole number.
+      quality: rounded to an integer.
 
     Returns:
       [H, W, 3] float32 in [0, 1], on the 256 grey levels.

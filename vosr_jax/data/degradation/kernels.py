@@ -16,7 +16,7 @@ class Kernel:
     """Parameters of one kernel.
 
     Attributes:
-      family: one of KERNEL_FAMILIES, "sinc" or "pulse" (leaves the picture as it is).
+      family: one of KERNEL_FAMILIES, "sinc" or "pulse" (leaves the image unchanged).
       size: odd side length in pixels.
       sigma_x, sigma_y: standard deviations in pixels along the kernel's own axes.
       theta: angle of the first axis, radians.
@@ -34,10 +34,10 @@ class Kernel:
 
 
 def bell_kernel(kernel: Kernel) -> np.ndarray:
-    """A Gaussian, generalized Gaussian or plateau kernel.
+    """Compute a Gaussian, generalized Gaussian or plateau kernel.
 
-    With q the squared Mahalanobis distance from the centre the value is exp(-q/2),
-    exp(-q^beta/2) or 1/(1+q^beta), divided by the sum (BasicSR's degradations.py as a fact).
+    With q the squared Mahalanobis distance from the centre, the value is exp(-q/2),
+    exp(-q^beta/2) or 1/(1+q^beta), divided by the sum (as in BasicSR's degradations.py).
 
     Returns:
       [size, size] float64 with sum 1; rows are y, columns x.
@@ -62,7 +62,7 @@ def bell_kernel(kernel: Kernel) -> np.ndarray:
 
 @functools.cache
 def _distances(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The different distances from the centre, and for each pixel which of them is its own."""
+    """The distinct distances from the centre, and the index of each pixel's distance."""
     offset = np.arange(size) - (size - 1) // 2
     squares, inverse = np.unique(offset[:, None] ** 2 + offset[None, :] ** 2, return_inverse=True)
     return np.sqrt(squares[1:].astype(np.float64)), inverse.reshape(size, size)
@@ -74,14 +74,14 @@ _ANGLES = np.arange(48) * (2 * math.pi / 96)
 def bessel_j1(x: np.ndarray) -> np.ndarray:
     """Bessel function of the first kind, order 1, for 0 <= x <= 50, exact to about 1e-14.
 
-    Bessel's integral over a whole period, by the trapezoid rule, which converges
-    exponentially there; half the period is enough because the integrand repeats itself.
+    It is Bessel's integral over a whole period by the trapezoid rule, which converges exponentially
+    there. Half the period is enough because the integrand repeats.
     """
     return np.mean(np.sin(np.multiply.outer(x, np.sin(_ANGLES))) * np.sin(_ANGLES), axis=-1)
 
 
 def sinc_kernel(size: int, cutoff: float) -> np.ndarray:
-    """Circular low-pass: cutoff J1(cutoff r) / (2 pi r), with cutoff^2 / (4 pi) at the centre.
+    """Compute the circular low-pass cutoff J1(cutoff r) / (2 pi r), at r = 0 cutoff^2 / (4 pi).
 
     Returns:
       [size, size] float64 with sum 1; it has negative values.
@@ -104,19 +104,19 @@ def kernel_array(kernel: Kernel) -> np.ndarray:
 
 
 def sample_beta(rng: np.random.Generator, beta_range: tuple[float, float]) -> float:
-    """Half of the draws below 1, half above: uniform in [low, 1] or in [1, high]."""
+    """Draw beta uniformly from [low, 1] or from [1, high], each half of the time."""
     if rng.random() < 0.5:
         return rng.uniform(beta_range[0], 1)
     return rng.uniform(1, beta_range[1])
 
 
 def sample_size(rng: np.random.Generator) -> int:
-    """An odd side from 7 to 21, each as likely."""
+    """Draw an odd side from 7 to 21, uniformly."""
     return KERNEL_SIZES[rng.integers(len(KERNEL_SIZES))]
 
 
 def sample_kernel(rng: np.random.Generator, settings: BlurSettings) -> Kernel:
-    """The kernel of a stage: a sinc kernel or one of the six bell families."""
+    """Draw the kernel of a stage: a sinc kernel or one of the six bell families."""
     size = sample_size(rng)
     if rng.random() < settings.sinc_probability:
         # A small kernel cannot hold a low cutoff.
@@ -138,7 +138,7 @@ def sample_kernel(rng: np.random.Generator, settings: BlurSettings) -> Kernel:
 
 
 def sample_final_sinc(rng: np.random.Generator, probability: float) -> Kernel:
-    """The filter at the end: a sinc kernel, or a pulse that changes nothing."""
+    """Draw the final filter: a sinc kernel, or a pulse that changes nothing."""
     if rng.random() >= probability:
         return Kernel("pulse", 1)
     return Kernel("sinc", sample_size(rng), cutoff=rng.uniform(math.pi / 3, math.pi))

@@ -1,19 +1,19 @@
-"""Gaussian and Poisson noise, in colour or the same in all channels."""
+"""Gaussian and Poisson noise, per channel or equal in all channels."""
 
 import cv2
 import numpy as np
 
-# The grey of torchvision's rgb_to_grayscale, which the original uses for grey noise.
+# Weights of torchvision's rgb_to_grayscale, which the original uses for grey noise.
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
 def greyscale(image: np.ndarray) -> np.ndarray:
-    """[H, W, 3] -> [H, W]: 0.2989 R + 0.587 G + 0.114 B."""
+    """Convert [H, W, 3] to [H, W]: 0.2989 R + 0.587 G + 0.114 B."""
     return cv2.transform(image, GREY_WEIGHTS[None])
 
 
 def add_gaussian_noise(image: np.ndarray, sigma: float, normal: np.ndarray) -> np.ndarray:
-    """clip(image + normal * sigma / 255).
+    """Compute clip(image + normal * sigma / 255).
 
     Args:
       image: [H, W, 3] float32, nominally in [0, 1].
@@ -30,30 +30,30 @@ def add_gaussian_noise(image: np.ndarray, sigma: float, normal: np.ndarray) -> n
 
 
 def eight_bits(image: np.ndarray) -> np.ndarray:
-    """The nearest of 256 grey levels: [0, 1] float32 of any shape -> the same shape uint8."""
-    # convertScaleAbs would fold negative values over; convert after the clip instead.
+    """Round to 256 grey levels: [0, 1] float32 of any shape -> the same shape uint8."""
+    # convertScaleAbs takes absolute values of negative ones, so clip before converting.
     return np.rint(np.clip(image * np.float32(255), 0, 255)).astype(np.uint8)
 
 
 def poisson_levels(levels: np.ndarray) -> int:
-    """2^ceil(log2(number of different grey levels)): the count that stands for white.
+    """The photon count of white: 2^ceil(log2(number of distinct grey levels)).
 
     Args:
-      levels: uint8 of any shape; all channels together make one count.
+      levels: uint8 of any shape; all channels are counted together.
     """
     distinct = int(np.count_nonzero(np.bincount(levels.ravel(), minlength=256)))
     return 1 << (distinct - 1).bit_length()
 
 
 def poisson_rate(image: np.ndarray, grey: bool) -> tuple[np.ndarray, int]:
-    """The picture that Poisson noise is drawn for, and the count that stands for white.
+    """Compute the image that Poisson noise is drawn for, and the photon count of white.
 
     Args:
       image: [H, W, 3] float32.
-      grey: draw for the grey picture instead.
+      grey: draw for the grey image instead.
 
     Returns:
-      (rounded picture in [0, 1], [H, W, 3] or [H, W] float32; the count).
+      (rounded image in [0, 1], [H, W, 3] or [H, W] float32; the count).
       The expected photon count of a pixel is their product.
     """
     levels = eight_bits(greyscale(image) if grey else image)
@@ -63,7 +63,7 @@ def poisson_rate(image: np.ndarray, grey: bool) -> tuple[np.ndarray, int]:
 def add_poisson_noise(
     image: np.ndarray, scale: float, rounded: np.ndarray, white: int, counts: np.ndarray
 ) -> np.ndarray:
-    """clip(image + scale * (counts / white - rounded)).
+    """Compute clip(image + scale * (counts / white - rounded)).
 
     Args:
       image: [H, W, 3] float32.
@@ -83,14 +83,14 @@ def add_poisson_noise(
 
 
 def draw_gaussian_noise(image: np.ndarray, sigma: float, grey: bool, seed: int) -> np.ndarray:
-    """Gaussian noise whose draws come from a seed; see add_gaussian_noise."""
+    """Add Gaussian noise drawn from a seed; see add_gaussian_noise."""
     shape = image.shape[:2] if grey else image.shape
     normal = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     return add_gaussian_noise(image, sigma, normal)
 
 
 def draw_poisson_noise(image: np.ndarray, scale: float, grey: bool, seed: int) -> np.ndarray:
-    """Poisson noise whose draws come from a seed; see add_poisson_noise."""
+    """Add Poisson noise drawn from a seed; see add_poisson_noise."""
     rounded, white = poisson_rate(image, grey)
     counts = np.random.default_rng(seed).poisson(rounded * np.float32(white))
     return add_poisson_noise(image, scale, rounded, white, counts)

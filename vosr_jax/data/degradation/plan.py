@@ -1,4 +1,4 @@
-"""What will be done to a picture, with all its numbers, before anything is done."""
+"""Degradation plans: all operations with their parameters, drawn before any is applied."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class ResizeTo:
 
 @dataclass(frozen=True)
 class ReduceTo:
-    """Round to eight bits and resize to a smaller size with antialiasing, as programs do."""
+    """Round to eight bits and resize to a smaller size with antialiasing, as editors do."""
 
     height: int
     width: int
@@ -65,7 +65,7 @@ class ReduceTo:
 
 @dataclass(frozen=True)
 class EnlargeTo:
-    """Round to eight bits and enlarge bicubically, as restoration does with the LR picture."""
+    """Round to eight bits and enlarge bicubically, as restoration does with the LR image."""
 
     height: int
     width: int
@@ -112,7 +112,7 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class TurnGrey:
-    """Grey in all channels."""
+    """Turn the image grey in all channels."""
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         return colour.turn_grey(image)
@@ -147,9 +147,10 @@ class DegradationPlan:
     """A sampled degradation.
 
     Attributes:
-      operations: from the clean picture to the LR picture, in order.
-      resize_back: from the LR picture to the size of the clean one.
-      recipe: what it was drawn from: one of settings.RECIPES, or "reduced" outside a mixture.
+      operations: operations from the clean image to the LR image, in order.
+      resize_back: resize from the LR image to the clean image's size.
+      recipe: the recipe it was drawn from, one of settings.RECIPES, or "reduced" outside a
+        mixture.
     """
 
     operations: tuple[Operation, ...]
@@ -157,7 +158,7 @@ class DegradationPlan:
     recipe: str = "official"
 
     def apply(self, hr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run the plan.
+        """Apply the plan.
 
         Args:
           hr: [H, W, 3] uint8 RGB.
@@ -171,7 +172,7 @@ class DegradationPlan:
         return image, noise.eight_bits(self.resize_back.apply(image))
 
     def describe(self) -> list[dict]:
-        """The operations and their numbers, resize_back last, ready for JSON."""
+        """The operations with their parameters, resize_back last, as plain values for JSON."""
         every = (*self.operations, self.resize_back)
         return [{"operation": type(one).__name__, **dataclasses.asdict(one)} for one in every]
 
@@ -183,13 +184,13 @@ def sample_plan(
     settings: Settings,
     scale: int = 4,
 ) -> DegradationPlan:
-    """Draw everything that is random about the degradation of one picture.
+    """Draw all random parameters of one image's degradation.
 
     Args:
-      rng: where every draw comes from.
-      height, width: size of the clean picture; at least `scale`.
-      settings: what may happen: one recipe, or a mixture of them.
-      scale: the LR picture has height // scale rows and width // scale columns.
+      rng: source of every draw.
+      height, width: size of the clean image; at least `scale`.
+      settings: one recipe, or a mixture.
+      scale: the LR image has height // scale rows and width // scale columns.
     """
     if isinstance(settings, DegradationSettings):
         recipe = _sample_recipe(rng, settings.shares())
@@ -202,7 +203,7 @@ def sample_plan(
 
 def _sample_recipe(rng, shares: dict[str, float]) -> str:
     names = list(shares)
-    # One recipe costs no draw, so that a run of it has the samples that it has always had.
+    # A single recipe uses no draw, or old runs with one recipe would get other samples.
     if len(names) == 1:
         return names[0]
     rank = np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right")
@@ -269,7 +270,7 @@ def _second_stage(rng, settings, lr_height: float, lr_width: float) -> list[Oper
 
 
 def _finish(rng, settings, lr_size: tuple[int, int]) -> list[Operation]:
-    """The last resize with the sinc filter, and JPEG before or after them."""
+    """Draw the last resize with the sinc filter, and JPEG before or after them."""
     compress = Jpeg(rng.uniform(*settings.second.jpeg_quality), settings.jpeg)
     resize_and_filter: list[Operation] = [ResizeTo(*lr_size, _sample_mode(rng))]
     kernel = kernels.sample_final_sinc(rng, settings.final_sinc_probability)
@@ -300,7 +301,7 @@ def _uniform(rng, bounds: Range) -> float:
 
 
 def _sample_factor(rng, stage: StageSettings) -> float:
-    """Enlarge, shrink or keep, by the stage's weights."""
+    """Draw a scale factor that enlarges, shrinks or keeps, by the stage's weights."""
     up, down, keep = stage.resize_probabilities
     chance = rng.random() * (up + down + keep)
     if chance < up:

@@ -1,8 +1,8 @@
-"""Resizing as PyTorch's interpolate does it (no antialiasing), and as Pillow does.
+"""Resizing as in PyTorch's interpolate (no antialiasing), and as in Pillow.
 
-Two facts decide the numbers. Given a scale factor, bilinear and bicubic place their samples
-with 1 / scale_factor; given a size, with in / out. Area is adaptive average pooling and
-depends on the sizes alone.
+Two facts determine the result. Bilinear and bicubic space their samples by 1 / scale_factor if
+given a scale factor, and by in / out if given a size. Area is adaptive average pooling and depends
+on the sizes alone.
 """
 
 import functools
@@ -19,7 +19,7 @@ _CUBIC_A = -0.75
 
 
 def scaled_size(side: int, scale_factor: float) -> int:
-    """floor(side * scale_factor) in double precision."""
+    """Compute floor(side * scale_factor) in double precision."""
     return math.floor(side * float(scale_factor))
 
 
@@ -45,7 +45,7 @@ def resize_to(image: np.ndarray, height: int, width: int, mode: str) -> np.ndarr
 
 
 def resize_eight_bits(image: np.ndarray, height: int, width: int, filter: str) -> np.ndarray:
-    """Resize as Pillow does on 256 grey levels, antialiased where it reduces.
+    """Resize as Pillow does on 256 grey levels, with antialiasing when it reduces.
 
     Args:
       image: [H, W, 3] float32; clipped to [0, 1] and rounded to 256 levels first.
@@ -67,7 +67,7 @@ def _resize(image, height, width, mode, row_step, column_step):
         return image
     rows = taps(mode, image.shape[0], height, row_step)
     columns = taps(mode, image.shape[1], width, column_step)
-    # The axis that shrinks more goes first, so that the other works on less.
+    # Resize the axis that shrinks more first: the other then has less work.
     if height * image.shape[1] <= width * image.shape[0]:
         return _along_columns(_along_rows(image, *rows), *columns)
     return _along_rows(_along_columns(image, *columns), *rows)
@@ -75,7 +75,7 @@ def _resize(image, height, width, mode, row_step, column_step):
 
 @functools.lru_cache(maxsize=256)
 def taps(mode: str, size: int, out_size: int, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which input samples each output sample reads, and with which weights.
+    """Compute the input samples that each output sample reads, and their weights.
 
     Args:
       mode: "area", "bilinear" or "bicubic".
@@ -87,7 +87,7 @@ def taps(mode: str, size: int, out_size: int, step: float) -> tuple[np.ndarray, 
     """
     position = np.arange(out_size, dtype=np.float64)
     if mode == "area":
-        # In whole numbers, as a quotient may round across the border of a pixel.
+        # Integer arithmetic: a quotient may round across a pixel's border.
         whole = np.arange(out_size)
         start = whole * size // out_size
         stop = -((-(whole + 1) * size) // out_size)
@@ -116,7 +116,7 @@ def cubic_weight(distance: np.ndarray) -> np.ndarray:
 
 
 def _along_rows(image, index, weight):
-    """Weighted sums of rows: [H, W, 3] -> [out, W, 3]."""
+    """Compute weighted sums of rows: [H, W, 3] -> [out, W, 3]."""
     flat = image.reshape(image.shape[0], -1)
     result = flat[index[:, 0]] * weight[:, :1]
     for k in range(1, index.shape[1]):
@@ -125,5 +125,5 @@ def _along_rows(image, index, weight):
 
 
 def _along_columns(image, index, weight):
-    """Weighted sums of columns, as rows of the transposed picture, where memory is contiguous."""
+    """Compute weighted sums of columns as rows of the transpose, where memory is contiguous."""
     return cv2.transpose(_along_rows(cv2.transpose(image), index, weight))

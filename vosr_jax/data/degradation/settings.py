@@ -1,4 +1,4 @@
-"""What the degradation may do, and how often: the numbers of every recipe, and their mixture."""
+"""Settings of the degradation: parameters of every recipe, and their mixture."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ RECIPES = ("official", "mild", "clean")
 
 
 def _check_numbers(settings) -> None:
-    """Refuse probabilities outside [0, 1] and ranges that are none, naming the key."""
+    """Refuse probabilities outside [0, 1] and invalid ranges, and name the key."""
     for field in dataclasses.fields(settings):
         name, value = field.name, getattr(settings, field.name)
         if name.endswith("_probability") and not 0 <= value <= 1:
@@ -40,11 +40,11 @@ def _check_numbers(settings) -> None:
 
 @dataclass(frozen=True)
 class BlurSettings:
-    """Which blur kernels a stage draws.
+    """Distribution of a stage's blur kernels.
 
     Attributes:
       probabilities: weights of KERNEL_FAMILIES, in that order.
-      sinc_probability: share of sinc kernels; the families divide the rest.
+      sinc_probability: share of sinc kernels; the families share the rest.
       sigma: range of each standard deviation, in pixels.
       generalized_beta: range of the exponent of generalized Gaussians.
       plateau_beta: range of the exponent of plateau kernels.
@@ -68,8 +68,8 @@ class StageSettings:
     """One round of blur, resize, noise and JPEG.
 
     Attributes:
-      blur: the kernels.
-      blur_probability: how often the blur is applied at all.
+      blur: distribution of the kernels.
+      blur_probability: probability that the blur is applied.
       resize_probabilities: weights of enlarging, shrinking and keeping the size.
       resize_range: smallest and largest scale factor.
       gaussian_probability: share of Gaussian noise; the rest is Poisson noise.
@@ -105,18 +105,18 @@ _SECOND_STAGE = StageSettings(
 
 @dataclass(frozen=True)
 class RealESRGANSettings:
-    """The whole degradation; the defaults are those of dataloaders/params_realsr.yml.
+    """The two-stage degradation; the defaults are those of dataloaders/params_realsr.yml.
 
     Attributes:
       first, second: the two stages.
-      first_probability, second_probability: how often each stage runs. The second runs only
-        after the first; where the first does not run, the picture is only reduced bicubically.
-      final_sinc_probability: share of pictures that get a sinc filter at the end.
-      grey_probability: share of pictures turned grey.
-      jitter_probability: share of pictures whose colours are changed.
+      first_probability, second_probability: probability of each stage. The second runs only after
+        the first; without the first, the image is only reduced bicubically.
+      final_sinc_probability: share of images that get a sinc filter at the end.
+      grey_probability: share of images turned grey.
+      jitter_probability: share of images whose colours are changed.
       brightness, contrast, saturation, hue: ranges of that change.
-      jpeg: "official" (differentiable JPEG of the original: luma table transposed, quality a
-        real number, no 8-bit rounding) or "libjpeg" (real 8-bit files, quality rounded).
+      jpeg: "official" (the original's differentiable JPEG: luma table transposed, real-valued
+        quality, no 8-bit rounding) or "libjpeg" (real 8-bit files, quality rounded).
     """
 
     first: StageSettings = StageSettings()
@@ -141,21 +141,21 @@ class RealESRGANSettings:
 
 @dataclass(frozen=True)
 class ReducedSettings:
-    """A picture that was reduced once, and perhaps saved again: what most photographs went through.
+    """One reduction and perhaps one new save, as most photos have been through.
 
-    Blur, an antialiased reduction, noise and JPEG, all of the last three at the LR size. The LQ
-    picture is made of the LR one as restoration makes it: eight bits, Pillow's bicubic.
+    The steps are blur, an antialiased reduction, noise and JPEG; the last three are at LR size.
+    The LQ image is made from the LR one as in restoration: eight bits, Pillow's bicubic.
 
     Attributes:
-      blur: the kernels, on HR pixels.
-      blur_probability: how often the blur is applied.
-      filters: the reductions to draw from, of REDUCING_FILTERS, each as likely.
-      noise_probability: share of pictures with noise.
-      gaussian_probability: share of Gaussian noise in it; the rest is Poisson noise.
+      blur: distribution of the kernels, on HR pixels.
+      blur_probability: probability that the blur is applied.
+      filters: reductions to draw from, of REDUCING_FILTERS, with equal probability.
+      noise_probability: share of images with noise.
+      gaussian_probability: share of Gaussian noise among these; the rest is Poisson noise.
       gaussian_sigma: standard deviation in grey levels of 255.
       poisson_scale: factor on Poisson noise.
       grey_noise_probability: share of noise that is the same in all three channels.
-      jpeg_probability: share of pictures that were saved as JPEG, by libjpeg.
+      jpeg_probability: share of images that are saved as JPEG, by libjpeg.
       jpeg_quality: range of the quality factor.
     """
 
@@ -178,23 +178,23 @@ class ReducedSettings:
             raise UserError(f"degradation.filters is {self.filters}; write some of {known}")
 
 
-# Photographs from a phone or a page: in focus or nearly, little noise, one JPEG of usual quality.
+# Photos from a phone or a web page: (nearly) in focus, little noise, one JPEG of usual quality.
 MILD = ReducedSettings(
     blur=BlurSettings(sinc_probability=0.0, sigma=(0.2, 2.0)),
     blur_probability=0.4,
     noise_probability=0.4,
     jpeg_probability=0.9,
 )
-# Nothing but the reduction: a model that has never seen it paints over detail that is right.
+# The reduction alone: a model that never sees it in training paints over correct detail.
 CLEAN = ReducedSettings()
 
 
 @dataclass(frozen=True)
 class DegradationSettings:
-    """Recipes, and how often each is used.
+    """Recipes and the mixture that draws from them.
 
     Attributes:
-      mixture: `recipe[:weight],...` of RECIPES; "official" alone is the official training.
+      mixture: `recipe[:weight],...` with recipes of RECIPES; "official" is the official training.
       official: Real-ESRGAN's two stages.
       mild: light blur, little noise, one JPEG at the LR size.
       clean: the reduction alone.
@@ -209,10 +209,10 @@ class DegradationSettings:
         self.shares()
 
     def shares(self) -> dict[str, float]:
-        """Every recipe of the mixture with its share; they sum to 1.
+        """Parse the mixture to {recipe: share}; the shares sum to 1.
 
         Raises:
-          UserError: a recipe is unknown or named twice, or a weight is no positive number.
+          UserError: a recipe is unknown or named twice, or a weight is not a positive number.
         """
         weights: dict[str, float] = {}
         for part in self.mixture.split(","):

@@ -1,1 +1,1 @@
-"""From a folder or tar set to filtered ArrayRecord shards, on Apache Beam."""
+"""Preparation of a folder or tar set as filtered ArrayRecord shards, on Apache Beam."""

@@ -1,13 +1,13 @@
-"""The TensorFlow dataset "photographs": what survives the filters, as ArrayRecord shards.
+"""The TensorFlow dataset "photographs": the images that pass the filters, in ArrayRecord shards.
 
-All the work is an Apache Beam pipeline, so the same code runs on this machine or on many:
+The work is an Apache Beam pipeline, so the same code runs on one machine or many:
 
     ranges of positions → judge every picture ┬→ dropped, with the reason
                                               └→ share hash bands → later duplicates → dropped
     what is left → read the file again → write shards in an order of the records' keys
 
-Pictures are read twice, so that the groups of like hashes carry no pixels. The bytes written
-are those of the file: the record is the same picture.
+Images are read twice, because the groups of similar hashes should not carry pixels. A record has
+the file's bytes, unchanged.
 """
 
 import json
@@ -36,8 +36,8 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     """Builder of the dataset.
 
     Args:
-      sources: text as in `data.sources`; weights count for nothing here.
-      settings: what is dropped.
+      sources: text as in `data.sources`; weights are ignored here.
+      settings: settings of the filters.
       report: folder for `counts.jsonl` and `dropped.jsonl`.
     """
 
@@ -109,7 +109,7 @@ def _one_file(stem: Path) -> beam.io.WriteToText:
 
 
 def _ranges(sources: tuple[Source, ...]) -> Iterator[tuple[int, int, int, int]]:
-    """(number of the source, first and last position, rank of the first)."""
+    """Yield (index of the source, first and last position, rank of the first)."""
     rank = 0
     for number, source in enumerate(sources):
         for start in range(0, len(source), _RANGE):
@@ -119,7 +119,7 @@ def _ranges(sources: tuple[Source, ...]) -> Iterator[tuple[int, int, int, int]]:
 
 
 class _WithSources(beam.DoFn):
-    """Opens the sources where it runs."""
+    """A DoFn that opens the sources in the process where it runs."""
 
     def __init__(self, text: str):
         self._text = text

@@ -1,4 +1,4 @@
-"""Near duplicates among many pictures, without comparing each with each."""
+"""Near duplicates among many images, without comparing all pairs."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,12 +8,12 @@ _BITS = 64
 
 
 def bands(hash_value: int, distance: int) -> Iterator[tuple[int, int]]:
-    """Keys of which two hashes share one at least if they differ in `distance` bits at most.
+    """Yield keys; hashes that differ in at most `distance` bits share at least one key.
 
-    Cut into distance + 1 pieces, the differing bits cannot touch all of them.
+    A hash is cut into distance + 1 pieces, and the differing bits cannot touch all of them.
 
     Yields:
-      (number of the piece, its bits).
+      (index of the piece, its bits).
     """
     count = distance + 1
     for piece in range(count):
@@ -22,17 +22,18 @@ def bands(hash_value: int, distance: int) -> Iterator[tuple[int, int]]:
 
 
 def duplicates_in(group: Iterable[tuple[int, str, int]], distance: int) -> Iterator[tuple]:
-    """Pictures of one group that repeat an earlier one.
+    """Yield images of one group that repeat an earlier one.
 
-    A picture is a duplicate of the first before it, in the order of the sources, that is near
-    enough, whether that one is kept or not; so nothing depends on how the work was shared out.
+    An image is a duplicate of the first earlier one, in the order of the sources, that is near
+    enough. It does not matter whether that one is kept, so the result does not depend on how the
+    work is distributed.
 
     Args:
-      group: (rank, name, hash) of pictures that share a band; rank is the order.
-      distance: bits that may differ.
+      group: (rank, name, hash) of images that share a band; rank gives the order.
+      distance: most bits that may differ.
 
     Yields:
-      (rank, name, name of the earlier one).
+      (rank, name, name of the earlier image).
     """
     earlier: list[tuple[str, int]] = []
     for rank, name, hash_value in sorted(group):

@@ -1,4 +1,4 @@
-"""Which pictures are kept, and the reason where one is not."""
+"""Filters: which images are kept, and why others are not."""
 
 from dataclasses import dataclass
 
@@ -22,12 +22,12 @@ REASONS = (UNREADABLE, TOO_SMALL, BLOCKY, BLURRED, DUPLICATE)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found out about a picture by itself.
+    """Result of judging a single image.
 
     Attributes:
-      reason: one of REASONS, or "" if it is kept.
+      reason: one of REASONS, or "" if the image is kept.
       detail: the figure or error behind the reason.
-      hash: perceptual hash; 0 where it was not needed.
+      hash: perceptual hash; 0 if it was not needed.
     """
 
     reason: str
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def judge(picture: np.ndarray, settings: FilterSettings) -> Verdict:
-    """Judge one picture, [H, W, 3] uint8; duplicates are found among several."""
+    """Judge one image, [H, W, 3] uint8; duplicates are found later, among several."""
     height, width = picture.shape[:2]
     if min(height, width) < settings.min_side:
         return Verdict(TOO_SMALL, f"{width}x{height}")

@@ -1,4 +1,4 @@
-"""What tells a picture worth training on from one that is not: sharpness, blocks, sameness."""
+"""Measures of an image's worth for training: sharpness, JPEG blocks, perceptual hash."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,12 @@ _BLOCK = 8
 
 
 def grey_levels(picture: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8 RGB -> [H, W] float32 in 0..255."""
+    """Convert [H, W, 3] uint8 RGB to [H, W] float32 in 0..255."""
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def sharpness(grey: np.ndarray) -> float:
-    """Variance of the Laplacian: low where nothing is in focus.
+    """Compute the variance of the Laplacian, which is low if nothing is in focus.
 
     Args:
       grey: [H, W] float32 in 0..255.
@@ -22,7 +22,7 @@ def sharpness(grey: np.ndarray) -> float:
 
 
 def blockiness(grey: np.ndarray) -> float:
-    """Mean step across the borders of the 8x8 grid over that inside: 1 without JPEG's blocks.
+    """Compute the ratio of the mean step across 8x8 borders to that inside: 1 without JPEG blocks.
 
     Args:
       grey: [H, W] float32 in 0..255; the grid starts at its first pixel.
@@ -34,26 +34,26 @@ def blockiness(grey: np.ndarray) -> float:
             return 1.0
         at_borders += float(steps[border].mean())
         inside += float(steps[~border].mean())
-    # Of a picture without any step nothing can be said.
+    # An image without any step gives no information.
     return at_borders / inside if inside > 1e-6 else 1.0
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
-    """64 bits that pictures of the same content share for the most part.
+    """Compute a 64-bit hash that is similar for images of the same content.
 
-    The signs of the 8x8 lowest cosine frequencies of the picture at 32x32, about their median:
-    size, compression and small changes of brightness hardly move them.
+    Its bits say which of the 8x8 lowest cosine frequencies of the 32x32 image exceed their median.
+    Size, compression and small changes of brightness hardly change them.
 
     Args:
       grey: [H, W] float32.
     """
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small)[:_HASH_SIDE, :_HASH_SIDE].ravel()
-    # The mean says nothing about the content.
+    # Leave out the mean brightness, which says nothing about the content.
     bits = low > np.median(low[1:])
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def hash_distance(one: int, other: int) -> int:
-    """How many of the 64 bits differ."""
+    """Number of the 64 bits that differ."""
     return (one ^ other).bit_count()

@@ -1,4 +1,4 @@
-"""Running the preparation: from sources to a dataset's folder, with what was dropped and why."""
+"""Running the preparation: from sources to a dataset's folder and a report of dropped images."""
 
 import json
 import shutil
@@ -16,13 +16,13 @@ NAME, VERSION = "photographs", "1.0.0"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation made.
+    """Result of a preparation.
 
     Attributes:
-      folder: of the dataset; a path for `data.sources`.
-      kept: pictures in it.
-      dropped: how many went for each reason.
-      report: JSON lines that name every dropped picture and its reason.
+      folder: the dataset's folder; a path for `data.sources`.
+      kept: number of images in it.
+      dropped: {reason: number of dropped images}.
+      report: JSON lines that name every dropped image and its reason.
     """
 
     folder: Path
@@ -40,18 +40,18 @@ def prepare(
     beam_options: Sequence[str] = (),
     max_shard_bytes: int = 1 << 30,
 ) -> Prepared:
-    """Filter pictures and write them as the dataset "photographs" in ArrayRecord shards.
+    """Filter images and write them as the dataset "photographs" in ArrayRecord shards.
 
     Args:
       sources: text as in `data.sources`.
       out: folder of datasets (TFDS's data_dir).
-      settings: what is dropped.
-      runner: Beam's name of what runs the pipeline.
+      settings: settings of the filters.
+      runner: Beam's name of the runner.
       beam_options: further options of Beam, as on its command line.
-      max_shard_bytes: of one shard.
+      max_shard_bytes: largest size of a shard.
 
     Raises:
-      UserError: Beam is missing, the dataset is there already, or nothing is left.
+      UserError: Beam is missing, the dataset already exists, or no image is left.
     """
     out = Path(out)
     folder = out / NAME / VERSION
@@ -87,7 +87,7 @@ def prepare(
         try:
             builder.download_and_prepare(download_config=config)
         except Exception as error:
-            # What TFDS says of a dataset without records, wrapped by Beam.
+            # TFDS's message for a dataset without records, wrapped by Beam.
             if "generated examples is 0" in str(error):
                 raise UserError(
                     f"nothing is left of {sources}; loosen the filters, e.g. --min-side"

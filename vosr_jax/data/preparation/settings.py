@@ -1,18 +1,18 @@
-"""What the preparation drops: its numbers, apart from what needs OpenCV."""
+"""Thresholds of the preparation's filters, in a module without OpenCV."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """What is dropped; a zero leaves a filter out.
+    """Thresholds of the filters; zero disables a filter.
 
     Attributes:
-      min_side: the shorter side, pixels.
-      max_blockiness: steps across JPEG's block borders over those inside.
-      min_sharpness: variance of the Laplacian of the grey levels.
-      duplicate_distance: pictures whose perceptual hashes differ in so many of 64 bits at most
-        are duplicates; -1 leaves the filter out.
+      min_side: smallest length of the shorter side, pixels.
+      max_blockiness: largest ratio of steps across JPEG's block borders to those inside.
+      min_sharpness: smallest variance of the Laplacian of the grey levels.
+      duplicate_distance: images whose perceptual hashes differ in at most this many of 64 bits are
+        duplicates; -1 disables the filter.
     """
 
     min_side: int = 256

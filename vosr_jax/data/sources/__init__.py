@@ -1,4 +1,4 @@
-"""Where pictures come from: random access by number, the same order on every machine."""
+"""Sources of images: random access by index, in the same order on every machine."""
 
 from vosr_jax.data.sources.files import FileSource, file_source, folder_source
 from vosr_jax.data.sources.naming import parse_sources

@@ -1,4 +1,4 @@
-"""ArrayRecord shards: bare ones whose records are picture files, and TensorFlow Datasets."""
+"""ArrayRecord shards: bare ones whose records are image files, and TensorFlow Datasets."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ _SHARD = re.compile(r"-of-\d+$")
 
 @dataclass(frozen=True, eq=False)
 class _Opened(Source):
-    """A source that needs an open reader, which every process opens for itself."""
+    """A source with an open reader; every process opens its own."""
 
     @functools.cached_property
     def _records(self) -> Any:
@@ -41,13 +41,13 @@ class _Opened(Source):
         try:
             return self._records[position]
         except Exception as error:
-            # The readers raise whatever their C++ parts report.
+            # The readers raise errors of any kind from their C++ parts.
             raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayRecordSource(_Opened):
-    """ArrayRecord files whose every record is the content of a picture file."""
+    """ArrayRecord files; every record is the content of an image file."""
 
     paths: tuple[str, ...]
 
@@ -67,12 +67,12 @@ class ArrayRecordSource(_Opened):
 
 @dataclass(frozen=True, eq=False)
 class TfdsSource(_Opened):
-    """One split of a dataset that TensorFlow Datasets has prepared as ArrayRecord.
+    """One split of a dataset that TensorFlow Datasets prepared as ArrayRecord.
 
     Attributes:
-      dataset: its name, with configuration and version if wanted; or "" where `folder` is that
-        of one version of a dataset.
-      folder: where datasets lie (TFDS's `data_dir`), None for TFDS's own.
+      dataset: its name, with configuration and version if wanted; or "" if `folder` is that of
+        one version of a dataset.
+      folder: the folder of datasets (TFDS's `data_dir`), None for TFDS's own.
       split: e.g. "train" or "train[:90%]".
     """
 
@@ -125,7 +125,7 @@ class TfdsSource(_Opened):
 
 
 class _FirstPicture:
-    """The encoded picture of every example."""
+    """Gives the encoded image of an example, without decoding it."""
 
     def __init__(self, records, feature: str):
         self._records, self._feature = records, feature
@@ -142,24 +142,24 @@ def _picture_features(features, tfds) -> list[str]:
 
 
 def array_record_source(name: str, paths: Sequence[str], weight: float = 1.0) -> ArrayRecordSource:
-    """Bare ArrayRecord files, in the order given.
+    """Make a source of bare ArrayRecord files, in the given order.
 
     Raises:
-      UserError: a file that is no ArrayRecord file, or no record.
+      UserError: a file is not an ArrayRecord file, or there is no record.
     """
-    # The reader's C++ knows no buckets.
+    # The reader's C++ code cannot read buckets.
     source = ArrayRecordSource(name, weight, tuple(map(str, local_copies(paths))))
     return _not_empty(source)
 
 
 def tfds_source(text: str, weight: float = 1.0) -> TfdsSource:
-    """A dataset by name.
+    """Open a dataset by name.
 
     Args:
       text: `name[/configuration][:version][?split=...&data_dir=...]`.
 
     Raises:
-      UserError: there is no such dataset, or it has no pictures.
+      UserError: there is no such dataset, or it has no images.
     """
     dataset, _, options = text.partition("?")
     given = dict(parse_qsl(options, keep_blank_values=True))
@@ -176,13 +176,13 @@ def tfds_source(text: str, weight: float = 1.0) -> TfdsSource:
 
 
 def tfds_folder_source(folder: str, weight: float = 1.0) -> TfdsSource:
-    """The training split of a prepared dataset, by the folder of one of its versions."""
+    """Open the training split of a prepared dataset by the folder of one of its versions."""
     local = str(_local_dataset(folder, "train"))
     return _not_empty(TfdsSource(folder, weight, "", local, "train"))
 
 
 def _version_folder(dataset: str, data_dir: str) -> str:
-    """Where one version of a dataset lies in a bucket."""
+    """Find the folder of one version of a dataset in a bucket."""
     to_path(data_dir)
     try:
         import tensorflow_datasets as tfds
@@ -196,7 +196,7 @@ def _version_folder(dataset: str, data_dir: str) -> str:
 
 
 def _local_dataset(folder: str, split: str) -> Path:
-    """A prepared dataset on this machine, of a bucket's the splits that are read."""
+    """A local folder of a prepared dataset; from a bucket only the split is copied."""
     splits = re.findall(r"[A-Za-z_]\w*", split)
 
     def wanted(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Several sources as one, one after another."""
+"""Several sources concatenated to one."""
 
 import functools
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from vosr_jax.data.sources.source import Source
 
 @dataclass(frozen=True, eq=False)
 class ConcatenatedSource(Source):
-    """The records of all parts; a part that occurs twice gives each of its records twice."""
+    """The records of all parts in order; a part that occurs twice gives its records twice."""
 
     parts: tuple[Source, ...]
 

@@ -1,4 +1,4 @@
-"""Picture files: those of a folder tree, or those that a list names."""
+"""Image files of a folder tree, or from a list of names."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,12 @@ from vosr_jax.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class FileSource(Source):
-    """Picture files, one record each.
+    """Image files, one record each.
 
     Attributes:
-      folder: what the files' names are relative to.
+      folder: the folder that the names are relative to.
       files: names relative to folder, in a fixed order.
-      listed: a text file names them.
+      listed: whether a text file names them.
     """
 
     folder: str
@@ -46,10 +46,10 @@ class FileSource(Source):
 
 
 def folder_source(folder: str, weight: float = 1.0) -> FileSource:
-    """Every picture below a folder, links followed (each folder once), sorted by path.
+    """Make a source of all images below a folder, sorted by path; links are followed.
 
     Raises:
-      UserError: there is no such folder, it or one below may not be read, or there is no picture.
+      UserError: there is no such folder, it or one below may not be read, or there is no image.
     """
     if is_remote(folder):
         return _remote_folder_source(folder, weight)
@@ -59,7 +59,7 @@ def folder_source(folder: str, weight: float = 1.0) -> FileSource:
         raise UserError(f"data.sources: {folder} is a file; name the folder that holds pictures")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"data.sources: {folder} may not be read; change its permissions")
-    # By code points, so that the order does not depend on the machine's language.
+    # Sort by code points: the order must not depend on the machine's locale.
     files = Names(sorted(_pictures_below(folder)))
     _require_some(files, folder)
     return FileSource(folder, weight, str(folder), files)
@@ -92,7 +92,7 @@ def _pictures_below(folder: str) -> Iterator[str]:
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         about = os.stat(parent)
         if (about.st_dev, about.st_ino) in visited:
-            # Else a link to a folder above would be followed for ever.
+            # Stop here: a link to a folder above would be followed for ever.
             folders.clear()
             continue
         visited.add((about.st_dev, about.st_ino))
@@ -103,5 +103,5 @@ def _pictures_below(folder: str) -> Iterator[str]:
 
 
 def file_source(name: str, paths: Sequence[Path | str], weight: float = 1.0) -> FileSource:
-    """Some files in the order given."""
+    """Make a source of files in the given order."""
     return FileSource(name, weight, "", Names(str(path) for path in paths))

@@ -1,4 +1,4 @@
-"""Text files of names as people write them, and the folder that the names count from."""
+"""Text files that list names, and the folder that the names are relative to."""
 
 import codecs
 import os
@@ -8,8 +8,8 @@ from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.sources.storage import absolute, exists, is_absolute, join, read_file
 from vosr_jax.errors import UserError
 
-# Names of a list that are looked for to find its base, spread over all of it: looking for a
-# million files takes minutes on a network's file system.
+# Number of evenly spread names that are looked for to find a list's base folder. Looking for a
+# million files would take minutes on a network file system.
 _LOOKED_FOR = 64
 _MOST_LOOKED_FOR = 10_000
 
@@ -21,10 +21,10 @@ _MARKS = (
 
 
 def read_lines(path: str) -> list[str]:
-    """A text file's lines without their margins, blank ones left out.
+    """Read a text file's lines, stripped and without blank ones.
 
-    The byte order mark that editors put in front is no part of the first line; UTF-16, which they
-    mark with it, is read too. Names may hold any bytes.
+    The byte order mark that editors write is not part of the first line; UTF-16, which it marks, is
+    read too. Names may contain any bytes.
 
     Raises:
       UserError: it cannot be read.
@@ -35,23 +35,23 @@ def read_lines(path: str) -> list[str]:
         raise UserError(f"data.sources: {path} cannot be read ({error.strerror})") from error
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     text = data.decode(encoding, "replace" if encoding == "utf-16" else "surrogateescape")
-    # Not splitlines: a name may hold what Unicode counts as the end of a line.
+    # Not splitlines: a name may contain characters that Unicode counts as line ends.
     lines = text.removeprefix("\ufeff").replace("\r", "\n").split("\n")
     return [line for line in map(str.strip, lines) if line]
 
 
 def base_folder(path: str, names: Sequence[str]) -> str:
-    """The folder that the relative names in a text file count from.
+    """Find the folder that the relative names in a text file start from.
 
-    That of the text file or, where fewer of the names lie there, the working folder: one for the
-    whole list, whatever single name is missing.
+    It is the text file's folder or, if that has fewer of the names, the working folder. It is the
+    same for the whole list, even if single names are missing.
 
     Args:
-      path: of the text file.
-      names: what it names.
+      path: path of the text file.
+      names: the names in it.
 
     Returns:
-      An absolute path; "" where no name is relative.
+      An absolute path; "" if no name is relative.
     """
     relative = [name for name in names if not is_absolute(name)]
     if not relative:
@@ -68,9 +68,9 @@ def base_folder(path: str, names: Sequence[str]) -> str:
 
 
 def without_comments(path: str, lines: Sequence[str]) -> list[str]:
-    """The lines that are none of those that begin with #.
+    """Drop the lines that begin with #.
 
-    Such a line is a name all the same if it is that of a picture which is there.
+    Such a line is kept if it names an image that exists.
     """
     plain = [line for line in lines if not line.startswith("#")]
     marked = [line for line in lines if line.startswith("#") and is_picture_path(line)]

@@ -1,9 +1,9 @@
-"""Which members of a tar file are pictures of their own, and which belong to another's sample.
+"""Choice of the members of a tar file that count as images of their own.
 
 WebDataset writes a sample as members of one name with several suffixes: `7.json`, `7.png`,
-`7.seg.png`. It takes all that follows the first dot for the suffix. A tar of plain pictures knows
-no such rule: `photo.2024.01.01.png` and `photo.2024.01.02.png` are two pictures. So a suffix of
-several parts counts as WebDataset's only where something says so.
+`7.seg.png`. Its suffix is everything after the first dot. A tar of plain images has no such rule:
+`photo.2024.01.01.png` and `photo.2024.01.02.png` are two images. So a suffix of several parts
+counts as WebDataset's only if there is evidence for it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,26 +14,26 @@ _Group = list[tuple[int, str]]
 
 
 def split_names(name: str) -> tuple[str, str]:
-    """(folder and file up to the first dot, what follows it)."""
+    """(folder and file up to the first dot, the rest)."""
     folder, slash, file = name.rpartition("/")
     key, _, suffix = file.partition(".")
     return folder + slash + key, suffix
 
 
 def first_pictures(names: Sequence[str]) -> list[int]:
-    """The numbers of the members that count as pictures.
+    """List the indices of the members that count as images.
 
-    Members that follow each other and have the same name up to the first dot may be one sample,
-    of which the first picture counts. They are one
+    Consecutive members with the same name up to the first dot may be one sample, whose first image
+    counts. They are one sample
 
-    - where their names differ in the last suffix alone: `a.json`, `a.png`, `a.jpg`;
-    - where one is that name with a single suffix and no picture: `7.json`, `7.0.png`, `7.1.png`;
-    - where what lies between is a word, not a number, and one is that name with a single suffix
+    - if their names differ in the last suffix alone: `a.json`, `a.png`, `a.jpg`;
+    - if one is that name with a single suffix and not an image: `7.json`, `7.0.png`, `7.1.png`;
+    - if the part in between is a word, not a number, and one is that name with a single suffix
       (`c.png`, `c.seg.png`), or other samples of the file have the same words (`1.input.png`,
       `1.target.png`, `2.input.png`, `2.target.png`).
 
     Args:
-      names: of all files in the tar, in its order.
+      names: names of all files in the tar, in its order.
     """
     fields = _shared_fields(names)
     chosen: list[int] = []
@@ -73,7 +73,7 @@ def _groups(names: Sequence[str]) -> Iterator[_Group]:
 
 
 def _shared_fields(names: Sequence[str]) -> set[str]:
-    """The suffixes of several parts, such as input.png, that more than one name has."""
+    """Suffixes of several parts, such as input.png, that occur with more than one name."""
     keys: dict[str, str] = {}
     shared = set()
     for key, suffix in map(split_names, names):

@@ -6,13 +6,13 @@ import numpy as np
 
 
 class Names(Sequence[str]):
-    """Strings in one piece of bytes, decoded when asked for.
+    """Strings in one array of bytes, decoded on access.
 
-    A million paths as Python strings weigh 100 MB and take seconds to send to every worker
-    process; like this they are two buffers.
+    A million paths as Python strings take 100 MB and seconds to send to every worker process. Here
+    they are two buffers.
 
     Args:
-      strings: file names may hold any bytes, as os.fsdecode gives them.
+      strings: the strings; file names may contain any bytes, as os.fsdecode gives them.
     """
 
     def __init__(self, strings: Iterable[str] = ()):
@@ -23,13 +23,13 @@ class Names(Sequence[str]):
 
     @classmethod
     def from_arrays(cls, text: np.ndarray, ends: np.ndarray) -> "Names":
-        """Back from `arrays`."""
+        """Make Names from the result of `arrays`."""
         names = cls()
         names._text, names._ends = text.tobytes(), ends
         return names
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """(text uint8, ends int64), for a file."""
+        """Return (text uint8, ends int64), for saving to a file."""
         return np.frombuffer(self._text, np.uint8), self._ends
 
     def __len__(self) -> int:

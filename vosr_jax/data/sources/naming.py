@@ -1,4 +1,4 @@
-"""From the text in `data.sources` to open sources."""
+"""Opening the sources that the text of `data.sources` names."""
 
 import os
 from collections.abc import Callable
@@ -24,19 +24,18 @@ PREFIXES = ("files", "tar", "arrayrecord", "list", "tfds")
 
 
 def parse_sources(text: str | None) -> tuple[Source, ...]:
-    """Open what `data.sources` names.
+    """Open the sources of `data.sources`.
 
     Args:
-      text: `path[:weight],...`, each with its share of the samples (1 where it is left out).
-        A path is a folder of pictures, of tar shards, of ArrayRecord shards or of a prepared
+      text: `path[:weight],...`; the weight is the source's share of the samples (default 1).
+        A path is a folder of images, of tar shards, of ArrayRecord shards or of a prepared
         TensorFlow dataset; a .tar or .array_record file, or a pattern for several (`*`,
         `{000..127}`, `{a,b}`); or a .txt file in the official format. `tfds:name` is a TensorFlow
-        dataset. A prefix (files:, tar:, arrayrecord:, list:) says which kind is meant where that
-        is unclear.
-        None or empty: scikit-image's photographs.
+        dataset. A prefix (files:, tar:, arrayrecord:, list:) names the kind if it is unclear.
+        None or empty: scikit-image's photos.
 
     Raises:
-      UserError: a path or weight that is none.
+      UserError: a path or weight is invalid.
     """
     if not text or not text.strip():
         return (file_source("scikit-image", scikit_image_photographs()),)
@@ -89,7 +88,7 @@ def _open(path: str, weight: float) -> tuple[Source, ...]:
 
 
 def _kind(path: str) -> str:
-    """One of PREFIXES, by suffix or by what a folder holds."""
+    """Determine a path's kind, one of PREFIXES, by its suffix or by the folder's content."""
     if path.lower().endswith(".txt"):
         return "list"
     if _is_tar(path):
@@ -121,20 +120,20 @@ def _is_tar(path: str) -> bool:
 
 
 def _is_array_record(path: str) -> bool:
-    """Also names such as train.array_record-00000-of-00004, and patterns of them."""
+    """Whether a path names ArrayRecord files, also as train.array_record-00000-of-00004."""
     name = os.path.basename(path).lower()
     return not name.startswith(".") and (".array_record" in name or name.endswith(".arrayrecord"))
 
 
 def names_shards(path: str) -> bool:
-    """Whether a path is a folder, or the name of shards or a pattern of them."""
+    """Whether a path is a folder, or a name or pattern of shards."""
     return is_folder(path) or _is_tar(path) or _is_array_record(path)
 
 
 def _shards(path: str, is_one: Callable[[str], bool]) -> list[str]:
-    """The shards that a file, a folder or a pattern stands for, by name.
+    """List the shards of a file, a folder or a pattern, by name.
 
-    Of what a pattern's braces stand for none may be missing.
+    Every shard that a pattern's braces name must exist.
     """
     if exists(path):
         if not is_folder(path):
@@ -164,6 +163,6 @@ def _open_array_records(path: str, weight: float) -> Source:
 
 
 def _open_shards(folder: str, weight: float) -> Source:
-    """What a text file names for shards: a folder of tar files officially, any kind here."""
+    """Open shards named in a text file: officially a folder of tar files, here of any kind."""
     (source,) = _open(folder, weight)
     return source

@@ -1,10 +1,10 @@
-"""The official text format: a file that names datasets, in either of its two meanings.
+"""The official text format: a file that names datasets, in one of two meanings.
 
-Every line is `path[, number]`; blank lines and those that start with # are passed over. With
-`dataset_type: txt` a path is that of a list of picture files and the number says how often the
-list is repeated; with `webdataset` it is a folder of tar shards and the number is its sampling
-weight. What the paths are decides here which of the two is meant. (official:
-train_vosr.py load_dataset_config, dataloaders/realsr_dataset.py)
+Every line is `path[, number]`; blank lines and those that start with # are skipped. With
+`dataset_type: txt` a path names a list of image files, and the number says how often the list is
+repeated. With `webdataset` it names a folder of tar shards, and the number is its sampling weight.
+Here the kind of the paths decides between the two meanings. (official: train_vosr.py
+load_dataset_config, dataloaders/realsr_dataset.py)
 """
 
 from collections.abc import Callable
@@ -26,18 +26,18 @@ def text_sources(
     names_shards: Callable[[str], bool],
     weight: float = 1.0,
 ) -> tuple[Source, ...]:
-    """What a text file names.
+    """Open the sources that a text file names.
 
     Args:
-      path: a list of picture files, or a file in the official format. Relative paths in it are
-        taken from `base_folder`; officially, from the working directory alone.
+      path: a list of image files, or a file in the official format. Relative paths in it start
+        from `base_folder`; officially, from the working directory alone.
       open_shards: opens (folder or pattern of shards, weight).
       names_shards: whether a path names a folder or shards.
-      weight: of all that the file names together.
+      weight: total weight of everything that the file names.
 
     Returns:
-      One source for lists of pictures, with every list as often as its number says; or one a
-      folder, which divide the weight by their numbers.
+      One source for lists of images, with every list repeated by its number; or one source per
+      folder, which share the weight in proportion to their numbers.
 
     Raises:
       UserError: the file is empty, a line is malformed, or the two meanings are mixed.
@@ -57,7 +57,7 @@ def text_sources(
         )
     shards = [names_shards(name) for name, _ in named]
     for (name, _), line, opened in zip(named, lines, shards, strict=True):
-        # What stands for shards is looked for where it is opened: it may be a pattern.
+        # Shards are looked for when they are opened, since a name may be a pattern.
         if not opened and not exists(name):
             raise UserError(f"data.sources: {path} names {line!r}, but there is no {name}")
     if all(shards):
@@ -70,7 +70,7 @@ def text_sources(
         )
     parts: list[Source] = []
     for name, number in named:
-        # Weights inside count for nothing; what a list is worth is its length times its number.
+        # Weights inside are ignored; a list's weight is its length times its number.
         files = without_comments(name, read_lines(name))
         parts += [_list_source(name, files, 1.0)] * number
     return (ConcatenatedSource(path, weight, tuple(parts)),)

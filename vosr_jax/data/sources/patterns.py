@@ -1,4 +1,4 @@
-"""Patterns as people write them for shards: `a-{000..127}.tar`, `{x,y}/*.tar`."""
+"""Patterns of shard names: `a-{000..127}.tar`, `{x,y}/*.tar`."""
 
 import itertools
 import re
@@ -12,7 +12,7 @@ _MOST = 100_000
 
 
 def split_outside_braces(text: str) -> list[str]:
-    """Parts between commas, but for commas inside braces."""
+    """Split at commas that are not inside braces."""
     spans = list(_braces(text))
     parts, begin = [], 0
     for position, letter in enumerate(text):
@@ -23,13 +23,13 @@ def split_outside_braces(text: str) -> list[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """All that a pattern with braces stands for, as bash expands it; itself where it has none.
+    """Expand a pattern's braces as bash does; a pattern without braces stays as it is.
 
-    Numbers keep the zeros that they begin with: {08..10} is 08, 09, 10. Braces without a range
-    or a comma are left as they are.
+    Numbers keep their leading zeros: {08..10} is 08, 09, 10. Braces without a range or a comma stay
+    as they are.
 
     Raises:
-      UserError: it stands for more than 100,000 names.
+      UserError: it expands to more than 100,000 names.
     """
     found = list(itertools.islice(_expanded(pattern), _MOST + 1))
     if len(found) > _MOST:
@@ -55,7 +55,7 @@ def _joined(choice: str, rest: str) -> Iterator[str]:
 
 
 def _braces(pattern: str) -> Iterator[tuple[int, int]]:
-    """Positions of every { and of its }, from the left."""
+    """Yield the positions of every { and its }, from the left."""
     for begin, letter in enumerate(pattern):
         if letter != "{":
             continue

@@ -1,4 +1,4 @@
-"""Reading from buckets: as little of a file as is asked for, and errors as a disk has them."""
+"""Reading from buckets: partial reads, and errors like those of a disk."""
 
 import errno
 import hashlib
@@ -12,12 +12,12 @@ from vosr_jax.files.cached import identity_of
 from vosr_jax.files.paths import filesystem, is_of_the_store, reason_of
 
 _SCHEMES = ("gs://", "s3://")
-# What is read at once where a file is walked through: many headers lie in it.
+# Bytes per read during a walk through a file: one read covers many headers.
 _AHEAD = 1 << 23
 
 
 def is_remote(path: str) -> bool:
-    """Whether a source's path is an address; `tar:gs://...` is none, but has one in it."""
+    """Whether a source's path is an address; `tar:gs://...` only contains one."""
     return path.startswith(_SCHEMES)
 
 
@@ -36,13 +36,13 @@ def _as_on_a_disk(path: str) -> Iterator[None]:
 
 
 def read_range(path: str, start: int, end: int | None) -> bytes:
-    """The bytes from start up to end; raises OSError."""
+    """Read the bytes from start up to end; raises OSError."""
     with _as_on_a_disk(path):
         return filesystem(path).cat_file(path, start=start, end=end)
 
 
 class RangeFile(io.RawIOBase):
-    """A file in a bucket of which each read is one request for just that part."""
+    """A file in a bucket; each read is one request for just that part."""
 
     def __init__(self, path: str):
         self._path, self._place = path, 0
@@ -84,12 +84,12 @@ class RangeFile(io.RawIOBase):
 
 
 def open_ahead(path: str) -> io.BufferedReader:
-    """A file in a bucket to be walked through from its beginning."""
+    """Open a file in a bucket for a walk from its beginning."""
     return io.BufferedReader(RangeFile(path), _AHEAD)
 
 
 def kind_of(path: str) -> str | None:
-    """ "file", "directory", or None where there is nothing.
+    """Return "file", "directory", or None if there is nothing.
 
     Raises:
       OSError: the store does not answer, or refuses.
@@ -102,7 +102,7 @@ def kind_of(path: str) -> str | None:
 
 
 def names_in(folder: str) -> list[str]:
-    """The names of what lies in a folder; raises OSError."""
+    """List the names in a folder; raises OSError."""
     with _as_on_a_disk(folder):
         found = filesystem(folder).ls(folder, detail=False)
     root = folder.partition("://")[2].rstrip("/")
@@ -110,7 +110,7 @@ def names_in(folder: str) -> list[str]:
 
 
 def names_below(folder: str) -> list[str]:
-    """The names of all files below a folder, relative to it; raises OSError."""
+    """List all files below a folder, relative to it; raises OSError."""
     with _as_on_a_disk(folder):
         found = filesystem(folder).find(folder)
     root = folder.partition("://")[2].rstrip("/") + "/"
@@ -118,7 +118,7 @@ def names_below(folder: str) -> list[str]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The addresses that a pattern stands for; raises OSError."""
+    """List the addresses that match a pattern; raises OSError."""
     with _as_on_a_disk(pattern):
         found = filesystem(pattern).glob(pattern)
     scheme = pattern.partition("://")[0]
@@ -126,7 +126,7 @@ def matching(pattern: str) -> list[str]:
 
 
 def size_and_stamp(path: str) -> tuple[int, int]:
-    """(bytes, a number that changes with the content); raises OSError."""
+    """Return (bytes, a number that changes with the content); raises OSError."""
     with _as_on_a_disk(path):
         size, tag = identity_of(filesystem(path).info(path))
     return size, int.from_bytes(hashlib.sha256(tag.encode()).digest()[:7])

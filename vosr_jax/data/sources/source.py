@@ -1,4 +1,4 @@
-"""What every kind of source can do: give the encoded picture at a position."""
+"""Interface of every source: access to the encoded image at a position."""
 
 import abc
 import io
@@ -12,13 +12,13 @@ from vosr_jax.data.pictures import decode_picture, read_all
 
 @dataclass(frozen=True, eq=False)
 class Source(abc.ABC):
-    """Pictures with random access; a picture is the same record whatever kind of source holds it.
+    """Images with random access; an image is the same record in every kind of source.
 
-    Sources travel to worker processes, so they hold no open files; a kind that needs some opens
-    them where it is used.
+    Sources are pickled for worker processes, so they hold no open files. A kind that needs open
+    files opens them in the process that uses it.
 
     Attributes:
-      name: how messages call the source.
+      name: the source's name in messages.
       weight: share of the samples, relative to the other sources' weights.
     """
 
@@ -29,20 +29,20 @@ class Source(abc.ABC):
     def __len__(self) -> int: ...
 
     def about(self) -> str:
-        """What a start says of the source, in one line."""
+        """One line about the source, printed when a run starts."""
         return f"{self.name}: {len(self):,} pictures{self.details()}"
 
     def details(self) -> str:
-        """What else is to be known of it, as the end of that line."""
+        """Further facts for the end of that line."""
         return ""
 
     @abc.abstractmethod
     def record_name(self, position: int) -> str:
-        """What to call a record in messages: a path wherever there is one."""
+        """A record's name in messages: a path if there is one."""
 
     @abc.abstractmethod
     def open(self, position: int) -> BinaryIO:
-        """The content of the picture file; raises UnreadablePicture."""
+        """Open the content of the image file; raises UnreadablePicture."""
 
     def read(self, position: int) -> np.ndarray:
         """Decode a record: [H, W, 3] uint8; raises UnreadablePicture."""
@@ -51,5 +51,5 @@ class Source(abc.ABC):
 
 
 def in_memory(data: bytes) -> BinaryIO:
-    """Bytes as an open file."""
+    """Wrap bytes as an open file."""
     return io.BytesIO(data)

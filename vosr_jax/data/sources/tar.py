@@ -1,7 +1,7 @@
-"""Tar shards as the WebDataset library writes them, read at random through an index.
+"""Tar shards as the WebDataset library writes them, with random access through an index.
 
-A tar file has no table of contents. Its headers are walked once; tar_index.py keeps where each
-picture lies.
+A tar file has no table of contents. Its headers are walked once, and tar_index.py keeps the
+position of each image.
 """
 
 import functools
@@ -19,17 +19,17 @@ from vosr_jax.data.sources.storage import is_remote, open_file
 from vosr_jax.data.sources.tar_index import TarIndex, load_index
 from vosr_jax.errors import UserError
 
-# Indexes that are made at once in a bucket; each holds some megabytes.
+# Number of indexes made in parallel in a bucket; each takes some megabytes.
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
 class TarSource(Source):
-    """The pictures of some tar files, one after another.
+    """Images of tar files, one file after another.
 
     Attributes:
       paths: the tar files.
-      shards: an index for each.
+      shards: the index of each tar file.
     """
 
     paths: tuple[str, ...]
@@ -75,10 +75,10 @@ class TarSource(Source):
 
 
 def tar_source(name: str, paths: Sequence[str], weight: float = 1.0) -> TarSource:
-    """The pictures of some tar files, in the order given and that of their members.
+    """Make a source of tar files' images, in the given order and that of their members.
 
     Raises:
-      UserError: a file that cannot be read or is no plain tar, or there is no picture.
+      UserError: a file cannot be read or is not a plain tar, or there is no image.
     """
     shards = tuple(_indexes(paths))
     source = TarSource(name, weight, tuple(map(str, paths)), shards)
@@ -90,8 +90,8 @@ def tar_source(name: str, paths: Sequence[str], weight: float = 1.0) -> TarSourc
 def _indexes(paths: Sequence[str]) -> list[TarIndex]:
     if not any(map(is_remote, paths)):
         return [load_index(path) for path in paths]
-    # Several at once, since each waits for the network; and in an order of this process's own: an
-    # index is kept beside its shard, so that hosts which start together share the work.
+    # In parallel, since each waits for the network, and in an order that differs per process. An
+    # index is saved beside its shard, so hosts that start together share the work.
     order = list(range(len(paths)))
     random.SystemRandom().shuffle(order)
     with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -1,7 +1,7 @@
-"""Where the pictures of a tar file lie: found once, kept, and found again when the file changes.
+"""Index of the images in a tar file: made once, saved, and made again when the file changes.
 
-The index lies in `<shard>.tar.index.npz` beside the shard or, where that folder may not be
-written, in the cache folder.
+The index is in `<shard>.tar.index.npz` beside the shard or, if that folder cannot be written, in
+the cache folder.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from vosr_jax.files.cached import cache_folder
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 512
-# 2: which of several pictures of one name are taken.
+# Version 2 changed which of several images of one name are used.
 _FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
 class TarIndex:
-    """Where the pictures of one tar file lie.
+    """Positions of the images in one tar file.
 
     Attributes:
-      names: of the members.
+      names: names of the members.
       offsets, sizes: [N] int64, bytes.
-      counts: [2] int64, the files in the tar and the pictures among them that are not taken.
+      counts: [2] int64, numbers of the files in the tar and of the images that are not used.
     """
 
     names: Names
@@ -44,10 +44,10 @@ class TarIndex:
 
 
 def load_index(path: str) -> TarIndex:
-    """The index of a tar file: the kept one if it is of this very file, else a new one, kept.
+    """Load a tar file's saved index if it is of this very file, else make and save a new one.
 
     Raises:
-      UserError: the file cannot be read or is no plain tar.
+      UserError: the file cannot be read or is not a plain tar.
     """
     try:
         stamp = np.array([_FORMAT, *size_and_time(path)], np.int64)
@@ -72,11 +72,11 @@ def load_index(path: str) -> TarIndex:
 def make_index(path: str) -> TarIndex:
     """Walk through a tar file's headers.
 
-    Which pictures count is told by `first_pictures`. A file that is cut short is used as far as
-    it goes, with a warning.
+    `first_pictures` decides which images count. A truncated file is used up to the cut, with a
+    warning.
 
     Raises:
-      UserError: the file cannot be read or is no plain tar.
+      UserError: the file cannot be read or is not a plain tar.
     """
     names: list[str] = []
     places: list[tuple[int, int]] = []
@@ -89,7 +89,7 @@ def make_index(path: str) -> TarIndex:
                     if member.isfile():
                         names.append(member.name)
                         places.append((member.offset_data, member.size))
-                    # The library keeps every header that it has seen.
+                    # Free memory: the library keeps every header that it has read.
                     tar.members = []  # type: ignore[attr-defined]
             except tarfile.ReadError:
                 pass
@@ -111,7 +111,7 @@ def make_index(path: str) -> TarIndex:
 
 
 def _places(path: str) -> tuple[str, ...]:
-    """Where an index may lie, the best first."""
+    """Possible paths of an index, the best first."""
     return f"{path}.index.npz", str(cache_folder() / _cache_name(path))
 
 
@@ -126,8 +126,8 @@ def _read_index(place: str, stamp: np.ndarray) -> TarIndex | None:
                 return None
             names = Names.from_arrays(kept["text"], kept["ends"])
             index = TarIndex(names, kept["offsets"], kept["sizes"], kept["counts"])
-    # None there, or one that is cut short or damaged, for which zip files have errors of many
-    # kinds: it is made again.
+    # The index is missing, truncated or damaged (zip files raise errors of many kinds): make it
+    # again.
     except Exception:
         return None
     whole = len(names) == len(index.offsets) == len(index.sizes) and len(index.counts) == 2
@@ -135,7 +135,7 @@ def _read_index(place: str, stamp: np.ndarray) -> TarIndex | None:
 
 
 def _write_index(place: str, stamp: np.ndarray, index: TarIndex) -> bool:
-    """Whether it could be written."""
+    """Write an index; returns whether that succeeded."""
     text, ends = index.names.arrays()
     arrays: dict[str, Any] = {"offsets": index.offsets, "sizes": index.sizes}
     arrays |= {"stamp": stamp, "text": text, "ends": ends, "counts": index.counts}
