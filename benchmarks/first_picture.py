@@ -45,7 +45,7 @@ def run(program: str, *arguments: str, cache: str = "") -> list[float]:
     """The numbers that a new process prints."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION")}
     if cache:
-        environment["VOSR_CACHE_DIR"] = cache
+        environment["VOSR_CACHE"] = cache
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -98,7 +98,7 @@ def measure(model: str, given: list[tuple[int, int]], scale: int) -> dict:
 def in_a_process(model: str, given: list[tuple[int, int]], scale: int) -> dict:
     """The same in a new process with an empty cache folder."""
     with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"VOSR_CACHE_DIR": cache}
+        environment = os.environ | {"VOSR_CACHE": cache}
         command = [sys.executable, __file__, "--one", json.dumps([model, given, scale])]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

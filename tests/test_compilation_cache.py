@@ -34,18 +34,18 @@ def _run(**environment: str) -> list[int]:
 
 
 def test_a_second_process_finds_the_samplers_programs(tmp_path):
-    hits_before, misses_before = _run(VOSR_CACHE_DIR=str(tmp_path))
+    hits_before, misses_before = _run(VOSR_CACHE=str(tmp_path))
     names = [file.name for file in (tmp_path / "compiled").iterdir()]
     for program in ("_shared", "_velocity"):
         assert any(program in name for name in names), names
-    hits, misses = _run(VOSR_CACHE_DIR=str(tmp_path))
+    hits, misses = _run(VOSR_CACHE=str(tmp_path))
     # Equal small programs are found within one process already.
     assert hits >= hits_before + 2 and misses <= misses_before - 2
 
 
 def test_the_folder_can_be_chosen(monkeypatch, tmp_path):
-    monkeypatch.setenv("VOSR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("VOSR_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path / "compiled"
-    monkeypatch.delenv("VOSR_CACHE_DIR")
+    monkeypatch.delenv("VOSR_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "vosr_jax" / "compiled"

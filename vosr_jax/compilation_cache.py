@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def user_cache() -> Path:
+    """The folder of everything that this package caches: VOSR_CACHE, or the user's own."""
+    if own := os.environ.get("VOSR_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vosr_jax"
+
+
 def cache_folder() -> Path:
-    """The folder of compiled programs: below VOSR_CACHE_DIR, else in the user's cache folder."""
-    own = os.environ.get("VOSR_CACHE_DIR")
-    if own:
-        return Path(own).expanduser() / "compiled"
-    users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(users) / "vosr_jax" / "compiled"
+    """The folder of compiled programs."""
+    return user_cache() / "compiled"
 
 
 def use_compilation_cache() -> None:

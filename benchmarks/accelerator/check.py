@@ -57,7 +57,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        os.environ.setdefault("VOSR_CACHE_DIR", str(work / "cache"))
+        os.environ.setdefault("VOSR_CACHE", str(work / "cache"))
         sources = None
         if options.unpacked is not None:
             sources = use_unpacked(options.unpacked.resolve(), work)

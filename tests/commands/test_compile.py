@@ -13,7 +13,7 @@ _PICTURES = "assets/demo/coffee.png", "assets/demo/dragonfly.jpg"
 
 
 def _vosr(cache, *arguments: str) -> str:
-    environment = os.environ | {"VOSR_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"VOSR_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "vosr_jax.cli", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vosr_jax.compilation_cache import user_cache
 from vosr_jax.errors import UserError
 from vosr_jax.files.atomic import whole_file, write_json
 from vosr_jax.files.paths import filesystem, is_remote, reading
@@ -24,12 +25,6 @@ _AT_ONCE = 8
 _SPARE = 1 << 28
 # A store's facts about an object that change with its content; the best first.
 _CHECKSUMS = ("md5Hash", "crc32c", "ETag", "etag")
-
-
-def cache_folder() -> Path:
-    """`VOSR_CACHE`, or the user's cache folder."""
-    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("VOSR_CACHE") or os.path.join(user, "vosr_jax"))
 
 
 def identity_of(facts: dict[str, Any]) -> tuple[int, str]:
@@ -87,7 +82,7 @@ def local_folder(
 
 def _home(folder: str) -> Path:
     digest = hashlib.sha256(folder.encode()).hexdigest()[:24]
-    return cache_folder() / "copies" / digest / folder.rpartition("/")[2]
+    return user_cache() / "copies" / digest / folder.rpartition("/")[2]
 
 
 def _copied(named: list[tuple[str, dict[str, Any]]], folder: str) -> list[Path]:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from vosr_jax.compilation_cache import user_cache
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.sources.members import first_pictures
 from vosr_jax.data.sources.names import Names
 from vosr_jax.data.sources.storage import absolute, open_to_walk, read_file, size_and_time
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
-from vosr_jax.files.cached import cache_folder
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 512
@@ -64,7 +64,7 @@ def load_index(path: str) -> TarIndex:
             "the index of %s can be written neither beside it nor into %s, so every start makes "
             "it again; set VOSR_CACHE to a folder that can be written",
             path,
-            cache_folder(),
+            user_cache(),
         )
     return index
 
@@ -112,7 +112,7 @@ def make_index(path: str) -> TarIndex:
 
 def _places(path: str) -> tuple[str, ...]:
     """Possible paths of an index, the best first."""
-    return f"{path}.index.npz", str(cache_folder() / _cache_name(path))
+    return f"{path}.index.npz", str(user_cache() / _cache_name(path))
 
 
 def _cache_name(path: str) -> str:
