@@ -21,6 +21,7 @@ from vosr_jax.config.validation import require_key, validate
 from vosr_jax.errors import UserError
 
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)=None")
+_PREFIX = "--config."
 
 
 def take_nones(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -65,9 +66,6 @@ def _may_be_none(dotted: str) -> bool:
         hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
         hint = hints.get(key)
     return type(None) in typing.get_args(hint)
-
-
-_PREFIX = "--config."
 
 
 def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:

@@ -41,6 +41,13 @@ from vosr_jax.training.sharding import AXES, batch_sharding, make_mesh, weight_s
 from vosr_jax.training.state import TrainState
 from vosr_jax.training.step import TrainStep, jit_train_step
 
+_ENCODERS = {
+    "dinov2s": DINOv2Settings.vit_s,
+    "dinov2b": DINOv2Settings.vit_b,
+    "dinov2l": DINOv2Settings.vit_l,
+    "dinov2g": DINOv2Settings.vit_g,
+}
+
 
 def product_flops(function: Callable, *arguments: Any) -> int:
     """Count the operations of a call's matrix products and convolutions; a multiply-add is two.
@@ -83,14 +90,6 @@ def _inner(parameters: dict[str, Any]):
                 yield item.jaxpr
             elif hasattr(item, "eqns"):
                 yield item
-
-
-_ENCODERS = {
-    "dinov2s": DINOv2Settings.vit_s,
-    "dinov2b": DINOv2Settings.vit_b,
-    "dinov2l": DINOv2Settings.vit_l,
-    "dinov2g": DINOv2Settings.vit_g,
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,7 @@ from vosr_jax.training.sharding import batch_sharding
 from vosr_jax.training.step import TrainStep
 
 Restore = Callable[[dict, dict, Array, Array, Array, Array], Array]
+_SEED = 0
 
 
 def make_restore(train_step: TrainStep, sampler: SamplerSettings) -> Restore:
@@ -64,9 +65,6 @@ def make_restore(train_step: TrainStep, sampler: SamplerSettings) -> Restore:
         return autoencoders.decode(autoencoder, parameterization.to_latent(z, lq_latent))
 
     return restore
-
-
-_SEED = 0
 
 
 def _picture_files(config: Config) -> list[Path]:

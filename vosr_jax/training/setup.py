@@ -39,6 +39,8 @@ from vosr_jax.training.teacher import (
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.resolve import resolve
 
+_R_EMBEDDING = "r_embedding."
+
 
 @dataclasses.dataclass
 class Run:
@@ -165,9 +167,6 @@ def start_run(config: Config, checkpoints: Checkpoints) -> Run:
         state = begin(train_step, abstract)
         say("begun at step 0")
     return Run(config, mesh, train_step, weights, state, abstract, identity, around, first)
-
-
-_R_EMBEDDING = "r_embedding."
 
 
 def weights_of(name_or_path: str) -> Mapping[str, Any]:

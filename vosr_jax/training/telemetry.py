@@ -18,6 +18,9 @@ from vosr_jax.files import write_text
 from vosr_jax.files.attempts import Attempts
 from vosr_jax.training.abstract import analytic_flops
 
+# Share of the time spent waiting for data above which a warning is printed.
+_TOO_LONG = 0.1
+
 
 class RunLog:
     """Write a run's logs, on process 0 only; a failed write is reported once and is not fatal.
@@ -164,10 +167,6 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
-
-
-# Share of the time spent waiting for data above which a warning is printed.
-_TOO_LONG = 0.1
 
 
 class Rates:

@@ -37,6 +37,9 @@ from vosr_jax.training.processes import SharedError, store
 
 _BYTES = 600
 _T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
+_FAILURE, _BAD = "vosr/failure", "vosr/bad/"
+_MILLISECONDS = 20_000
 
 
 def worst_of_all(rank: int, sentence: str = "") -> tuple[int, str]:
@@ -75,11 +78,6 @@ def refused_together(action: Callable[[], _T]) -> _T:
     if refused:
         raise UserError(sentence)
     return result  # type: ignore[return-value]
-
-
-_LOG = logging.getLogger(__name__)
-_FAILURE, _BAD = "vosr/failure", "vosr/bad/"
-_MILLISECONDS = 20_000
 
 
 class Board:

@@ -27,6 +27,7 @@ LIMITS = (
     "It invents what it cannot see: do not read faces, plates, text or evidence from its results.",
     "It was made for photographs; drawings, screens and scans are not what it has seen.",
 )
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(
@@ -166,9 +167,6 @@ def _table(title: str, head: tuple[str, str], rows) -> str:
     lines = [title, f"| {head[0]} | {head[1]} |", "|---|---|"]
     lines += [f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows]
     return "\n".join(lines) + "\n"
-
-
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def require_publishable(repo: str) -> Any:
