@@ -11,7 +11,7 @@ import pytest
 from vosr_jax import commands, metrics
 from vosr_jax.commands import parser
 from vosr_jax.config import Config, ObjectiveConfig
-from vosr_jax.data.sources import naming
+from vosr_jax.data.sources import parsing
 from vosr_jax.diffusion import objectives
 from vosr_jax.evaluation import measures
 from vosr_jax.parameters import initial
@@ -47,14 +47,14 @@ def test_every_measure_has_what_a_table_needs():
     assert len({measure.title for measure in found}) == len(found)
 
 
-@pytest.mark.parametrize("prefix", naming.PREFIXES)
+@pytest.mark.parametrize("prefix", parsing.PREFIXES)
 def test_every_prefix_of_a_source_is_opened(monkeypatch, tmp_path, prefix):
     opened = []
     for name in ("text_sources", "tar_source", "_open_array_records", "folder_source"):
-        monkeypatch.setattr(naming, name, lambda *a, own=name, **k: opened.append(own) or ())
-    monkeypatch.setattr(naming, "tfds_source", lambda *a: opened.append("tfds") or ())
-    monkeypatch.setattr(naming, "_shards", lambda *a: ())
-    naming._open(f"{prefix}:{tmp_path / 'none'}", 1.0)
+        monkeypatch.setattr(parsing, name, lambda *a, own=name, **k: opened.append(own) or ())
+    monkeypatch.setattr(parsing, "tfds_source", lambda *a: opened.append("tfds") or ())
+    monkeypatch.setattr(parsing, "_shards", lambda *a: ())
+    parsing._open(f"{prefix}:{tmp_path / 'none'}", 1.0)
     assert len(opened) == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.data.conftest import encoded, picture
 from vosr_jax.data.pictures import UnreadablePicture, decode_picture
 from vosr_jax.data.sources import parse_sources
-from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.packed_strings import Names
 from vosr_jax.data.sources.tar_index import load_index, make_index
 from vosr_jax.errors import UserError
 

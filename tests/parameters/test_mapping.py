@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from tests.training.tiny import tiny_config
-from vosr_jax.parameters.host import HostArray
+from vosr_jax.parameters.lazy import HostArray
 from vosr_jax.parameters.mapping import give_back_pages, map_file
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.weights.export import save_export

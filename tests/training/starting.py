@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from tests.training.tiny import tiny_config
-from vosr_jax.parameters.host import HostArray
+from vosr_jax.parameters.lazy import HostArray
 from vosr_jax.training import setup as beginning
 from vosr_jax.training import setup as run
 from vosr_jax.training.checkpoints import Checkpoints

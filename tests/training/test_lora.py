@@ -15,7 +15,7 @@ from vosr_jax.cli import main
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_json
 from vosr_jax.models.lora import is_adapter, merged_kernel
-from vosr_jax.parameters.host import sha256_of
+from vosr_jax.parameters.lazy import sha256_of
 from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.training.checkpoints import Checkpoints

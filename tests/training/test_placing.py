@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vosr_jax.parameters.host import HostArray
+from vosr_jax.parameters.lazy import HostArray
 from vosr_jax.training.placing import place
 from vosr_jax.training.sharding import make_mesh
 

@@ -17,7 +17,7 @@ from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.errors import UserError
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.parameters.blueprint import Blueprint, flatten
-from vosr_jax.parameters.host import sha256_of
+from vosr_jax.parameters.lazy import sha256_of
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.fsdp import cast_frozen
 from vosr_jax.training.loop import train
@@ -82,7 +82,7 @@ def test_a_teacher_that_does_not_match_is_refused_before_anything_is_made(
         raise AssertionError("weights were read")
 
     monkeypatch.setattr("vosr_jax.training.setup.open_frozen", never)
-    monkeypatch.setattr("vosr_jax.parameters.host.HostArray.__getitem__", never)
+    monkeypatch.setattr("vosr_jax.parameters.lazy.HostArray.__getitem__", never)
     with pytest.raises(UserError, match=f"teacher=.* does not match this student.*{told}") as error:
         train(student_config(teacher, **sections), tmp_path / "run")
     assert "\n" not in str(error.value)

@@ -25,7 +25,7 @@ from vosr_jax.weights import load_denoiser
 from vosr_jax.weights.export import save_export
 from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.manifest import verify
-from vosr_jax.weights.official_folder import write_official
+from vosr_jax.weights.official_writer import write_official
 from vosr_jax.weights.package import Package, read_package
 
 _WEIGHTS = "checkpoints/ema_model.safetensors"

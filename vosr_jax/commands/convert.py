@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     if options.adapter:
         return _write_adapter(options)
     from vosr_jax.weights.export_folder import write_export
-    from vosr_jax.weights.official_folder import write_official
+    from vosr_jax.weights.official_writer import write_official
     from vosr_jax.weights.package import read_package
     from vosr_jax.weights.resolve import resolve
 

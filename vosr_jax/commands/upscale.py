@@ -110,7 +110,7 @@ def _restore(
     from vosr_jax.restoration.restore_run import Outcome, RunSettings, compare_later, restore_all
     from vosr_jax.restoration.standing import standing_of
     from vosr_jax.restoration.upscaler import Upscaler
-    from vosr_jax.weights.resolve import SHIPPED
+    from vosr_jax.weights.model_names import SHIPPED
 
     open_devices()
     records = read_records(folder)

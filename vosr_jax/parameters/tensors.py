@@ -11,9 +11,9 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.parameters.blueprint import Blueprint, dotted
-from vosr_jax.parameters.host import HostArray, HostNetwork
+from vosr_jax.parameters.lazy import HostArray, HostNetwork
 from vosr_jax.parameters.sharded import INDEX, open_safetensors, open_shards
-from vosr_jax.parameters.torch_pickle import read_torch_zip
+from vosr_jax.parameters.torch_reader import read_torch_zip
 
 Network = TypeVar("Network", bound=nnx.Module)
 _STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")

@@ -13,8 +13,8 @@ from vosr_jax.compilation_cache import no_compilation_cache
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
 from vosr_jax.planning.communication import KINDS, Collective, collectives
+from vosr_jax.planning.data_cores import cores_a_pair
 from vosr_jax.planning.hlo import Shape, parse
-from vosr_jax.planning.host import cores_a_pair
 from vosr_jax.planning.roofline import Work, least_seconds, work_of
 from vosr_jax.planning.starting import shard_bytes, start_memory
 from vosr_jax.planning.topology import Topology, devices_of, other_compiler

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from vosr_jax.compilation_cache import no_compilation_cache
-from vosr_jax.parameters.host import PIECE_BYTES
+from vosr_jax.parameters.lazy import PIECE_BYTES
 from vosr_jax.training.abstract import AbstractRun
 from vosr_jax.training.setup import beginning
 

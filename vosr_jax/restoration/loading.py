@@ -13,8 +13,8 @@ from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.precisions import settle
 from vosr_jax.weights.adapter import read_adapter
 from vosr_jax.weights.of_config import config_autoencoder, config_encoder
+from vosr_jax.weights.official_reader import read_args, with_parts
 from vosr_jax.weights.opening import adapted, open_denoiser
-from vosr_jax.weights.release import read_args, with_parts
 from vosr_jax.weights.resolve import Found, resolve
 
 

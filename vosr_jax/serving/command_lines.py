@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vosr_jax.serving.fields import ENDINGS, Fields
 from vosr_jax.weights import hub
-from vosr_jax.weights.resolve import SHIPPED
+from vosr_jax.weights.model_names import SHIPPED
 
 # Precisions that `vosr upscale` uses by default.
 PLAIN = ("float32", "float32")

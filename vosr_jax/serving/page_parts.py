@@ -11,8 +11,8 @@ import gradio as gr
 from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.serving.fields import TILE_SIZES
 from vosr_jax.serving.service import Service
+from vosr_jax.weights.model_names import SHIPPED
 from vosr_jax.weights.publish import LIMITS
-from vosr_jax.weights.resolve import SHIPPED
 
 _OWN = "the model's own"
 _SMALL = (

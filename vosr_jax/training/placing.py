@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from vosr_jax.parameters.host import HostArray
+from vosr_jax.parameters.lazy import HostArray
 
 
 def place(tree: Any, shardings: Any) -> Any:

@@ -15,11 +15,11 @@ from vosr_jax.errors import UserError
 from vosr_jax.files.json_file import read_json_object
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 from vosr_jax.models.lora import base_of
-from vosr_jax.parameters.host import HostArray, sha256_of
+from vosr_jax.parameters.lazy import HostArray, sha256_of
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.weights.official_args import config_of_args
+from vosr_jax.weights.official_reader import read_args
 from vosr_jax.weights.opening import open_denoiser
-from vosr_jax.weights.release import read_args
 from vosr_jax.weights.resolve import lasting_name, resolve
 
 _FROM_AUTOENCODER = ("kind", "downscale", "scaling_factor")

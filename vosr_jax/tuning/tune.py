@@ -15,7 +15,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import write_text
 from vosr_jax.files.folders import make_folder
 from vosr_jax.models.lightning_dit.network import LightningDiT
-from vosr_jax.parameters.host import sha256_of
+from vosr_jax.parameters.lazy import sha256_of
 from vosr_jax.restoration.loading import from_config
 from vosr_jax.training.loop import train
 from vosr_jax.training.setup import Run
@@ -26,9 +26,9 @@ from vosr_jax.tuning.settings import Wishes, judged_side, tuning_config
 from vosr_jax.tuning.watch import Watch
 from vosr_jax.weights.adapter import Adapter, adapter_of_run, merged, write_adapter
 from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.official_reader import read_args, with_parts
 from vosr_jax.weights.opening import OpenDenoiser, open_denoiser
 from vosr_jax.weights.package import read_package
-from vosr_jax.weights.release import read_args, with_parts
 from vosr_jax.weights.resolve import Found, lasting_name, resolve
 from vosr_jax.weights.saved_run import load_run
 

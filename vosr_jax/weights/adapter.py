@@ -13,7 +13,7 @@ from vosr_jax.files import write_json
 from vosr_jax.files.folders import whole_folder
 from vosr_jax.files.json_file import read_json_object
 from vosr_jax.models.lora import is_adapter, kernels_of, merged_kernel
-from vosr_jax.parameters.host import HostArray, HostNetwork, sha256_of
+from vosr_jax.parameters.lazy import HostArray, HostNetwork, sha256_of
 from vosr_jax.parameters.sharded import write_safetensors
 from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.version import __version__

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from vosr_jax.errors import UserError
 from vosr_jax.files import write_text
 from vosr_jax.files.json_file import read_json_object
+from vosr_jax.weights.model_names import RELEASE_REPO, RELEASED
 from vosr_jax.weights.official_args import (
     AUTOENCODERS,
     ENCODER_FOLDER,
@@ -25,16 +26,6 @@ from vosr_jax.weights.official_args import (
     LIGHT_DECODER,
 )
 
-# The repository that the official README names, and its folders.
-RELEASE_REPO = "CSWRY/VOSR"
-RELEASED = {
-    "2.0": "VOSR2",
-    "vosr2": "VOSR2",
-    "0.5b": "VOSR_0.5B_ms",
-    "0.5b-onestep": "VOSR_0.5B_os",
-    "1.4b": "VOSR_1.4B_ms",
-    "1.4b-onestep": "VOSR_1.4B_os",
-}
 _ID = re.compile(r"([\w.-]+/[\w.-]+)(?::([^@]+))?(?:@(.+))?")
 _CHECKPOINT = re.compile(r"(?:(?:clean_weights|checkpoints)/)?(ema_model|model)[^/]*")
 _VERIFIED = ".vosr_verified"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vosr_jax.config import Config, validate
 from vosr_jax.files.json_file import read_json_object
-from vosr_jax.weights import release
+from vosr_jax.weights import official_reader
 from vosr_jax.weights.manifest import NAME
 from vosr_jax.weights.official_args import config_of_args
 
@@ -57,4 +57,4 @@ def of_folder(folder: Path) -> dict[str, str]:
         if folder.resolve().is_relative_to(Path(__file__).parents[1]):
             known["denoiser"] = _SHIPPED
         return known
-    return licences(config_of_args(*release.read_args(folder))[0], "release")
+    return licences(config_of_args(*official_reader.read_args(folder))[0], "release")

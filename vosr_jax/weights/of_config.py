@@ -9,7 +9,7 @@ from vosr_jax.models.autoencoders.weights import open_autoencoder
 from vosr_jax.models.dinov2.network import DINOv2
 from vosr_jax.models.dinov2.weights import open_encoder
 from vosr_jax.models.vgg import VGG16
-from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.weights import vgg
 
 

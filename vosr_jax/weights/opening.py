@@ -8,7 +8,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import absolute
 from vosr_jax.files.json_file import read_json_object
 from vosr_jax.models.lightning_dit.network import LightningDiT
-from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.weights.adapter import (
     Adapter,
     adapter_of_run,
@@ -18,7 +18,7 @@ from vosr_jax.weights.adapter import (
 )
 from vosr_jax.weights.export import ARGS_FILE, local_config, open_export, open_parameters
 from vosr_jax.weights.official_args import config_of_args
-from vosr_jax.weights.release import open_release, read_args
+from vosr_jax.weights.official_reader import open_release, read_args
 from vosr_jax.weights.resolve import Found, resolve
 from vosr_jax.weights.saved_run import SavedRun, load_run
 
@@ -30,7 +30,7 @@ class OpenDenoiser:
     Attributes:
       name: the model's name in messages.
       config: config of the run that trained it. A release's config names its frozen networks as
-        args.json does; `release.with_parts` finds them.
+        args.json does; `official_reader.with_parts` finds them.
       network: structure and values, float32.
       notes: facts that a user should know about this checkpoint, one sentence each.
     """

@@ -22,7 +22,7 @@ from vosr_jax.models.lightning_dit.weights import ROTARY_BUFFERS, entries
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.parameters.sharded import INDEX, find_safetensors, shard_files
 from vosr_jax.parameters.tensors import arrange, read_tensors
-from vosr_jax.weights import release
+from vosr_jax.weights import official_reader
 from vosr_jax.weights.adapter import (
     Adapter,
     adapter_of_run,
@@ -98,12 +98,12 @@ def read_package(model: Found | str | Path) -> Package:
 
 
 def _read_release(path: Path) -> Package:
-    args, file = release.read_args(path)
-    weights = release.find_weights(path)
-    tensors = release.plain_names(read_tensors(weights), weights)
-    has_r = release.takes_interval_end(tensors)
+    args, file = official_reader.read_args(path)
+    weights = official_reader.find_weights(path)
+    tensors = official_reader.plain_names(read_tensors(weights), weights)
+    has_r = official_reader.takes_interval_end(tensors)
     config, _ = config_of_args(args, file, r_embedding=has_r)
-    config = release.with_parts(config, args, file)
+    config = official_reader.with_parts(config, args, file)
     parameters, narrow = our_names(tensors, config, weights)
     buffers = {n: t for n, t in tensors.items() if n.startswith(ROTARY_BUFFERS)}
     package = Package(

@@ -10,9 +10,9 @@ from vosr_jax.files import is_remote, listing, to_path
 from vosr_jax.files.cached import local_folder
 from vosr_jax.weights import hub
 from vosr_jax.weights.export import is_export
-from vosr_jax.weights.release import find_args
+from vosr_jax.weights.model_names import RELEASE_REPO, RELEASED, SHIPPED
+from vosr_jax.weights.official_reader import find_args
 
-SHIPPED = ("nano", "nano-onestep")
 _SHIPPED_FOLDER = Path(__file__).parents[1] / "pretrained"
 _STORES = ("gs://", "s3://")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".pth")
@@ -87,7 +87,7 @@ def locate(name_or_path: Any, called: str) -> Path:
     try:
         return hub.fetch(on_hub)
     except UserError as error:
-        if on_hub.repo == hub.RELEASE_REPO or on_hub.subfolder or on_hub.revision:
+        if on_hub.repo == RELEASE_REPO or on_hub.subfolder or on_hub.revision:
             raise
         # The name may be a hub id, but just as well a mistyped path.
         raise UserError(
@@ -111,13 +111,13 @@ def _in_a_store(name: str, called: str) -> Path:
 
 
 def _near(name: str) -> list[str]:
-    known = {known.lower(): known for known in (*SHIPPED, *hub.RELEASED)}
+    known = {known.lower(): known for known in (*SHIPPED, *RELEASED)}
     return [known[n] for n in difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)]
 
 
 def _unknown(name: str, called: str) -> str:
     near = _near(name) if "/" not in name else []
-    names = ", ".join((*SHIPPED, *hub.RELEASED))
+    names = ", ".join((*SHIPPED, *RELEASED))
     hint = f"did you mean {near[0]}? Known" if near else "known"
     return (
         f"{called}: there is no such name or path; {hint} are {names}, "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vosr_jax.data.pictures import UnreadablePicture, is_picture_path
-from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.packed_strings import Names
 from vosr_jax.data.sources.remote import names_below
 from vosr_jax.data.sources.source import Source
 from vosr_jax.data.sources.storage import exists, is_folder, is_remote, join, open_file

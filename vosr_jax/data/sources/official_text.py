@@ -13,7 +13,7 @@ from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.sources.concatenated import ConcatenatedSource
 from vosr_jax.data.sources.files import FileSource
 from vosr_jax.data.sources.lists import base_folder, read_lines, without_comments
-from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.packed_strings import Names
 from vosr_jax.data.sources.patterns import split_outside_braces
 from vosr_jax.data.sources.source import Source
 from vosr_jax.data.sources.storage import exists, join

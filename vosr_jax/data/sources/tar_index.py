@@ -16,7 +16,7 @@ import numpy as np
 from vosr_jax.compilation_cache import user_cache
 from vosr_jax.data.pictures import is_picture_path
 from vosr_jax.data.sources.members import first_pictures
-from vosr_jax.data.sources.names import Names
+from vosr_jax.data.sources.packed_strings import Names
 from vosr_jax.data.sources.storage import absolute, open_to_walk, read_file, size_and_time
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file

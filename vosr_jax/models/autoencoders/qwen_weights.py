@@ -8,7 +8,7 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
-from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.parameters.tensors import (
     CONV,
     FLAT,

@@ -11,7 +11,7 @@ from flax import nnx
 
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
-from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.parameters.tensors import CONV, POINTWISE, Entry, assign, dense
 
 # Attention names of files written before diffusers renamed them, such as Stable Diffusion 2.1's.

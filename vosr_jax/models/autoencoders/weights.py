@@ -13,7 +13,7 @@ from vosr_jax.models.autoencoders import sd_weights as sd_autoencoder
 from vosr_jax.models.autoencoders.sd import SDSettings
 from vosr_jax.parameters.sharded import INDEX
 from vosr_jax.parameters.tensors import open_tensors, state_dict
-from vosr_jax.parameters.torch_pickle import read_torch_zip
+from vosr_jax.parameters.torch_reader import read_torch_zip
 
 _STEM = "diffusion_pytorch_model"
 _WEIGHTS = (f"{_STEM}.safetensors", _STEM + INDEX, f"{_STEM}.bin")

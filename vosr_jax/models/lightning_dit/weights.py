@@ -11,7 +11,7 @@ from flax import nnx
 
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.models.rotary import rotary_table
-from vosr_jax.parameters.host import HostNetwork
+from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.parameters.tensors import FLAT, SAME, Entry, Layout, assign, dense
 
 ROTARY_BUFFERS = "feat_rope."

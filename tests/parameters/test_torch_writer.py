@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from vosr_jax.parameters.torch_pickle import read_torch_zip
-from vosr_jax.parameters.torch_zip import write_torch_zip
+from vosr_jax.parameters.torch_reader import read_torch_zip
+from vosr_jax.parameters.torch_writer import write_torch_zip
 
 
 def test_every_type_and_layout_comes_back(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.training.tiny import tiny_config
-from vosr_jax.parameters.host import HostArray, sha256_of
+from vosr_jax.parameters.lazy import HostArray, sha256_of
 from vosr_jax.parameters.tensors import open_tensors, read_tensors
 from vosr_jax.weights.export import save_export
 from vosr_jax.weights.opening import open_denoiser

@@ -11,7 +11,7 @@ import pytest
 
 from tests.parameters.torch_files import save_torch, write_zip
 from vosr_jax.errors import UserError
-from vosr_jax.parameters.torch_pickle import read_torch_zip
+from vosr_jax.parameters.torch_reader import read_torch_zip
 
 
 def test_tensors_and_plain_containers_come_back_as_saved(tmp_path):
@@ -178,6 +178,6 @@ def test_compressed_or_big_endian_tensors_are_refused(tmp_path):
 
 
 def test_a_pickle_that_unpacks_to_more_than_any_list_of_tensors_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("vosr_jax.parameters.torch_pickle._LARGEST_PICKLE", 8)
+    monkeypatch.setattr("vosr_jax.parameters.torch_reader._LARGEST_PICKLE", 8)
     with pytest.raises(UserError, match="larger than any"):
         read_torch_zip(save_torch(tmp_path / "x.pth", {"a": [1, 2, 3, 4, 5]}))

@@ -10,7 +10,7 @@ from vosr_jax.models.autoencoders.weights import read_light
 from vosr_jax.models.lightning_dit.weights import entries, rotary_buffers
 from vosr_jax.parameters.sharded import SHARD_BYTES, write_safetensors
 from vosr_jax.parameters.tensors import name_officially
-from vosr_jax.parameters.torch_zip import write_torch_zip
+from vosr_jax.parameters.torch_writer import write_torch_zip
 from vosr_jax.weights.manifest import write_manifest
 from vosr_jax.weights.official_args import (
     AUTOENCODERS,
