@@ -116,7 +116,9 @@ def main(argv: list[str]) -> None:
     rows = config.train.batch_size
     print(f"\n{datetime.date.today()}  {platform.processor() or platform.machine()}, ", end="")
     print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind} x {jax.device_count()}")
-    print(f"{rows} pairs of {config.data.crop_size} px, {run.method.network.count():,} parameters")
+    print(
+        f"{rows} pairs of {config.data.crop_size} px, {run.train_step.network.count():,} parameters"
+    )
     print(f"\n| part | seconds | share |\n|{'---|' * 3}")
     for name, value in table.items():
         print(f"| {name} | {value:.3f} | {value / seconds:.0%} |")

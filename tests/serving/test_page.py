@@ -196,8 +196,8 @@ def test_a_picture_that_takes_too_long_is_left(start, tmp_path):
     named = ("a.png", png()), ("b.png", png((20, 20)))
     began = time.monotonic()
     visit = _visit(service, _files(tmp_path / "in", *named), fields())
-    # The time of both began when they were lined up.
-    assert time.monotonic() - began < 2.0 and not visit.pictures
+    # Each had the time for itself.
+    assert 0.6 < time.monotonic() - began < 6.0 and not visit.pictures
     assert len(visit.failures) == 2 and "was not finished" in visit.failures[0]
-    until(lambda: upscaler.broken_off == 1)
+    until(lambda: upscaler.broken_off >= 1)
     visit.close()

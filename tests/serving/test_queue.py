@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.serving.fakes import FakeUpscaler, fields, png, until
+from vosr_jax.serving.jobs import Job
 from vosr_jax.serving.refusals import Refusal
 
 
@@ -60,6 +61,25 @@ def test_every_device_has_a_worker(start):
         device.gate.set()
     assert [job.result.result(10).size for job in jobs] == [(32, 32), (48, 48), (64, 64)]
     assert [device.calls for device in devices] == [[1]] * 3
+
+
+def test_waiting_workers_share_what_comes(start):
+    devices = [FakeUpscaler(open_=False) for _ in range(2)]
+    _, service = start(*devices, batch=8)
+    first = [service.submit(png(), fields(scale=scale)) for scale in (2, 3)]
+    until(lambda: all(device.begun.is_set() for device in devices))
+    queue = service._queue
+    jobs = [Job(png(), "fake", {"scale": 4}, seed, "png", 0.1) for seed in range(6)]
+    for job in jobs:
+        queue.put(job)
+    queue._idle = 1  # another worker that waits
+    assert len(queue.take(8, 50.0)) == 3
+    queue._idle = 0
+    assert len(queue.take(8, 50.0)) == 3
+    for device in devices:
+        device.gate.set()
+    for job in first:
+        job.result.result(10)
 
 
 def test_pictures_that_are_looked_at_are_restored_apart(start):

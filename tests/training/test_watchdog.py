@@ -57,7 +57,7 @@ def test_the_loop_says_of_a_preview_and_a_save_that_they_are_no_steps(tmp_path, 
 
     def noting(name, then):
         def call(*arguments, **options):
-            phases.append((name, dogs[0]._state[1]))
+            phases.append((name, dogs[-1]._state[1]))
             return then(*arguments, **options)
 
         return call

@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     open_devices()
     import jax
 
+    from vosr_jax.restoration.memory import tile_batch
     from vosr_jax.restoration.upscaler import Upscaler
 
     devices = jax.local_devices()
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     }
     running()
     began = time.monotonic()
-    for picture in pictures(options.tile_size):
+    for picture in pictures(options.tile_size, tile_batch()):
         # Pass a progress callback as `vosr upscale` does.
         upscaler(picture, scale=1, progress=lambda share: None, **given)
     seconds = time.monotonic() - began
@@ -70,9 +71,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def pictures(tile_size: int) -> "list[Image]":
-    """Make grey images that use every program: half a tile, a partial tile, full tiles."""
+def pictures(tile_size: int, together: int = 1) -> "list[Image]":
+    """Make grey images that use every program.
+
+    Args:
+      tile_size: pixels; half a tile, a partial tile and full tiles have programs of their own.
+      together: tiles in one call at most; each power of two below it has a program, too.
+    """
     from PIL import Image
 
     sides = tile_size // 2, tile_size * 3 // 4, tile_size + tile_size // 8
-    return [Image.new("RGB", (side, side), (128, 128, 128)) for side in sides]
+    sizes = [(side, side) for side in sides]
+    count = 2
+    while count <= together:
+        # Tiles overlap by an eighth, so this strip has just so many.
+        sizes.append((tile_size + (count - 1) * (tile_size - tile_size // 8), tile_size))
+        count *= 2
+    return [Image.new("RGB", size, (128, 128, 128)) for size in sizes]

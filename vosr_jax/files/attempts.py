@@ -29,7 +29,7 @@ class Attempts:
         except Exception as error:
             if what not in self._failing:
                 self._failing.add(what)
-                reason = reason_of(error)
+                reason = reason_of(error.__cause__ or error)
                 self._tell(f"{what} cannot be written ({reason}); training goes on without it")
             return False
         self._failing.discard(what)

@@ -44,6 +44,7 @@ def plan_tile_sizes(
     picture_hw: tuple[int, int],
     free_bytes: int | None = None,
     shapes: str = "shared",
+    device: jax.Device | None = None,
 ) -> tuple[int, int]:
     """Choose the tile sides for one result.
 
@@ -51,6 +52,7 @@ def plan_tile_sizes(
       model: the model that restores it.
       picture_hw: height and width of the result in pixels.
       free_bytes: free memory of the device; the device's own report if None.
+      device: the device of that report; None is the first.
       shapes: one of `shapes.SHAPES`. On CPU "shared" runs the autoencoder in tiles of one size for
         all images. An accelerator would wait for feature maps on the host, so it takes the whole
         image if that fits, and compiles a program for each new size.
@@ -59,8 +61,7 @@ def plan_tile_sizes(
       (tile_size of the denoiser, vae_tile_size), in pixels; the second is 0 if the autoencoder
       takes the whole image.
     """
-
-    usable = int((free_memory() if free_bytes is None else free_bytes) * _USABLE)
+    usable = int((free_memory(device) if free_bytes is None else free_bytes) * _USABLE)
     tiles = tile_batch()
     denoiser = next(
         (side for side in _DENOISER_SIDES if denoiser_bytes(model, side, tiles) <= usable),
@@ -102,7 +103,6 @@ def attention_bytes() -> int:
 
 def tile_batch() -> int:
     """Tiles in one call of the denoiser: a single tile does not fill an accelerator."""
-
     return 1 if jax.default_backend() == "cpu" else 8
 
 
@@ -120,10 +120,9 @@ def denoiser_bytes(model: "RestorationModel", side: int, tiles: int = 1) -> int:
     return _FLOAT * tiles * total
 
 
-def free_memory() -> int:
-    """Free bytes on the first device; on CPU, on the machine."""
-
-    statistics = jax.local_devices()[0].memory_stats()
+def free_memory(device: jax.Device | None = None) -> int:
+    """Free bytes on a device, by default the first; on CPU, on the machine."""
+    statistics = (device or jax.local_devices()[0]).memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
     return free_host_memory()

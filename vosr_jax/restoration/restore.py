@@ -40,7 +40,7 @@ class TilePlan:
         """Height and width to compute for an enlarged image of size (height, width)."""
         # Without a minimum, a thin strip's overlap would equal its width: one tile per pixel.
         overlap = max(self.tile_overlap, self.tile_size // 8)  # as `plan_tiles` raises it
-        shortest = 2 * overlap if 0 < self.tile_size < max(size) else 1
+        shortest = min(2 * overlap, self.tile_size) if 0 < self.tile_size < max(size) else 1
         rows, columns = (computed_side(side, model.multiple, shortest) for side in size)
         return rows, columns
 

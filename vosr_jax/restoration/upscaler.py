@@ -377,7 +377,9 @@ class Upscaler:
             return tile_size, vae_tile_size
         from vosr_jax.restoration.memory import plan_tile_sizes
 
-        denoiser, autoencoder = plan_tile_sizes(self.model, size[::-1], shapes=shapes)
+        denoiser, autoencoder = plan_tile_sizes(
+            self.model, size[::-1], shapes=shapes, device=self.device
+        )
         if tile_size != "auto":
             denoiser = tile_size
         return denoiser, autoencoder if vae_tile_size is None else vae_tile_size

@@ -73,7 +73,7 @@ class JobQueue:
         self.bound = bound
         self._changed = threading.Condition()
         self._waiting: collections.deque[Job] = collections.deque()
-        self._taken = 0
+        self._taken = self._idle = 0
         self._closed = False
         self._seconds = 1.0
 
@@ -136,11 +136,17 @@ class JobQueue:
           The jobs in queue order; none once the queue is closed.
         """
         with self._changed:
-            while not (batch := self._next(most, megapixels)) and not self._closed:
-                self._changed.wait()
-            return batch
+            self._idle += 1
+            try:
+                while not (batch := self._next(most, megapixels)) and not self._closed:
+                    self._changed.wait()
+                return batch
+            finally:
+                self._idle -= 1
 
     def _next(self, most: int, megapixels: float) -> list[Job]:
+        # Every worker that waits gets its part of the jobs.
+        most = min(most, -(-len(self._waiting) // max(self._idle, 1)))
         batch: list[Job] = []
         passed: collections.deque[Job] = collections.deque()
         total = 0.0

@@ -48,9 +48,9 @@ class Metrics:
             registry=registry,
         )
         self._work = Counter(
-            "vosr_work_seconds", "Time that the worker restored", registry=registry
+            "vosr_work_seconds", "Time that all workers together restored", registry=registry
         )
-        waiting = Gauge("vosr_waiting", "Pictures that wait for the worker", registry=registry)
+        waiting = Gauge("vosr_waiting", "Pictures that wait for a worker", registry=registry)
         waiting.set_function(lambda: queue.waiting)
         taken = Gauge("vosr_places_taken", "Requests that hold a place", registry=registry)
         taken.set_function(lambda: queue.taken)

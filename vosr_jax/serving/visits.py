@@ -89,7 +89,6 @@ class _Wanted:
     content: bytes
     fields: Fields
     job: Job | None = None
-    until: float = 0.0
     shown: np.ndarray | None = None
 
 
@@ -147,7 +146,6 @@ def _submit(service: Service, wanted: _Wanted, visit: Visit, held: contextlib.Ex
     try:
         if len(wanted.content) > service.settings.max_bytes:
             raise refusals.body_too_large(service.settings.max_megabytes)
-        wanted.until = time.monotonic() + service.settings.max_seconds
         wanted.job = service.submit(wanted.content, wanted.fields, watched=True)
         held.callback(wanted.job.leave)
     except Refusal as refusal:
@@ -165,11 +163,15 @@ def _waits(service: Service, wanted: _Wanted, visit: Visit, watch: "_Watch") -> 
     """Yield until the photo is finished or has failed, then add it to the visit."""
     if wanted.job is None:
         return
+    # Images of one visit are restored one after another, so each has the time for itself.
+    limit = service.settings.max_seconds
+    begun, until = False, time.monotonic() + limit
     try:
         while not wanted.job.result.done():
-            if time.monotonic() > wanted.until:
+            if not begun and wanted.job.begun:
+                begun, until = True, time.monotonic() + limit
+            if time.monotonic() > until:
                 wanted.job.leave()
-                limit = service.settings.max_seconds
                 raise refusals.too_slow(limit, "the picture was not finished")
             watch.look(wanted)
             _look(wanted, wanted.job, visit)

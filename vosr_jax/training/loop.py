@@ -86,21 +86,16 @@ def _train(place: Workdir, mirror: Mirror, watch: Watch | None) -> Run:
         with errors_of_one():
             run = start_run(config, checkpoints)
             goodput = Goodput(folder, run.step)
-        with Watchdog(t.hang_seconds) as watchdog:
-            watchdog.begin("the start")
-            with errors_of_one():
-                try:
-                    _steps(run, place, mirror, checkpoints, stop, goodput, watchdog, watch)
-                except UserError as error:
-                    # The error comes between two steps, for example from the data: save the state.
-                    # Saving needs all processes; after an error of one, earlier checkpoints serve.
-                    alone = jax.process_count() > 1 and not isinstance(error, SharedError)
-                    if run.step and not alone:
-                        _save(run, checkpoints)
-                    raise
-            with watchdog.phase("the last save"):
-                _save(run, checkpoints)
-                checkpoints.close()
+            try:
+                _steps(run, place, mirror, checkpoints, stop, goodput, watch)
+            except UserError as error:
+                # The error comes between two steps, for example from the data: save the state.
+                # Saving needs all processes; after an error of one, earlier checkpoints serve.
+                alone = jax.process_count() > 1 and not isinstance(error, SharedError)
+                if run.step and not alone:
+                    _save_last(run, checkpoints)
+                raise
+        _save_last(run, checkpoints)
     finally:
         try:
             checkpoints.close()
@@ -120,7 +115,6 @@ def _steps(
     checkpoints: Checkpoints,
     stop: StopRequest,
     goodput: Goodput,
-    watchdog: Watchdog,
     watch: Watch | None,
 ) -> None:
     config, t, folder = run.config, run.config.train, mirror.folder
@@ -147,7 +141,13 @@ def _steps(
     rates, by_time = Rates(config, run.mesh), LossByTime()
     placed = Prefetch(feed, lambda batch: device_batch(batch, run))
     goodput.lap("start")
-    with data, placed, profile as trace, log:
+    with (
+        data,
+        placed,
+        Watchdog(t.hang_seconds) as watchdog,
+        profile as trace,
+        log,
+    ):
         watchdog.begin("the first step with its compilation")
         for step in range(first + 1, t.total_steps + 1):
             batch = next(placed)
@@ -188,12 +188,18 @@ def _steps(
                 break
         guard.finish()
         goodput.lap("train", run.step)
-        watchdog.begin("the end of data and logs")
 
 
 def _save(run: Run, checkpoints: Checkpoints) -> None:
     seen = run.samples_seen(run.step)
     checkpoints.save(run.state, samples_seen=seen, teacher=run.teacher, base=run.base)
+
+
+def _save_last(run: Run, checkpoints: Checkpoints) -> None:
+    """Save and wait for it; a bucket that hangs here would otherwise keep the job for ever."""
+    with Watchdog(run.config.train.hang_seconds) as watchdog, watchdog.phase("the last save"):
+        _save(run, checkpoints)
+        checkpoints.close()
 
 
 def _show(run: Run, preview: Preview, log: RunLog, checkpoints: Checkpoints, step: int) -> None:

@@ -36,11 +36,12 @@ class Watchdog:
         self._longest = max(seconds, phase_seconds)
         # (start time, phase or None), replaced as one because the other thread reads it.
         self._state: tuple[float, str | None] = time.monotonic(), None
-        self._step = self._told = 0
+        self._step = 0
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
         if seconds:
-            self._thread.start()
+            # Two threads: a coordinator that does not answer must not keep the first from watching.
+            for work in (self._watch, self._tell):
+                threading.Thread(target=work, daemon=True).start()
 
     def see(self, step: int) -> None:
         """Record a finished step."""
@@ -67,20 +68,21 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(min(self._seconds / 4, 5.0)):
-            self._tell()
             since, phase = self._state
             limit = self._seconds if phase is None else self._longest
             if time.monotonic() - since > limit:
                 _end(limit, phase)
 
     def _tell(self) -> None:
-        """Publish the newest step to the other processes; in this thread, so no step waits."""
-        client, step = store(), self._step
-        if client is None or step == self._told:
-            return
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            client.key_value_set(f"vosr/step/{jax.process_index()}", str(step), True)
-            self._told = step
+        """Keep telling the other processes this one's newest step; no step waits for it."""
+        told = 0
+        while not self._closed.wait(min(self._seconds / 4, 5.0)):
+            client, step = store(), self._step
+            if client is None or step == told:
+                continue
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                client.key_value_set(f"vosr/step/{jax.process_index()}", str(step), True)
+                told = step
 
 
 def _end(seconds: float, phase: str | None) -> None:
