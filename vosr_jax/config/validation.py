@@ -124,13 +124,15 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
 def _check(config: Config) -> None:
     """Refuse numbers out of their range and contradictions, naming the keys."""
     check_ranges(config)
-    c, token = config, config.downscale * config.model.patch_size
-    low, high = c.guidance.weak_strength_range
-    start, end = c.guidance.interval
-    shares = c.objective.instant_share, c.objective.one_step_share
-    length = c.optimizer.decay_steps or c.train.total_steps
-    warmup, profiled = c.optimizer.warmup(length), c.train.profile_steps
-    rules = [
+    for rules in (_network_rules, _encoder_rules, _run_rules, _objective_rules):
+        for holds, sentence in rules(config):
+            if not holds:
+                raise UserError(f"config: {sentence}")
+
+
+def _network_rules(c: Config) -> list[tuple[bool, str]]:
+    token = c.downscale * c.model.patch_size
+    return [
         (c.model.width % c.model.heads == 0, "model.width must be a multiple of model.heads"),
         (c.model.width // c.model.heads % 4 == 0, "model.width / model.heads must divide by 4"),
         (
@@ -175,6 +177,11 @@ def _check(config: Config) -> None:
             not c.distils or c.objective.penalty == "square",
             "objective.penalty is flow_matching's; distillation objectives have their own",
         ),
+    ]
+
+
+def _encoder_rules(c: Config) -> list[tuple[bool, str]]:
+    return [
         (
             c.encoder.kind in ("none", "vgg16") or c.encoder.path is not None,
             f"encoder.path must name the weights of {c.encoder.kind}, or encoder.kind be none",
@@ -202,6 +209,15 @@ def _check(config: Config) -> None:
             not c.encoder.kind.startswith("dinov2") or c.encoder.size % 14 == 0,
             f"encoder.size is {c.encoder.size}; {c.encoder.kind} needs a multiple of 14",
         ),
+    ]
+
+
+def _run_rules(c: Config) -> list[tuple[bool, str]]:
+    low, high = c.guidance.weak_strength_range
+    start, end = c.guidance.interval
+    length = c.optimizer.decay_steps or c.train.total_steps
+    warmup, profiled = c.optimizer.warmup(length), c.train.profile_steps
+    return [
         (low <= high, "guidance.weak_strength_range must be (low, high) with low <= high"),
         (start <= end, "guidance.interval must be (start, end) with start <= end"),
         (
@@ -243,6 +259,12 @@ def _check(config: Config) -> None:
             not profiled or (len(profiled) == 2 and profiled[0] <= profiled[1]),
             "train.profile_steps must be empty or (first, last)",
         ),
+    ]
+
+
+def _objective_rules(c: Config) -> list[tuple[bool, str]]:
+    shares = c.objective.instant_share, c.objective.one_step_share
+    return [
         (
             c.objective.perceptual_rows <= c.train.batch_size,
             "objective.perceptual_rows must not exceed train.batch_size",
@@ -280,6 +302,3 @@ def _check(config: Config) -> None:
             "set objective.one_step_share above 0",
         ),
     ]
-    for holds, sentence in rules:
-        if not holds:
-            raise UserError(f"config: {sentence}")

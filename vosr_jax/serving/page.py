@@ -103,19 +103,25 @@ def build_page(service: Service) -> gr.Blocks:
         )
         page.load(None, js=LOOK)
 
-        def chosen_model(name: str) -> tuple[str, Any]:
-            """Update the model's note, and the guidance box, which not every model has."""
-            try:
-                about = service.describe(name)
-            except Refusal:
-                return model_note(name, ()), gr.skip()
-            return model_note(name, about["notes"]), gr.Textbox("", visible=about["guided"])
-
-        for event in (settings["model"].change, page.load):
-            event(
-                chosen_model,
-                settings["model"],
-                [shown["note"], settings["guidance_scale"]],
-                api_visibility="private",
-            )
+        _follow_model(page, service, settings["model"], [shown["note"], settings["guidance_scale"]])
     return page
+
+
+def _follow_model(page: gr.Blocks, service: Service, box: gr.Dropdown, shown: list) -> None:
+    """Keep the note and the guidance box those of the model that is chosen."""
+
+    def chosen_model(name: str) -> tuple[str, Any]:
+        """Update the model's note, and the guidance box, which not every model has."""
+        try:
+            about = service.describe(name)
+        except Refusal:
+            return model_note(name, ()), gr.skip()
+        return model_note(name, about["notes"]), gr.Textbox("", visible=about["guided"])
+
+    for event in (box.change, page.load):
+        event(
+            chosen_model,
+            box,
+            shown,
+            api_visibility="private",
+        )

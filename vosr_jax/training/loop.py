@@ -10,7 +10,7 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.console import keep_log, say
-from vosr_jax.data.pipeline import batches
+from vosr_jax.data.pipeline import Batches, batches
 from vosr_jax.diffusion.noise import index_words
 from vosr_jax.errors import UserError
 from vosr_jax.files.mirror import Mirror
@@ -125,16 +125,10 @@ def _steps(
     log = RunLog(folder, t.total_steps, config.to_dict())
     preview, profile = Preview(config, folder), Profile(folder, t.profile_steps)
     step_fn = jit_train_step(run.train_step, run.abstract_state, run.mesh)
-    rows = process_rows(run.mesh, t.batch_size, jax.process_index())
-    data = batches(
-        pipeline_settings(config),
-        samples_seen=run.samples_seen(first),
-        rows=rows,
-        bad_records_path=folder / "bad_records.jsonl",
-    )
+    data, board = _data(run, folder), Board()
     place.keep_config()
     report_start(run, folder, data.sources)
-    board = Board()
+    rows = process_rows(run.mesh, t.batch_size, jax.process_index())
     feed = Feed(data, board, len(rows), config.data.crop_size)
     log.start(first)
     guard = UpdateGuard(folder, t.max_skipped, Judge(data, board))
@@ -171,9 +165,7 @@ def _steps(
                 values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
                 rates.stepped(goodput.lap("train", step), steps=0)
                 values |= {"samples_seen": run.samples_seen(step), "goodput": goodput.share}
-                values |= by_time.take() | rates.take() | data.log.counts()
-                log.write(step, values)
-                log.progress(step, values)
+                log.report(step, values | by_time.take() | rates.take() | data.log.counts())
                 goodput.write()
             if _due(step, t.sample_every) or _due(step, t.eval_every):
                 with watchdog.phase("the preview"):
@@ -188,6 +180,17 @@ def _steps(
                 break
         guard.finish()
         goodput.lap("train", run.step)
+
+
+def _data(run: Run, folder: Path) -> Batches:
+    """This process's batches from the run's step on."""
+    config = run.config
+    return batches(
+        pipeline_settings(config),
+        samples_seen=run.samples_seen(run.step),
+        rows=process_rows(run.mesh, config.train.batch_size, jax.process_index()),
+        bad_records_path=folder / "bad_records.jsonl",
+    )
 
 
 def _save(run: Run, checkpoints: Checkpoints) -> None:

@@ -63,6 +63,11 @@ class RunLog:
         cut_rows(self._path, step)
         self._file = self._path.open("a", buffering=1)
 
+    def report(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write a step's metrics and print its progress line."""
+        self.write(step, values)
+        self.progress(step, values)
+
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Write one JSON object per line, floats in full precision, and TensorBoard scalars."""
         if not self._speaks:
