@@ -1,4 +1,8 @@
-"""Layers of Stable Diffusion's encoder and decoder and of the light decoder. NHWC."""
+"""Layers that the autoencoders share, and those of Stable Diffusion's kind. NHWC."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +50,18 @@ class GroupNorm(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Norm, SiLU and convolution, twice; a 1x1 shortcut if the channels change."""
+    """Norm, SiLU and convolution, twice; a 1x1 shortcut if the channels change.
 
-    def __init__(self, inputs: int, outputs: int, groups: int, *, rngs: nnx.Rngs):
-        self.norm1 = GroupNorm(inputs, groups)
+    Args:
+      inputs, outputs: channels.
+      norm: makes a norm over so many channels.
+      rngs: source of the initial kernels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: Callable[[int], Any], *, rngs: nnx.Rngs):
+        self.norm1 = norm(inputs)
         self.conv1 = Conv(inputs, outputs, rngs=rngs)
-        self.norm2 = GroupNorm(outputs, groups)
+        self.norm2 = norm(outputs)
         self.conv2 = Conv(outputs, outputs, rngs=rngs)
         self.shortcut = Linear(inputs, outputs, rngs=rngs) if inputs != outputs else None
 
@@ -109,15 +119,50 @@ class Middle(nnx.Module):
     """Residual block, attention (if any), residual block, at the latent's resolution."""
 
     def __init__(self, channels: int, groups: int, *, attend: bool, rngs: nnx.Rngs):
-        self.before = ResidualBlock(channels, channels, groups, rngs=rngs)
+        norm = partial(GroupNorm, groups=groups)
+        self.before = ResidualBlock(channels, channels, norm, rngs=rngs)
         self.attention = Attention(channels, groups, rngs=rngs) if attend else None
-        self.after = ResidualBlock(channels, channels, groups, rngs=rngs)
+        self.after = ResidualBlock(channels, channels, norm, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         x = self.before(x)
         if self.attention is not None:
             x = self.attention(x)
         return self.after(x)
+
+
+class Level(nnx.Module):
+    """Residual blocks at one resolution, and the convolution that leads to the next.
+
+    Args:
+      inputs, outputs: channels.
+      blocks: number of residual blocks.
+      resampled: channels of that convolution; None leaves it out.
+      norm: as in `ResidualBlock`.
+      rngs: source of the initial kernels.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        blocks: int,
+        resampled: int | None,
+        norm: Callable[[int], Any],
+        *,
+        rngs: nnx.Rngs,
+    ):
+        widths = [inputs] + [outputs] * blocks
+        self.blocks = nnx.List(
+            ResidualBlock(a, b, norm, rngs=rngs)
+            for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.resample = None if resampled is None else Conv(outputs, resampled, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        for block in self.blocks:
+            x = block(x)
+        return x
 
 
 def halve(conv: Conv, x: Array) -> Array:

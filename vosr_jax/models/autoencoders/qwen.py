@@ -8,7 +8,13 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from vosr_jax.models.autoencoders.blocks import double, halve, spatial_attention
+from vosr_jax.models.autoencoders.blocks import (
+    Level,
+    ResidualBlock,
+    double,
+    halve,
+    spatial_attention,
+)
 from vosr_jax.models.autoencoders.sd import split_moments
 from vosr_jax.models.layers import Conv, Linear
 
@@ -61,31 +67,15 @@ class UnitNorm(nnx.Module):
         return x / jnp.maximum(length, 1e-12) * (x.shape[-1] ** 0.5 * self.weight[...])
 
 
-class ResidualBlock(nnx.Module):
-    """Norm, SiLU and convolution, twice; a 1x1 shortcut if the channels change."""
-
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.norm1 = UnitNorm(inputs)
-        self.conv1 = Conv(inputs, outputs, rngs=rngs)
-        self.norm2 = UnitNorm(outputs)
-        self.conv2 = Conv(outputs, outputs, rngs=rngs)
-        self.shortcut = Linear(inputs, outputs, rngs=rngs) if inputs != outputs else None
-
-    def __call__(self, x: Array) -> Array:
-        hidden = self.conv1(jax.nn.silu(self.norm1(x)))
-        hidden = self.conv2(jax.nn.silu(self.norm2(hidden)))
-        return hidden + (x if self.shortcut is None else self.shortcut(x))
-
-
 class Middle(nnx.Module):
     """Residual block, one-head attention added to its input, residual block."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.before = ResidualBlock(channels, channels, rngs=rngs)
+        self.before = ResidualBlock(channels, channels, UnitNorm, rngs=rngs)
         self.norm = UnitNorm(channels)
         self.qkv = Linear(channels, (3, channels), rngs=rngs)
         self.out = Linear(channels, channels, rngs=rngs)
-        self.after = ResidualBlock(channels, channels, rngs=rngs)
+        self.after = ResidualBlock(channels, channels, UnitNorm, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         x = self.before(x)
@@ -102,24 +92,6 @@ class Middle(nnx.Module):
         return x + self.out(attended)
 
 
-class Level(nnx.Module):
-    """Residual blocks at one resolution, and the convolution that leads to the next."""
-
-    def __init__(
-        self, inputs: int, outputs: int, blocks: int, resampled: int | None, *, rngs: nnx.Rngs
-    ):
-        widths = [inputs] + [outputs] * blocks
-        self.blocks = nnx.List(
-            ResidualBlock(a, b, rngs=rngs) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.resample = None if resampled is None else Conv(outputs, resampled, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
 class Encoder(nnx.Module):
     """[B, H, W, 3] to the posterior's mean and log variance, [B, h, w, 2 * latent]."""
 
@@ -133,6 +105,7 @@ class Encoder(nnx.Module):
                 width,
                 blocks,
                 width if i + 1 < len(widths) else None,
+                UnitNorm,
                 rngs=rngs,
             )
             for i, width in enumerate(widths)
@@ -166,6 +139,7 @@ class Decoder(nnx.Module):
                 width,
                 blocks,
                 width // 2 if i + 1 < len(widths) else None,
+                UnitNorm,
                 rngs=rngs,
             )
             for i, width in enumerate(widths)

@@ -1,6 +1,7 @@
 """Stable Diffusion's autoencoder (diffusers' AutoencoderKL) and VOSR's light decoder for it."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from vosr_jax.models.autoencoders.blocks import GroupNorm, Middle, ResidualBlock, double, halve
+from vosr_jax.models.autoencoders.blocks import GroupNorm, Level, Middle, double, halve
 from vosr_jax.models.layers import Conv, Linear
 
 
@@ -57,32 +58,6 @@ class SDSettings:
         return cls(decoder=SDCoderSettings(channels=(64, 128, 256, 256), quant=False))
 
 
-class Level(nnx.Module):
-    """Residual blocks at one resolution, and the convolution that leads to the next."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        blocks: int,
-        groups: int,
-        *,
-        resample: bool,
-        rngs: nnx.Rngs,
-    ):
-        widths = [inputs] + [outputs] * blocks
-        self.blocks = nnx.List(
-            ResidualBlock(a, b, groups, rngs=rngs)
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.resample = Conv(outputs, outputs, rngs=rngs) if resample else None
-
-    def __call__(self, x: Array) -> Array:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
 class Encoder(nnx.Module):
     """[B, H, W, 3] to the posterior's mean and log variance, [B, h, w, 2 * latent]."""
 
@@ -94,8 +69,8 @@ class Encoder(nnx.Module):
                 channels[max(i - 1, 0)],
                 width,
                 settings.layers_per_block,
-                groups,
-                resample=i + 1 < len(channels),
+                width if i + 1 < len(channels) else None,
+                partial(GroupNorm, groups=groups),
                 rngs=rngs,
             )
             for i, width in enumerate(channels)
@@ -129,8 +104,8 @@ class Decoder(nnx.Module):
                 channels[max(i - 1, 0)],
                 width,
                 settings.layers_per_block + 1,
-                groups,
-                resample=i + 1 < len(channels),
+                width if i + 1 < len(channels) else None,
+                partial(GroupNorm, groups=groups),
                 rngs=rngs,
             )
             for i, width in enumerate(channels)
