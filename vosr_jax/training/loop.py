@@ -125,10 +125,10 @@ def _steps(
     log = RunLog(folder, t.total_steps, config.to_dict())
     preview, profile = Preview(config, folder), Profile(folder, t.profile_steps)
     step_fn = jit_train_step(run.train_step, run.abstract_state, run.mesh)
-    data, board = _data(run, folder), Board()
+    rows = process_rows(run.mesh, t.batch_size, jax.process_index())
+    data, board = _data(run, folder, rows), Board()
     place.keep_config()
     report_start(run, folder, data.sources)
-    rows = process_rows(run.mesh, t.batch_size, jax.process_index())
     feed = Feed(data, board, len(rows), config.data.crop_size)
     log.start(first)
     guard = UpdateGuard(folder, t.max_skipped, Judge(data, board))
@@ -182,13 +182,12 @@ def _steps(
         goodput.lap("train", run.step)
 
 
-def _data(run: Run, folder: Path) -> Batches:
-    """This process's batches from the run's step on."""
-    config = run.config
+def _data(run: Run, folder: Path, rows: np.ndarray) -> Batches:
+    """This process's rows of every batch from the run's step on."""
     return batches(
-        pipeline_settings(config),
+        pipeline_settings(run.config),
         samples_seen=run.samples_seen(run.step),
-        rows=process_rows(run.mesh, config.train.batch_size, jax.process_index()),
+        rows=rows,
         bad_records_path=folder / "bad_records.jsonl",
     )
 

@@ -109,8 +109,7 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
     def update(gradients, state, parameters=None):
         del parameters
-        factor = optax.global_norm(gradients) + 1e-6
-        scale = jnp.minimum(1.0, limit / factor)
+        scale = jnp.minimum(1.0, limit / (optax.global_norm(gradients) + 1e-6))
         return jax.tree.map(lambda g: g * scale, gradients), state
 
     return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)
