@@ -102,7 +102,6 @@ def build_page(service: Service) -> gr.Blocks:
             api_visibility="private",
         )
         page.load(None, js=LOOK)
-
         _follow_model(page, service, settings["model"], [shown["note"], settings["guidance_scale"]])
     return page
 
