@@ -36,14 +36,14 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     config = validate(_CONFIG.value)
     from vosr_jax.compilation_cache import use_compilation_cache
-    from vosr_jax.compiler_memory import return_compiler_memory
+    from vosr_jax.host_memory import return_compiler_memory
     from vosr_jax.platforms import use_found_platform
 
     if not _DISTRIBUTED.value:
         use_found_platform()
     try:
+        from vosr_jax.training.distributed import join
         from vosr_jax.training.loop import train
-        from vosr_jax.training.processes import join
     except ImportError as error:
         raise UserError(f"training needs pip install '.[train]' ({error})") from error
 

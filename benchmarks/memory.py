@@ -126,7 +126,6 @@ def _programs(tile: int, parts: list[str], narrow: int, depth: int) -> dict:
     import numpy as np
     from flax import nnx
 
-    from vosr_jax.restoration.tiled import attention as streamed_attention
     from vosr_jax.restoration.tiled import autoencoder as tiled_autoencoder
     from vosr_jax.restoration.tiled import streaming
 
@@ -160,11 +159,11 @@ def _programs(tile: int, parts: list[str], narrow: int, depth: int) -> dict:
         ):
             runs[part](np.zeros((1, *inputs[part]), np.float32))
     if {"encoder", "decoder"} & set(parts):
-        chunk = streamed_attention.CHUNK
+        chunk = streaming.CHUNK
         width = 512 // narrow
         rows, one = jnp.zeros((chunk, width)), jnp.zeros((chunk, 1))
         arguments = ((one, one, rows), rows, rows, rows, np.ones(chunk, bool))
-        weigh("middle attention", streamed_attention._absorb, *arguments)
+        weigh("middle attention", streaming._absorb, *arguments)
     if "denoiser" in parts:
         graph, state = nnx.split(model.denoiser)
         latent = jnp.zeros((1, tile // downscale, tile // downscale, 4))

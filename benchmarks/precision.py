@@ -32,8 +32,8 @@ from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
 from vosr_jax.models.layers import products_in
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
-from vosr_jax.restoration.precision import at_precision
-from vosr_jax.restoration.precisions import PRECISIONS
+from vosr_jax.restoration.denoiser_programs import at_precision
+from vosr_jax.restoration.settings import PRECISIONS
 
 NAMES = tuple(name for name in PRECISIONS if name != "auto")
 _F32, _BF16 = jnp.float32, jnp.bfloat16

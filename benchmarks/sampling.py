@@ -42,7 +42,7 @@ from vosr_jax.diffusion.sampler import (
     step_velocity,
 )
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
-from vosr_jax.restoration.precision import at_precision, first_finite
+from vosr_jax.restoration.denoiser_programs import at_precision, first_finite
 
 _SIDE, _TOKENS, _TOKEN_WIDTH = 64, 1024, 768
 _FULL_DEPTH = 28

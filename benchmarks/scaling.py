@@ -3,8 +3,9 @@
     python benchmarks/scaling.py run OUT.jsonl     # plans what is not there yet, minutes a row
     python benchmarks/scaling.py table OUT.jsonl   # prints the table
 
-Every row is `vosr plan` with the settings that the table shows. Needs pip install '.[plan]' and
-no TPU.
+Every row is `vosr plan` with the settings that the table shows. "paper" trains as the paper did,
+but for the autoencoder's precision; "short" adds the settings that save memory traffic and uses
+the memory that is left for more pairs. Needs pip install '.[plan]' and no TPU.
 """
 
 import argparse
@@ -33,6 +34,16 @@ _CHOICES = {
     "v5p": [(8, "none"), (8, "none"), (8, "attention"), (8, "attention")],
     "v6e": [(8, "attention"), (8, "attention"), (8, "attention"), (4, "full")],
 }
+_SHORT_CHOICES = {
+    "v5e": [(16, "attention"), (4, "attention"), (8, "attention"), (2, "full")],
+    "v5p": [(16, "none"), (8, "none"), (16, "attention"), (16, "attention")],
+    "v6e": [(32, "attention"), (16, "attention"), (16, "attention"), (8, "full")],
+}
+_SHORT = (
+    "--config.autoencoder.activations=bfloat16",
+    "--config.model.stream_dtype=bfloat16",
+    "--config.mesh.gradient_dtype=bfloat16",
+)
 _FIRST = ("v5e:4x4", "v5p:4x4x4", "v6e:4x4")
 _THEN = ("v4-8", "v5e-256", "v6e-256", "v5p-2048")
 _LARGEST = ("v5p:16x16x16",)
@@ -41,10 +52,12 @@ _LARGEST = ("v5p:16x16x16",)
 def rows() -> list[dict]:
     """All rows, the most wanted first."""
     listed = [
-        _row(topology, model, number)
-        for topology in (*_FIRST, *_THEN)
+        _row(topology, model, number, settings)
+        for settings in ("paper", "short")
+        for topology in _FIRST
         for number, model in enumerate(_MODELS)
     ]
+    listed += [_row(t, m, n) for t in _THEN for n, m in enumerate(_MODELS)]
     listed += [_row(t, m, n) for t in _LARGEST for n, m in enumerate(_MODELS) if n < 2]
     for precision in ("float32", "bfloat16_3x"):
         first = _row("v5p:4x4x4", ("0.5B", "flow matching"), 0)
@@ -53,9 +66,9 @@ def rows() -> list[dict]:
     return listed
 
 
-def _row(topology: str, model: tuple[str, str], number: int) -> dict:
+def _row(topology: str, model: tuple[str, str], number: int, settings: str = "paper") -> dict:
     chip = parse_topology(topology).chip.name
-    pairs, remat = _CHOICES[chip][number]
+    pairs, remat = (_SHORT_CHOICES if settings == "short" else _CHOICES)[chip][number]
     return {
         "topology": topology,
         "size": model[0],
@@ -63,6 +76,7 @@ def _row(topology: str, model: tuple[str, str], number: int) -> dict:
         "pairs": pairs,
         "remat": remat,
         "precision": "bfloat16",
+        "settings": settings,
     }
 
 
@@ -75,6 +89,7 @@ def plan(row: dict) -> dict:
             f"--config.train.batch_size={row['pairs'] * topology.devices}",
             f"--config.model.remat={row['remat']}",
             f"--config.autoencoder.precision={row['precision']}",
+            *(_SHORT if row["settings"] == "short" else ()),
         ],
     )
     return row | {"chips": topology.chips, "plan": make_plan(config, topology).to_dict()}
@@ -107,16 +122,17 @@ def read(out: Path) -> list[dict]:
 def table(out: Path) -> None:
     """Print the rows by model and objective."""
     print(
-        "| slice | chips | mesh | pairs a chip, update | remat | encoder | GiB a chip | sent, MiB "
-        "| of the ideal | step, ms | MFU at most | waits for memory, network | days, chip hours "
-        "| compiled, s |"
+        "| slice | settings | chips | mesh | pairs a chip, update | remat | autoencoder "
+        "| GiB a chip | sent, MiB | of the ideal | step, ms | MFU at most "
+        "| waits for memory, network | days, chip hours | compiled, s |"
     )
-    print("|---" * 14 + "|")
+    print("|---" * 15 + "|")
     for row in sorted(read(out), key=_order):
         p = row["plan"]
         mesh = " x ".join(map(str, p["mesh"].values()))
         head = (
-            f"| {row['size']} {row['objective']}, {row['topology']} | {row['chips']} | {mesh} "
+            f"| {row['size']} {row['objective']}, {row['topology']} | {row['settings']} "
+            f"| {row['chips']} | {mesh} "
             f"| {row['pairs']}, {p['batch_size']} | {row['remat']} | {row['precision']} "
         )
         if not p["memory"]:
@@ -135,7 +151,8 @@ def table(out: Path) -> None:
 
 
 def _order(row: dict) -> tuple:
-    return row["objective"], row["size"], row["topology"][:3], row["chips"], row["precision"]
+    slices = row["topology"][:3], row["chips"]
+    return row["objective"], row["size"], *slices, row["precision"], row["settings"]
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ import optax
 from jax import Array
 
 from vosr_jax.diffusion.guidance import GuidanceSettings
-from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.objectives.mean_flow import MeanFlowSettings
 from vosr_jax.diffusion.objectives.rcgm import RCGMSettings
 from vosr_jax.diffusion.objectives.shortcut import ShortcutSettings
+from vosr_jax.diffusion.timesteps import IntervalSettings
 
 ANGLE, DEVIATIONS = 0.5, (1.0, 0.3)
 SCALE, WEAK = 0.5, 0.1

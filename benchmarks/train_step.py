@@ -70,8 +70,8 @@ def timed_steps(run, data, steps: int) -> tuple[float, float]:
     """(seconds a step, seconds of it spent waiting for data), after two warm-up steps."""
     import jax
 
+    from vosr_jax.training.build import jit_train_step
     from vosr_jax.training.loop import device_batch
-    from vosr_jax.training.step import jit_train_step
 
     step_fn = jit_train_step(run.train_step, run.abstract_state, run.mesh)
     waited, started = 0.0, 0.0

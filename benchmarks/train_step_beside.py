@@ -12,14 +12,14 @@ import numpy as np
 from official_process import Official, timed
 from process_memory import peak_memory
 
-from vosr_jax.compiler_memory import return_compiler_memory
 from vosr_jax.config import Config
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.objectives import loss_of
+from vosr_jax.host_memory import return_compiler_memory
 from vosr_jax.training.abstract import abstract_run, product_flops
+from vosr_jax.training.build import jit_train_step
 from vosr_jax.training.sharding import make_mesh
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import jit_train_step
 
 _PARTS = {
     "encode": "SD encoder, both pictures",

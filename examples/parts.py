@@ -15,8 +15,7 @@ from vosr_jax.diffusion.objectives import loss_of
 from vosr_jax.diffusion.sampler import SamplerSettings, sample
 from vosr_jax.models import autoencoders
 from vosr_jax.restoration.colour import fix_colour
-from vosr_jax.weights.of_config import config_autoencoder
-from vosr_jax.weights.opening import open_denoiser
+from vosr_jax.weights.opening import config_autoencoder, open_denoiser
 from vosr_jax.weights.resolve import resolve
 
 source, result = sys.argv[1:]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.restoration.models import tiny_model
 from vosr_jax import cli
-from vosr_jax.restoration.seeds import picture_seed
+from vosr_jax.restoration.inputs import picture_seed
 from vosr_jax.restoration.upscaler import Upscaler
 
 

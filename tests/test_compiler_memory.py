@@ -6,7 +6,7 @@ import types
 import jax
 import pytest
 
-from vosr_jax import compiler_memory
+from vosr_jax import host_memory
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def test_long_compilations_alone_give_memory_back(monkeypatch, listeners):
     trimmed: list = []
     library = types.SimpleNamespace(malloc_trim=trimmed.append)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    compiler_memory.return_compiler_memory.__wrapped__()
+    host_memory.return_compiler_memory.__wrapped__()
     (listener,) = listeners
-    for event, seconds in ((compiler_memory._COMPILED, 0.5), ("/jax/other", 5.0)):
+    for event, seconds in ((host_memory._COMPILED, 0.5), ("/jax/other", 5.0)):
         listener(event, seconds, platform="cpu")
     assert not trimmed
-    listener(compiler_memory._COMPILED, 5.0)
+    listener(host_memory._COMPILED, 5.0)
     assert trimmed == [0]
 
 
@@ -34,10 +34,10 @@ def test_the_event_is_one_that_jax_reports():
     seen = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: seen.append(event))
     jax.jit(lambda x: x * 3 + 1).lower(jax.ShapeDtypeStruct((7,), "float32")).compile()
-    assert compiler_memory._COMPILED in seen
+    assert host_memory._COMPILED in seen
 
 
 def test_without_glibc_nothing_happens(monkeypatch, listeners):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: types.SimpleNamespace())
-    compiler_memory.return_compiler_memory.__wrapped__()
+    host_memory.return_compiler_memory.__wrapped__()
     assert not listeners

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vosr_jax.config import Config, get_config_dict, require_key, validate
-from vosr_jax.diffusion.intervals import IntervalSettings
+from vosr_jax.diffusion.timesteps import IntervalSettings
 from vosr_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]

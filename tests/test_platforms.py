@@ -71,7 +71,7 @@ from pathlib import Path
 import jax
 from vosr_jax.errors import run_main
 from vosr_jax.platforms import use_found_platform
-from vosr_jax.training.profile import Profile
+from vosr_jax.training.timing import Profile
 if sys.argv[2] == "found":
     use_found_platform()
 def main():

@@ -7,6 +7,7 @@ __all__ = ["Upscaler", "__version__"]
 
 def __getattr__(name: str):
     if name == "Upscaler":
+        # Loads NumPy and Pillow, which the command line's start does without.
         from vosr_jax.restoration.upscaler import Upscaler
 
         return Upscaler

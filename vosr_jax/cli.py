@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from vosr_jax.commands import interrupts
-from vosr_jax.commands.streams import lenient
+from vosr_jax.commands.output import lenient
+from vosr_jax.errors import run_main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,8 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     # Imported here because Ctrl-C must be watched during these imports.
     from vosr_jax.commands.parser import parse
-    from vosr_jax.commands.quiet import quieten
-    from vosr_jax.errors import run_main
+    from vosr_jax.quiet import quieten
 
     options = parse(arguments)
     quieten()

@@ -24,14 +24,22 @@ def use_compilation_cache() -> None:
     JAX takes its folder and thresholds from JAX_COMPILATION_CACHE_DIR and its other variables.
     If the folder cannot be written, JAX warns and nothing else changes.
     """
+    # Late here and below: the cache's folder is asked for without JAX.
     import jax
 
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    if folder_in_use() is not None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     # Keep small programs too, or a second process would compile them again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def folder_in_use() -> str | None:
+    """The folder in which JAX keeps compiled programs; None if it keeps none."""
+    import jax
+
+    return jax.config.values["jax_compilation_cache_dir"]
 
 
 @contextlib.contextmanager
@@ -44,7 +52,7 @@ def no_compilation_cache() -> Iterator[None]:
     import jax
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-    folder = jax.config.values["jax_compilation_cache_dir"]
+    folder = folder_in_use()
     jax.config.update("jax_compilation_cache_dir", None)
     # JAX decides at the first compilation whether it has a cache, and keeps that answer.
     reset_cache()

@@ -1,4 +1,4 @@
-"""Choice of JAX's platform, made before JAX looks for hardware."""
+"""JAX in this process: the platform it looks for, and a guard against forks after its use."""
 
 import glob
 import importlib.util
@@ -6,9 +6,12 @@ import os
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from vosr_jax.errors import UserError
+
 _GOOGLE = "0x1ae0"
 # Environment variables of machines in TPU pods and GKE.
 _TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE", "TPU_CHIPS_PER_HOST_BOUNDS")
+_state = {"used": False, "forked_after_use": False}
 
 
 def use_found_platform() -> None:
@@ -18,6 +21,7 @@ def use_found_platform() -> None:
     makes a later profiler trace crash. JAX_PLATFORMS takes precedence. Must run before anything
     touches a device.
     """
+    # Late: a fork is checked for without JAX, too.
     import jax
 
     library = "TPU_LIBRARY_PATH" in os.environ or _installed("libtpu")
@@ -45,3 +49,27 @@ def tpu_in_sight(root: str = "/") -> bool:
 
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
+
+
+def _in_child() -> None:
+    _state["forked_after_use"] = _state["used"]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def check_fork() -> None:
+    """Record that this process uses JAX.
+
+    JAX's threads are gone after a fork, so its calls would hang.
+
+    Raises:
+      UserError: this process was forked from one that had used JAX.
+    """
+    if _state["forked_after_use"]:
+        raise UserError(
+            "this process was forked from one that had used the upscaler, and JAX does not work "
+            "after a fork; use multiprocessing.get_context('spawn') and load the model there"
+        )
+    _state["used"] = True

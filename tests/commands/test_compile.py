@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from vosr_jax import cli
-from vosr_jax.commands.compile import pictures
 from vosr_jax.restoration.denoising import rows_of
+from vosr_jax.restoration.restore import images_for_programs
 from vosr_jax.restoration.tiled.latent import plan_tiles
 
 _PICTURES = "assets/demo/coffee.png", "assets/demo/dragonfly.jpg"
@@ -35,8 +35,9 @@ def test_what_was_compiled_ahead_is_not_compiled_again(tmp_path):
 
 
 def test_each_picture_is_of_a_program_of_its_own():
-    assert [picture.size for picture in pictures(512)] == [(256, 256), (384, 384), (576, 576)]
-    strips = [picture.size for picture in pictures(512, 8)[3:]]
+    sizes = [image.size for image in images_for_programs(512, 1)]
+    assert sizes == [(256, 256), (384, 384), (576, 576)]
+    strips = [image.size for image in images_for_programs(512, 8)[3:]]
     assert strips == [(960, 512), (1856, 512), (3648, 512)]
     for (width, height), tiles in zip(strips, (2, 4, 8), strict=True):
         grid = plan_tiles((height // 8, width // 8), 512, 64, 8, 2)

@@ -2,7 +2,7 @@
 
 import sys
 
-from vosr_jax.commands.progress import Progress, duration
+from vosr_jax.commands.output import Progress, duration
 
 
 def test_without_a_terminal_each_picture_is_a_line_with_the_time_left(capsys, monkeypatch):

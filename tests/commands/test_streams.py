@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vosr_jax.commands.streams import lenient
+from vosr_jax.commands.output import lenient
 
 
 def _photos(folder, names) -> None:

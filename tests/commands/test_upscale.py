@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.restoration.models import tiny_model
 from vosr_jax import cli
-from vosr_jax.files import atomic, folders, whole_file
+from vosr_jax.files import atomic, whole_file
 from vosr_jax.restoration.upscaler import Upscaler
 
 
@@ -185,7 +185,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(photos, monkeypatc
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(photos, monkeypatch, capsys):
-    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(atomic.os, "access", lambda path, mode: False)
     assert _upscale(photos, "-o", "out") == 1
     assert "the folder out cannot be written" in capsys.readouterr().err
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vosr_jax.data.cropping import at_least, random_crop
+from vosr_jax.data.cropping import EnlargedPicture, at_least, random_crop
 from vosr_jax.data.degradation import RealESRGANSettings
-from vosr_jax.data.enlarging import EnlargedPicture
 from vosr_jax.data.validation import validation_pairs
 
 

@@ -14,7 +14,7 @@ from vosr_jax.data.degradation import (
     StageSettings,
     colour,
     degrade,
-    plan,
+    jpeg,
     sample_plan,
 )
 from vosr_jax.data.degradation.noise import eight_bits
@@ -80,7 +80,7 @@ def test_grey_and_jitter_change_the_colours_when_asked():
     assert np.ptp(lr, axis=-1).max() == 0
     jitter = RealESRGANSettings(first_probability=0, jitter_probability=1)
     drawn = sample_plan(np.random.default_rng(0), *hr.shape[:2], jitter)
-    kinds = [one.kind for one in drawn.operations if isinstance(one, plan.ColourJitter)]
+    kinds = [one.kind for one in drawn.operations if isinstance(one, colour.ColourJitter)]
     assert sorted(kinds) == sorted(colour.JITTERS)
     lr, _ = drawn.apply(hr)
     assert 0 <= lr.min() and lr.max() <= 1
@@ -116,7 +116,7 @@ def test_the_library_variant_writes_pictures_of_256_levels():
     image = hr.astype(np.float32) / 255
     for one in drawn.operations:
         image = one.apply(image)
-        if isinstance(one, plan.Jpeg):
+        if isinstance(one, jpeg.Jpeg):
             assert np.array_equal(image, np.rint(image * 255).astype(np.float32) / np.float32(255))
             return
     raise AssertionError("no JPEG in the plan")

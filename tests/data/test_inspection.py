@@ -8,9 +8,8 @@ from PIL import Image
 
 from tests.data.conftest import encoded, picture
 from vosr_jax.cli import main
-from vosr_jax.data.contact_sheet import describe_plan
 from vosr_jax.data.degradation import RealESRGANSettings, sample_plan
-from vosr_jax.data.inspection import inspect
+from vosr_jax.data.inspection import describe_plan, inspect
 from vosr_jax.data.pipeline import PipelineSettings, batches
 from vosr_jax.evaluation.pairs import folder_entries
 

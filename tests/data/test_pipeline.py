@@ -192,7 +192,7 @@ def test_the_cache_changes_nothing(photographs):
 def test_a_source_that_is_far_larger_than_the_cache_is_not_kept_in_it(photographs, monkeypatch):
     kept = []
     monkeypatch.setattr(
-        "vosr_jax.data.cache.PictureCache.put", lambda self, *pair: kept.append(pair)
+        "vosr_jax.data.samples.PictureCache.put", lambda self, *pair: kept.append(pair)
     )
     picture_bytes = 4 * 56 * 72
     for cache_bytes, keeps in (

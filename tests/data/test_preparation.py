@@ -12,21 +12,20 @@ from PIL import Image, ImageFilter
 from tests.data.conftest import encoded, picture
 from vosr_jax.cli import main
 from vosr_jax.data.pictures import decode_picture
-from vosr_jax.data.preparation.duplicates import bands, duplicates_in
+from vosr_jax.data.preparation import FilterSettings
 from vosr_jax.data.preparation.filters import (
     BLOCKY,
     BLURRED,
     TOO_SMALL,
-    judge,
-)
-from vosr_jax.data.preparation.measures import (
+    bands,
     blockiness,
+    duplicates_in,
     grey_levels,
     hash_distance,
+    judge,
     perceptual_hash,
     sharpness,
 )
-from vosr_jax.data.preparation.settings import FilterSettings
 from vosr_jax.data.sources import parse_sources
 from vosr_jax.errors import UserError
 

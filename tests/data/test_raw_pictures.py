@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.data.conftest import encoded, picture
-from vosr_jax.data.pictures import UnreadablePicture, decode_picture
-from vosr_jax.data.raw_pictures import raw_picture
+from vosr_jax.data.pictures import UnreadablePicture, decode_picture, raw_picture
 
 PIXELS = picture(0, 203, 157)
 

@@ -10,10 +10,12 @@ from PIL import Image
 from tests.data.conftest import picture
 from vosr_jax.config import validate
 from vosr_jax.data.degradation import (
+    DegradationPlan,
     DegradationSettings,
     RealESRGANSettings,
     degrade,
-    plan,
+    jpeg,
+    resize,
     sample_plan,
 )
 from vosr_jax.data.degradation.noise import eight_bits
@@ -23,7 +25,7 @@ from vosr_jax.errors import UserError
 MIXED = DegradationSettings("official:0.5,mild:0.38,clean:0.12")
 
 
-def drawn(settings, seed: int, height: int = 64, width: int = 64) -> plan.DegradationPlan:
+def drawn(settings, seed: int, height: int = 64, width: int = 64) -> DegradationPlan:
     return sample_plan(np.random.default_rng(seed), height, width, settings)
 
 
@@ -46,7 +48,7 @@ def test_a_clean_picture_is_only_reduced_and_enlarged_as_restoration_enlarges_it
         one = drawn(CLEAN, seed, *hr.shape[:2])
         lr, lq = one.apply(hr)
         (reduction,) = one.operations
-        assert isinstance(reduction, plan.ReduceTo)
+        assert isinstance(reduction, resize.ReduceTo)
         filters.add(reduction.filter)
         size = hr.shape[1] // 4, hr.shape[0] // 4
         resampling = Image.Resampling[reduction.filter.upper()]
@@ -75,7 +77,7 @@ def test_mild_noise_and_jpeg_come_after_the_reduction():
         order = ["Blur", "ReduceTo", "GaussianNoise", "PoissonNoise", "Jpeg"]
         assert kinds == sorted(kinds, key=order.index)
         for one in drawn(MILD, seed).operations:
-            if isinstance(one, plan.Jpeg):
+            if isinstance(one, jpeg.Jpeg):
                 assert 55 <= one.quality <= 99 and one.variant == "libjpeg"
 
 

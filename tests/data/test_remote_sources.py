@@ -17,9 +17,9 @@ from tests.data.test_source_kinds import (  # noqa: F401
     write_tar,
 )
 from vosr_jax.data.pictures import UnreadablePicture, decode_picture
-from vosr_jax.data.sources import parse_sources, tar_index
-from vosr_jax.data.sources.remote import RangeFile
-from vosr_jax.data.sources.tar_index import load_index
+from vosr_jax.data.sources import parse_sources, tar
+from vosr_jax.data.sources.storage import RangeFile
+from vosr_jax.data.sources.tar import load_index
 from vosr_jax.errors import UserError
 from vosr_jax.files import to_path, write_text
 from vosr_jax.files.paths import filesystem
@@ -86,8 +86,8 @@ def test_the_index_is_kept_beside_the_shard_and_made_again_when_that_changes(
     assert len(load_index(shard).names) == COUNT
     assert to_path(f"{shard}.index.npz").exists()
     made = []
-    make = tar_index.make_index
-    monkeypatch.setattr(tar_index, "make_index", lambda path: made.append(path) or make(path))
+    make = tar.make_index
+    monkeypatch.setattr(tar, "make_index", lambda path: made.append(path) or make(path))
     assert len(load_index(shard).names) == COUNT and not made
     # As many bytes, another content.
     size = (tmp_path / "s.tar").stat().st_size

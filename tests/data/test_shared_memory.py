@@ -5,15 +5,15 @@ import time
 
 import pytest
 
-from vosr_jax.data import shared_memory
+from vosr_jax.data import workers
 from vosr_jax.data.pipeline import _BUFFERS, PipelineSettings, batches
-from vosr_jax.data.shared_memory import bytes_needed, check_shared_memory
+from vosr_jax.data.workers import bytes_needed, check_shared_memory
 from vosr_jax.errors import UserError
 
 
 def with_room(monkeypatch, free: int, whole: int | None = None) -> None:
     sizes = {False: free, True: whole or free}
-    monkeypatch.setattr(shared_memory, "_free_bytes", lambda *, whole: sizes[whole])
+    monkeypatch.setattr(workers, "_free_bytes", lambda *, whole: sizes[whole])
 
 
 def test_a_container_of_64_mb_is_refused_before_a_worker_starts(monkeypatch):
@@ -44,7 +44,7 @@ def test_the_programs_that_slurm_starts_on_a_machine_share_it(monkeypatch):
 
 
 def test_without_such_a_file_system_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(shared_memory, "_FOLDER", "/no/such/folder")
+    monkeypatch.setattr(workers, "_FOLDER", "/no/such/folder")
     check_shared_memory(8, 2, 1024, 4096, {})
 
 
@@ -64,7 +64,7 @@ def test_workers_take_what_was_reckoned(photographs):
     (photographs / "picture99.png").unlink()
     settings = PipelineSettings(str(photographs), batch_size=3, crop_size=116, workers=1)
     pictures, most = 3 * 116 * 116 * 3, 0
-    batch = 2 * pictures + shared_memory._SMALL_BYTES
+    batch = 2 * pictures + workers._SMALL_BYTES
     # hr and lq of a batch are a piece each.
     limit = 2 * bytes_needed(1, _BUFFERS, 3, 116) // batch
     with batches(settings) as data:

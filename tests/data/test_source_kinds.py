@@ -13,8 +13,8 @@ import pytest
 from tests.data.conftest import encoded, picture
 from vosr_jax.data.pictures import UnreadablePicture, decode_picture
 from vosr_jax.data.sources import parse_sources
-from vosr_jax.data.sources.packed_strings import Names
-from vosr_jax.data.sources.tar_index import load_index, make_index
+from vosr_jax.data.sources.source import Names
+from vosr_jax.data.sources.tar import load_index, make_index
 from vosr_jax.errors import UserError
 
 COUNT = 12
@@ -133,7 +133,7 @@ def test_a_tar_is_indexed_once_and_again_when_it_changes(tmp_path, monkeypatch):
     write_tar(path, FILES)
     assert len(load_index(str(path)).names) == COUNT
     assert (tmp_path / "s.tar.index.npz").exists()
-    monkeypatch.setattr("vosr_jax.data.sources.tar_index.make_index", lambda path: 1 / 0)
+    monkeypatch.setattr("vosr_jax.data.sources.tar.make_index", lambda path: 1 / 0)
     assert list(load_index(str(path)).names) == list(FILES)
     monkeypatch.undo()
     write_tar(path, dict(list(FILES.items())[:3]))
@@ -152,7 +152,7 @@ def test_where_the_shards_folder_may_not_be_written_the_index_lies_in_the_cache_
     monkeypatch.setenv("VOSR_CACHE", str(tmp_path / "cache"))
     load_index(str(tmp_path / "s.tar"))
     assert len(list((tmp_path / "cache").glob("*.index.npz"))) == 1
-    monkeypatch.setattr("vosr_jax.data.sources.tar_index.make_index", lambda path: 1 / 0)
+    monkeypatch.setattr("vosr_jax.data.sources.tar.make_index", lambda path: 1 / 0)
     assert len(load_index(str(tmp_path / "s.tar")).names) == COUNT
 
 

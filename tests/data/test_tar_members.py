@@ -12,7 +12,7 @@ import pytest
 from tests.data.test_source_kinds import FILES, write_tar
 from vosr_jax.data.sources import parse_sources
 from vosr_jax.data.sources.members import first_pictures
-from vosr_jax.data.sources.tar_index import load_index
+from vosr_jax.data.sources.tar import load_index
 
 DATED = ["photo.2024.01.01.png", "photo.2024.01.02.png"]
 

@@ -18,11 +18,11 @@ from flax import nnx  # noqa: E402
 
 from vosr_jax.diffusion.denoiser import CachedDenoiser  # noqa: E402
 from vosr_jax.diffusion.guidance import GuidanceSettings  # noqa: E402
-from vosr_jax.diffusion.intervals import IntervalSettings  # noqa: E402
 from vosr_jax.diffusion.noise import index_words  # noqa: E402
 from vosr_jax.diffusion.objectives import mean_flow  # noqa: E402
 from vosr_jax.diffusion.objectives.distillation import draw, prepare  # noqa: E402
 from vosr_jax.diffusion.parameterization import Parameterization  # noqa: E402
+from vosr_jax.diffusion.timesteps import IntervalSettings  # noqa: E402
 from vosr_jax.models.attention.dispatch import plain_attention  # noqa: E402
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings  # noqa: E402
 

@@ -10,13 +10,17 @@ import pytest
 
 from vosr_jax.diffusion.denoiser import DirectDenoiser
 from vosr_jax.diffusion.guidance import GuidanceSettings
-from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.noise import index_words
 from vosr_jax.diffusion.objectives import loss_of, rcgm, shortcut
-from vosr_jax.diffusion.objectives.distillation import DistillationSettings, prepare, wide
-from vosr_jax.diffusion.objectives.guided_target import guided_target
+from vosr_jax.diffusion.objectives.distillation import (
+    DistillationSettings,
+    guided_target,
+    prepare,
+    wide,
+)
 from vosr_jax.diffusion.objectives.mean_flow import MeanFlowSettings
 from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.timesteps import IntervalSettings
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.noise import index_words, row_keys
-from vosr_jax.diffusion.timesteps import TimeSettings
+from vosr_jax.diffusion.timesteps import IntervalSettings, TimeSettings
 
 ROWS = row_keys(jax.random.key(0), jnp.asarray(index_words(np.arange(20_000))))
 

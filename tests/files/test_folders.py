@@ -4,8 +4,7 @@ import pytest
 
 from tests.files.test_atomic import folder  # noqa: F401
 from vosr_jax.errors import UserError
-from vosr_jax.files import listing, write_text
-from vosr_jax.files.folders import folder_size, whole_folder
+from vosr_jax.files import folder_size, listing, whole_folder, write_text
 from vosr_jax.files.paths import filesystem
 
 

@@ -19,9 +19,7 @@ from PIL import Image
 
 from vosr_jax import Upscaler
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.colour import FIXES
-from vosr_jax.restoration.precisions import PRECISIONS
-from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.restoration.settings import FIXES, PRECISIONS, PRESETS
 
 PACK = Path(__file__).parents[2] / "integrations" / "comfyui"
 COFFEE = Path(__file__).parents[2] / "assets" / "demo" / "coffee.png"
@@ -190,8 +188,8 @@ def test_every_grey_level_survives_until_it_is_saved(pack, comfy):
 
 
 def test_finished_tiles_are_shown(pack, comfy, monkeypatch):
-    monkeypatch.setattr("vosr_jax.restoration.preview._PAUSE", 1e-9)
-    monkeypatch.setattr("vosr_jax.restoration.preview._SHARE", 1e12)
+    monkeypatch.setattr("vosr_jax.restoration.restore._PAUSE", 1e-9)
+    monkeypatch.setattr("vosr_jax.restoration.restore._SHARE", 1e12)
     upscaler = Upscaler.from_pretrained("nano-onestep")
     image = Tensor(_picture((150, 40))[None])
     given = _given(pack, "VosrUpscale", vosr_model=upscaler, image=image, tile_size="256")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from vosr_jax.cli import main
-from vosr_jax.data.shared_memory import bytes_needed
+from vosr_jax.data.workers import bytes_needed
 from vosr_jax.sweeps import running
 from vosr_jax.sweeps.trials import load_sweep
 

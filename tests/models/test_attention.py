@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 from jax._src.ad_checkpoint import saved_residuals
 
-from vosr_jax.models.attention.cudnn import cudnn_fits
 from vosr_jax.models.attention.dispatch import (
     ATTENTION,
     attention_on,
+    cudnn_fits,
     keep_attention,
     plain_attention,
 )

@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 
 from tests.models.test_lightning_dit import SMALL, initial, inputs, network
+from vosr_jax.models.layers import unpatchify
 from vosr_jax.models.lightning_dit.conv_stem_head import PixelHead
-from vosr_jax.models.patches import unpatchify
 from vosr_jax.parameters.blueprint import Blueprint
 
 PIXELS = dataclasses.replace(

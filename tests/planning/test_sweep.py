@@ -7,8 +7,7 @@ import pytest
 from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
 from vosr_jax.planning.plan import SlicePlan
-from vosr_jax.planning.report import describe_sweep
-from vosr_jax.planning.sweep import sweep
+from vosr_jax.planning.sweep import describe_sweep, sweep
 from vosr_jax.planning.topology import parse_topology
 
 TOPOLOGY = parse_topology("v5e:4x4")

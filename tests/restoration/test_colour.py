@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vosr_jax.files.levels import to_uint8
+from vosr_jax.files.photo import to_uint8
 from vosr_jax.restoration import colour
 
 

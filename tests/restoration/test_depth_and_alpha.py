@@ -11,7 +11,7 @@ from vosr_jax.files.metadata import Metadata
 from vosr_jax.files.photo import Photo
 from vosr_jax.files.photo_reading import read_photo
 from vosr_jax.files.photo_writing import write_photo
-from vosr_jax.restoration import transparency
+from vosr_jax.restoration import colour
 from vosr_jax.restoration.upscaler import Upscaler
 
 
@@ -70,7 +70,7 @@ def test_a_soft_shadow_keeps_its_levels_whatever_the_model_makes_of_it(dtype):
         )
     )
     drifting = (enlarged + blocks)[..., None].repeat(3, -1)
-    kept = transparency.within_source(drifting, alpha) / np.iinfo(dtype).max * 255
+    kept = colour.alpha_within_source(drifting, alpha) / np.iinfo(dtype).max * 255
     assert np.abs(kept - enlarged * 255).max() <= 4
     means = (kept - enlarged * 255).reshape(16, 16, 16, 16).mean((1, 3))
     assert np.abs(means).max() <= 4
@@ -81,7 +81,7 @@ def test_a_hard_edge_may_be_redrawn(unchanging):
     alpha[:, 8:] = 255
     sharp = np.zeros((64, 64, 3), np.float32)
     sharp[:, 32:] = 1
-    kept = transparency.within_source(sharp, alpha)
+    kept = colour.alpha_within_source(sharp, alpha)
     np.testing.assert_array_equal(kept, (sharp[..., 0] * 255).astype(np.uint8))
 
 

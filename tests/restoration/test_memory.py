@@ -13,7 +13,6 @@ from tests.restoration.models import tiny_model
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.restoration import memory
 from vosr_jax.restoration.memory import plan_tile_sizes
-from vosr_jax.restoration.tiled import attention as streamed_attention
 from vosr_jax.restoration.tiled import streaming
 from vosr_jax.restoration.tiled.autoencoder import decode_tiled, encode_tiled
 
@@ -77,9 +76,7 @@ def test_the_estimate_of_tiles_covers_every_compiled_program(model, side, monkey
         return run
 
     monkeypatch.setattr(streaming, "_compute", measured("tile", streaming._compute))
-    monkeypatch.setattr(
-        streamed_attention, "_absorb", measured("attention", streamed_attention._absorb)
-    )
+    monkeypatch.setattr(streaming, "_absorb", measured("attention", streaming._absorb))
     monkeypatch.setattr(streaming, "_tiles", lambda length, side: [(0, (0, min(side, length)))])
     height, width = side + 64, side + 128
     encode_tiled(model.autoencoder, np.zeros((1, height, width, 3)), None, side)

@@ -23,10 +23,14 @@ from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders import decode, encode
 from vosr_jax.models.layers import products_in
 from vosr_jax.parameters.blueprint import flatten
-from vosr_jax.restoration.denoising import _shared, _velocity
+from vosr_jax.restoration.denoiser_programs import (
+    _shared,
+    _velocity,
+    at_precision,
+    first_finite,
+)
 from vosr_jax.restoration.model import RestorationModel
-from vosr_jax.restoration.precision import at_precision, first_finite
-from vosr_jax.restoration.precisions import settle
+from vosr_jax.restoration.settings import settle
 from vosr_jax.restoration.tiled.latent import plan_tiles
 
 _PLAIN = dataclasses.replace(SMALL, r_embedding=False)
@@ -208,12 +212,12 @@ def test_progress_comes_after_every_question_and_changes_nothing():
 
 
 def test_keys_that_are_not_kept_give_the_same(monkeypatch):
-    from vosr_jax.restoration import denoising
+    from vosr_jax.restoration import denoiser_programs, denoising
 
     lq, noise, tokens = _inputs()
     kept = _model("float32").sample(lq, noise, tokens, _SAMPLER)
     monkeypatch.setattr(denoising, "KEPT_BYTES", 0)
-    assert denoising.kept_bytes(network(_PLAIN), (1, *tokens.shape)) == 2 * 3 * 32 * 5 * 4
+    assert denoiser_programs.kept_bytes(network(_PLAIN), (1, *tokens.shape)) == 2 * 3 * 32 * 5 * 4
     anew = _model("float32").sample(lq, noise, tokens, _SAMPLER)
     np.testing.assert_allclose(anew, kept, atol=1e-5)
 

@@ -7,8 +7,8 @@ import pytest
 
 from vosr_jax import Upscaler
 from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.restoration import preview as module
-from vosr_jax.restoration.preview import Preview
+from vosr_jax.restoration import restore as module
+from vosr_jax.restoration.restore import Preview
 
 _SIDE = 4
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vosr_jax.restoration.shapes import computed_side, mirror
+from vosr_jax.restoration.inputs import computed_side, mirror
 
 
 def test_exact_sides_are_the_next_multiple():

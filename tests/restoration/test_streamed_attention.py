@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.models.attention.dispatch import plain_attention
-from vosr_jax.restoration.tiled.attention import streamed_attention
+from vosr_jax.restoration.tiled.streaming import streamed_attention
 
 
 @pytest.mark.parametrize("count, chunk", [(50, 16), (64, 64), (7, 64), (65, 64)])

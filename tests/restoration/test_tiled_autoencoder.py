@@ -9,7 +9,6 @@ from flax import nnx
 from tests.restoration import autoencoders
 from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders as plain
-from vosr_jax.restoration.tiled import attention as streamed_attention
 from vosr_jax.restoration.tiled import autoencoder as tiled_autoencoder
 from vosr_jax.restoration.tiled import feature_store as maps
 from vosr_jax.restoration.tiled import streaming
@@ -138,7 +137,7 @@ def test_a_second_picture_of_another_size_compiles_nothing():
     autoencoder = autoencoders.stable_diffusion()
     latent = np.zeros((1, 40, 50, 4), np.float32)
     decode_tiled(autoencoder, latent, _TILE)
-    programs = streaming._compute, streamed_attention._absorb
+    programs = streaming._compute, streaming._absorb
     compiled = [program._cache_size() for program in programs]
     decode_tiled(autoencoder, np.zeros((1, 20, 90, 4), np.float32), _TILE)
     decode_tiled(autoencoder, np.zeros((1, 15, 77, 4), np.float32), _TILE)

@@ -16,9 +16,8 @@ from tests.restoration.profiles import display_p3_profile
 from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_writing import write_photo
-from vosr_jax.restoration import denoising, restore
-from vosr_jax.restoration.presets import PRESETS
-from vosr_jax.restoration.tiled import attention as streamed_attention
+from vosr_jax.restoration import denoiser_programs, denoising, restore
+from vosr_jax.restoration.settings import PRESETS
 from vosr_jax.restoration.tiled import streaming
 from vosr_jax.restoration.upscaler import Upscaler
 
@@ -224,7 +223,7 @@ def test_pictures_of_all_sizes_share_their_programs_and_exact_ones_are_the_same(
     coder = {} if kind == "pixels" else {"autoencoder": autoencoders.stable_diffusion()}
     upscaler = Upscaler(tiny_model(**coder))
     given = {"scale": 2, "tile_size": 64, "tile_overlap": 16, "output": "numpy"}
-    programs = denoising._velocity, streaming._compute, streamed_attention._absorb
+    programs = denoiser_programs._velocity, streaming._compute, streaming._absorb
 
     def compiled() -> list[int]:
         return [program._cache_size() for program in programs]
@@ -278,9 +277,9 @@ def test_a_large_picture_runs_the_program_of_one_with_few_tiles(compilations):
     upscaler = Upscaler(tiny_model())
     options = {"tile_size": 32, "tile_overlap": 8}
     upscaler(_picture(9, 17), **options)
-    network = denoising._velocity._cache_size()
+    network = denoiser_programs._velocity._cache_size()
     upscaler(_picture(50, 75), **options)
-    assert denoising._velocity._cache_size() == network
+    assert denoiser_programs._velocity._cache_size() == network
     many = len(compilations)
     upscaler(_picture(50, 75, seed=1), seed=5, guidance_scale=0.25, **options)
     assert len(compilations) == many

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.shapes import enlarged
+from vosr_jax.restoration.inputs import enlarged
 from vosr_jax.serving.fields import Fields
 
 

@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.serving.fakes import FakeUpscaler, png, until
 from vosr_jax import Upscaler
-from vosr_jax.restoration.seeds import picture_seed
+from vosr_jax.restoration.inputs import picture_seed
 from vosr_jax.serving.api import create_app
 from vosr_jax.serving.page import mount_page
 from vosr_jax.serving.server import Server, listen

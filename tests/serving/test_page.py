@@ -12,8 +12,7 @@ from tests.serving.conftest import serving
 from tests.serving.fakes import FakeUpscaler, fields, png, until
 from vosr_jax import Upscaler, cli
 from vosr_jax.serving import visits
-from vosr_jax.serving.command_lines import command_line, command_lines
-from vosr_jax.serving.fields import Fields
+from vosr_jax.serving.fields import Fields, command_line, command_lines
 from vosr_jax.serving.refusals import Refusal
 
 

@@ -8,8 +8,7 @@ import pytest
 from tests.sweeps.test_sweeps import _ROOT, _file
 from vosr_jax.files import listing, to_path
 from vosr_jax.sweeps import running
-from vosr_jax.sweeps.holding import held
-from vosr_jax.sweeps.running import finished, run_trials
+from vosr_jax.sweeps.running import finished, held, run_trials
 from vosr_jax.sweeps.trials import load_sweep
 
 # Stands in for train.py.
@@ -24,7 +23,7 @@ write_text(flags["--workdir"] + "/checkpoints/4/commit_success.txt", "")
 """
 _HOLDER = """
 import sys
-from vosr_jax.sweeps.holding import held
+from vosr_jax.sweeps.running import held
 with held(sys.argv[1], sys.argv[2], wait=False) as lock:
     print(lock is not None, flush=True)
     sys.stdin.read()

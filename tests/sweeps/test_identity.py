@@ -14,9 +14,8 @@ from vosr_jax.sweeps import aggregate as gathering
 from vosr_jax.sweeps import running
 from vosr_jax.sweeps import score as judging
 from vosr_jax.sweeps.aggregate import gather
-from vosr_jax.sweeps.identity import differences, settings_of
 from vosr_jax.sweeps.running import finished, run_trials
-from vosr_jax.sweeps.trials import load_sweep
+from vosr_jax.sweeps.trials import differences, load_sweep, settings_of
 
 TEXT = 'product(fixed("train.total_steps", 2), sweep("seed", [1, 2]))'
 

@@ -18,11 +18,12 @@ from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDep
 from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
 from vosr_jax.models.lora import base_of, trained_of
 from vosr_jax.parameters.blueprint import Blueprint
-from vosr_jax.training.build import denoiser_blueprint
+from vosr_jax.training.build import denoiser_blueprint, jit_train_step
 from vosr_jax.training.frozen import FrozenNets
-from vosr_jax.training.sharding import make_mesh, put_batch, state_shardings, weight_shardings
+from vosr_jax.training.placing import put_batch
+from vosr_jax.training.sharding import make_mesh, state_shardings, weight_shardings
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import TrainStep, jit_train_step
+from vosr_jax.training.step import TrainStep
 
 STEPS, ROWS = 10, 16
 WATCHED = ("blocks.attn.qkv.kernel", "blocks.mlp.gate_up.kernel", "blocks.cross_attn.key.kernel")

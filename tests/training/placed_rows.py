@@ -1,6 +1,6 @@
 """One of two processes whose devices lie mixed in the mesh; prints what it has as JSON.
 
-python -m tests.training.placed_rows DATA FSDP TENSOR, with the variables of `processes.join`.
+python -m tests.training.placed_rows DATA FSDP TENSOR, with the variables of `distributed.join`.
 """
 
 import json
@@ -13,9 +13,11 @@ from jax.sharding import PartitionSpec as P
 
 from tests.training.hooked import reorder
 from vosr_jax.data.samples import BadRecord
-from vosr_jax.training.processes import compiled_together, join
-from vosr_jax.training.sharding import make_mesh, process_rows, put_batch, put_notes
-from vosr_jax.training.trouble import Board
+from vosr_jax.training.data_failures import Board
+from vosr_jax.training.distributed import join
+from vosr_jax.training.placing import process_rows, put_batch, put_notes
+from vosr_jax.training.processes import compiled_together
+from vosr_jax.training.sharding import make_mesh
 
 ROWS = 8
 
@@ -32,7 +34,7 @@ def main() -> None:
     notes = put_notes(np.array([1 + own, 5], np.int32), mesh)
     everywhere = NamedSharding(mesh, P())
     program = jax.jit(lambda x, n: (x, n.sum(0)), out_shardings=everywhere)
-    program = compiled_together(program, batch["x"], notes)
+    program = compiled_together(program.lower(batch["x"], notes).compile)
     seen, summed = jax.device_get(program(batch["x"], notes))
 
     board = Board()

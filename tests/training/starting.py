@@ -16,7 +16,7 @@ from vosr_jax.parameters.lazy import HostArray
 from vosr_jax.training import setup as beginning
 from vosr_jax.training import setup as run
 from vosr_jax.training.checkpoints import Checkpoints
-from vosr_jax.training.processes import join
+from vosr_jax.training.distributed import join
 
 SIZES = {"width": 384, "depth": 6, "heads": 6, "remat": "none"}
 

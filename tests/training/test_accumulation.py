@@ -60,7 +60,7 @@ def outcome(config) -> tuple[float, dict, dict]:
 def squares_for_lpips(monkeypatch):
     """A distance that compiles fast; what it weighs is the same."""
     squares = lambda weights, a, b: jnp.mean((a - b) ** 2, axis=(1, 2, 3))  # noqa: E731
-    monkeypatch.setattr("vosr_jax.metrics.lpips.lpips", squares)
+    monkeypatch.setattr("vosr_jax.training.pixel_losses.lpips", squares)
 
 
 PERCEPTUAL = {"perceptual_weight": 2.0, "perceptual_crop": 16}

@@ -11,9 +11,9 @@ from flax import nnx
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.errors import UserError
 from vosr_jax.models.discriminator import PatchDiscriminator
-from vosr_jax.training.adversary import make_adversary
 from vosr_jax.training.build import abstract_state, mesh_of
 from vosr_jax.training.checkpoints import Checkpoints
+from vosr_jax.training.pixel_losses import make_adversary
 from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.step import TrainStep
 

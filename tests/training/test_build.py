@@ -11,8 +11,7 @@ from tests.training.tiny import tiny_config
 from vosr_jax.models.gpu import Gpu
 from vosr_jax.models.layers import linear_product
 from vosr_jax.training.build import compute_dtype, denoiser_blueprint, gather_on
-from vosr_jax.training.fsdp import _gather
-from vosr_jax.training.sharding import make_mesh
+from vosr_jax.training.sharding import _gather, make_mesh
 
 
 @pytest.mark.parametrize(

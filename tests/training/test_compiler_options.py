@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vosr_jax.training.compiler_options import compiler_options
+from vosr_jax.training.build import compiler_options
 
 
 def test_cpu_programs_ask_for_nothing():

@@ -13,10 +13,10 @@ from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
 from vosr_jax.parameters.blueprint import flatten
 from vosr_jax.training import loop
+from vosr_jax.training.build import jit_train_step
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.loop import train
 from vosr_jax.training.setup import start_run
-from vosr_jax.training.step import jit_train_step
 from vosr_jax.training.workdir import open_workdir
 from vosr_jax.weights.export import load_export, save_export
 from vosr_jax.weights.opening import open_denoiser

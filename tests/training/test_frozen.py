@@ -16,11 +16,11 @@ from vosr_jax.errors import UserError
 from vosr_jax.models import autoencoders
 from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.restoration.loading import from_config
+from vosr_jax.training.build import jit_train_step
 from vosr_jax.training.preview import make_restore
 from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.sharding import make_mesh
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import jit_train_step
 from vosr_jax.weights import load_autoencoder, load_encoder
 
 

@@ -14,11 +14,10 @@ from vosr_jax.chips import peak_flops
 from vosr_jax.diffusion.noise import index_columns, index_words
 from vosr_jax.errors import UserError
 from vosr_jax.training.build import mesh_of
-from vosr_jax.training.goodput import KINDS, Goodput
 from vosr_jax.training.guard import UpdateGuard
 from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.state import new_state
-from vosr_jax.training.telemetry import Rates
+from vosr_jax.training.timing import KINDS, Goodput, Rates
 
 
 def test_an_update_that_is_not_finite_leaves_all_but_the_counts():
@@ -87,7 +86,7 @@ def test_a_spike_of_the_loss_is_written_down(tmp_path, capsys):
 
 def test_the_ledger_sums_to_the_wall_time_over_lives(tmp_path, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("vosr_jax.training.goodput.time.time", lambda: now[0])
+    monkeypatch.setattr("vosr_jax.training.timing.time.time", lambda: now[0])
     first = Goodput(tmp_path, 0)
     for kind, seconds, step in (("start", 5, None), ("compile", 7, 1), ("train", 3, 2)):
         now[0] += seconds
@@ -130,7 +129,7 @@ def test_peaks_are_found_by_the_devices_names():
 def test_a_hang_prints_every_stack_and_ends_the_process():
     code = (
         "import time\n"
-        "from vosr_jax.training.watchdog import Watchdog\n"
+        "from vosr_jax.training.guard import Watchdog\n"
         "def stuck(): time.sleep(60)\n"
         "with Watchdog(1):\n"
         "    stuck()\n"

@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from vosr_jax.diffusion.noise import index_words
-from vosr_jax.training.loss_by_time import LossByTime, loss_by_time
 from vosr_jax.training.state import new_state
-from vosr_jax.training.step import TrainStep
+from vosr_jax.training.step import TrainStep, loss_by_time
+from vosr_jax.training.telemetry import LossByTime
 
 
 def test_rows_fall_into_tenths_and_those_that_are_not_finite_are_left_out():

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from vosr_jax.errors import UserError
-from vosr_jax.training.meeting import address_of, meet
-from vosr_jax.training.processes import join
+from vosr_jax.training.distributed import address_of, join, meet
 
 
 @pytest.fixture

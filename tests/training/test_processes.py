@@ -17,7 +17,7 @@ from tests.training.saved_states import flip_bit
 from tests.training.test_errors import truncate
 from vosr_jax.errors import UserError
 from vosr_jax.files.checksums import parse
-from vosr_jax.training.processes import join
+from vosr_jax.training.distributed import join
 from vosr_jax.weights.checkpoint_files import SUMS, verify
 from vosr_jax.weights.saved_run import load_ema
 

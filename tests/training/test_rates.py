@@ -4,10 +4,10 @@ import jax
 import pytest
 
 from tests.training.tiny import tiny_config
-from vosr_jax.training import telemetry as module
+from vosr_jax.training import timing as module
 from vosr_jax.training.abstract import analytic_flops
 from vosr_jax.training.build import mesh_of
-from vosr_jax.training.telemetry import Rates
+from vosr_jax.training.timing import Rates
 
 
 def known_peak(monkeypatch) -> None:

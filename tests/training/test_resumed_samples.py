@@ -121,7 +121,7 @@ def test_a_full_disk_costs_a_line_a_save_and_nothing_else(small_disk: Path, capf
 
 
 def test_bookkeeping_on_a_full_disk_is_said_once(small_disk: Path, capsys):
-    from vosr_jax.training.goodput import Goodput
+    from vosr_jax.training.timing import Goodput
 
     goodput = Goodput(small_disk, 0)
     (small_disk / "fill").write_bytes(b"0" * 1990000)
@@ -139,7 +139,7 @@ def test_bookkeeping_on_a_full_disk_is_said_once(small_disk: Path, capsys):
 
 
 def test_a_ledger_that_cannot_be_read_begins_anew(tmp_path: Path, capsys):
-    from vosr_jax.training.goodput import Goodput
+    from vosr_jax.training.timing import Goodput
 
     (tmp_path / "goodput.json").write_text('{"seconds": ')
     Goodput(tmp_path, 3).write()

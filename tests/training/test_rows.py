@@ -10,7 +10,8 @@ import pytest
 
 from vosr_jax.errors import UserError
 from vosr_jax.planning.topology import devices_of, parse_topology
-from vosr_jax.training.sharding import make_mesh, process_rows, put_batch, put_notes
+from vosr_jax.training.placing import process_rows, put_batch, put_notes
+from vosr_jax.training.sharding import make_mesh
 
 TABLE = Path(__file__).parents[2] / "docs" / "scaling.md"
 

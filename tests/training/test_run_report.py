@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests.training.processes import finish, start
 from vosr_jax.console import NAME, keep_log, say
-from vosr_jax.data.sizes import megapixels
 from vosr_jax.data.sources import parse_sources
+from vosr_jax.data.sources.source import megapixels
 from vosr_jax.errors import UserError
-from vosr_jax.training.run_report import about_devices, about_source
 from vosr_jax.training.sharding import make_mesh
+from vosr_jax.training.telemetry import about_devices, about_source
 
 _TIMED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d  (.*)")
 _SAID = re.compile(

@@ -14,12 +14,8 @@ from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
 from vosr_jax.models.lora import adapters_of, kernels_of
 from vosr_jax.training.build import denoiser_blueprint
-from vosr_jax.training.sharding import (
-    describe,
-    make_mesh,
-    parameter_spec,
-    sharded_over,
-)
+from vosr_jax.training.sharding import make_mesh, parameter_spec, sharded_over
+from vosr_jax.training.telemetry import parameter_table
 
 ROOT = Path(__file__).parents[2]
 MESHES = ["fsdp 8", "data 8", "data 2 fsdp 4", "data 2 fsdp 2 tensor 2", "microbatches"]
@@ -157,6 +153,6 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
 
 def test_the_description_names_every_parameter_and_counts_them():
     shapes = denoiser_blueprint(tiny_config()).shapes
-    text = describe(shapes, make_mesh(1, 1, 1))
+    text = parameter_table(shapes, make_mesh(1, 1, 1))
     assert all(name in text for name in shapes)
     assert f"{sum(s.size for s in shapes.values()):,} parameters" in text

@@ -12,7 +12,7 @@ import pytest
 from tests.training.tiny import tiny_config
 from vosr_jax.training import loop
 from vosr_jax.training.checkpoints import Checkpoints
-from vosr_jax.training.stopping import StopRequest
+from vosr_jax.training.processes import StopRequest
 from vosr_jax.weights.saved_run import load_ema
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_a_signal_saves_the_step_it_reached(tmp_path: Path, monkeypatch, capsys,
 # A call into C that lets no Python handler run, as a compilation does.
 BUSY = """
 import hashlib
-from vosr_jax.training.stopping import StopRequest
+from vosr_jax.training.processes import StopRequest
 
 stop = StopRequest(lambda: {newest})
 print("busy", flush=True)

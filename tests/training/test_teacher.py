@@ -19,9 +19,9 @@ from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSett
 from vosr_jax.parameters.blueprint import Blueprint, flatten
 from vosr_jax.parameters.lazy import sha256_of
 from vosr_jax.training.checkpoints import Checkpoints
-from vosr_jax.training.fsdp import cast_frozen
 from vosr_jax.training.loop import train
 from vosr_jax.training.setup import start_run
+from vosr_jax.training.sharding import cast_frozen
 from vosr_jax.training.teacher import open_teacher
 from vosr_jax.weights.export import load_export
 from vosr_jax.weights.export_folder import write_export

@@ -13,14 +13,23 @@ from vosr_jax.data.bad_records import BadRecordLog, Report
 from vosr_jax.data.samples import BadRecord
 from vosr_jax.diffusion.noise import index_columns
 from vosr_jax.errors import UserError
-from vosr_jax.training import trouble
+from vosr_jax.training import data_failures
 from vosr_jax.training.build import mesh_of
+from vosr_jax.training.data_failures import (
+    ENLARGED,
+    FAILED,
+    FIRST_SOURCE,
+    NAMED,
+    SAMPLES,
+    Board,
+    Feed,
+    Judge,
+    notes_of,
+)
 from vosr_jax.training.guard import UpdateGuard
-from vosr_jax.training.notes import ENLARGED, FAILED, FIRST_SOURCE, NAMED, SAMPLES, notes_of
 from vosr_jax.training.processes import SharedError, errors_of_one
 from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.state import new_state
-from vosr_jax.training.trouble import Board, Feed, Judge
 
 SIDE, ROWS = 8, 3
 
@@ -71,7 +80,7 @@ class Store:
 def boards(monkeypatch, count: int) -> list:
     """(number, board) of the processes of a job; `as_process` makes the caller one of them."""
     shared = Store()
-    monkeypatch.setattr(trouble, "store", lambda: shared)
+    monkeypatch.setattr(data_failures, "store", lambda: shared)
     return [Board() for _ in range(count)]
 
 

@@ -190,7 +190,7 @@ def test_the_best_of_steps_that_are_not_saved_is_refused(every: dict):
 
 
 def test_a_workdir_is_given_back_where_another_process_is_refused(run: Path, monkeypatch):
-    import vosr_jax.training.trouble as agreement
+    import vosr_jax.training.processes as agreement
 
     monkeypatch.setattr(agreement, "worst_of_all", lambda *_: (1, "process 1 cannot read it"))
     with pytest.raises(UserError, match="process 1 cannot read it"):

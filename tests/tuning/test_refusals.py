@@ -9,10 +9,16 @@ import pytest
 from tests.tuning.test_photographs import write
 from vosr_jax.cli import main
 from vosr_jax.errors import UserError
-from vosr_jax.tuning.evaluator import Verdict
-from vosr_jax.tuning.record import NAME, Record, read_record, require_same
-from vosr_jax.tuning.settings import Wishes, judged_side, tuning_config
-from vosr_jax.tuning.tune import Outcome, closing_lines
+from vosr_jax.tuning.evaluator import Outcome, Verdict, closing_lines
+from vosr_jax.tuning.settings import (
+    NAME,
+    Record,
+    Wishes,
+    judged_side,
+    read_record,
+    require_same,
+    tuning_config,
+)
 from vosr_jax.weights.opening import open_denoiser
 from vosr_jax.weights.resolve import lasting_name, resolve
 

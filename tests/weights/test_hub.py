@@ -13,7 +13,7 @@ from tests.parity import goldens
 from tests.weights.hub_server import COMMIT, HubServer
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.loading import load_model
-from vosr_jax.weights import hub
+from vosr_jax.weights.model_names import HubModel, hub_model
 from vosr_jax.weights.resolve import locate
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -66,14 +66,14 @@ def locate_model(name: str) -> Path:
 
 
 def test_ids_and_names_are_told_from_paths():
-    assert hub.parse("0.5b-onestep") == hub.HubModel("CSWRY/VOSR", "VOSR_0.5B_os")
-    assert hub.parse("1.4b@v1") == hub.HubModel("CSWRY/VOSR", "VOSR_1.4B_ms", "v1")
-    assert hub.parse("me/nets:a/b@main") == hub.HubModel("me/nets", "a/b", "main")
-    assert hub.parse("me/nets") == hub.HubModel("me/nets")
+    assert hub_model("0.5b-onestep") == HubModel("CSWRY/VOSR", "VOSR_0.5B_os")
+    assert hub_model("1.4b@v1") == HubModel("CSWRY/VOSR", "VOSR_1.4B_ms", "v1")
+    assert hub_model("me/nets:a/b@main") == HubModel("me/nets", "a/b", "main")
+    assert hub_model("me/nets") == HubModel("me/nets")
     for name in ("nanno", "./me/nets", "/me/nets", "a/b/c"):
-        assert hub.parse(name) is None
+        assert hub_model(name) is None
     with pytest.raises(UserError, match="inside the repository"):
-        hub.parse("me/nets:../x")
+        hub_model("me/nets:../x")
 
 
 def test_a_released_name_brings_the_files_that_it_needs_and_no_others(release):
@@ -190,7 +190,11 @@ def test_a_killed_download_goes_on_where_it_stopped(tmp_path, small):
     path = "one/model.safetensors"
     content = np.random.default_rng(0).bytes(24 << 20)
     (small.folder / path).write_bytes(content)
-    program = "from vosr_jax.weights import hub; print(hub.fetch(hub.parse('me/nets:one')))"
+    program = (
+        "from vosr_jax.weights.hub import fetch; "
+        "from vosr_jax.weights.model_names import hub_model; "
+        "print(fetch(hub_model('me/nets:one')))"
+    )
     command = [sys.executable, "-c", program]
     environment = _environment(small, tmp_path / "home")
     small.stall[path] = 15 << 20

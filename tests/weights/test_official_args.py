@@ -8,12 +8,8 @@ import pytest
 from tests.parity import goldens
 from vosr_jax.config import validate
 from vosr_jax.errors import UserError
-from vosr_jax.weights.official_args import (
-    args_of_config,
-    config_of_args,
-    kind_of_args,
-    unofficial,
-)
+from vosr_jax.weights.official_args import config_of_args, kind_of_args
+from vosr_jax.weights.official_writer import args_of_config, unofficial
 
 FILE = Path("some/args.json")
 # As the official training writes it: its whole config of the released 0.5B, multi-step.

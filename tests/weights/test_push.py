@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard, constants
 from tests.weights.hub_server import HubServer
 from vosr_jax.cli import main
 from vosr_jax.errors import UserError
-from vosr_jax.weights.hub import fetch, parse
+from vosr_jax.weights.hub import fetch
+from vosr_jax.weights.model_names import hub_model
 from vosr_jax.weights.publish import CARD, push, write_card
 
 SHIPPED = Path(__file__).parents[2] / "vosr_jax" / "pretrained" / "nano-onestep"
@@ -79,7 +80,7 @@ def test_pushed_files_come_back_byte_for_byte(export, hub, capsys):
     written = (export / CARD).read_text()
     assert "# Nano of mine\n" in written and f'from_pretrained("{REPO}")' in written
     assert hub.commits == ["Upload export with vosr_jax"]
-    got = fetch(parse(REPO))
+    got = fetch(hub_model(REPO))
     for file in ("config.json", "model.safetensors", "provenance.json"):
         assert (got / file).read_bytes() == (export / file).read_bytes()
     assert (hub.folder / CARD).read_bytes() == (export / CARD).read_bytes()

@@ -1,4 +1,4 @@
 """Subcommands of `vosr`, one per file; `add_parser(commands)` defines its options and function.
 
-Their imports are lazy, so help and usage errors appear at once.
+What loads JAX, NumPy or Pillow is imported in functions, so help and usage errors appear at once.
 """

@@ -3,14 +3,10 @@
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vosr_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-_LONGEST = 160
+from vosr_jax.files import read_json_object
 
 
 def add_parser(commands) -> None:
@@ -54,7 +50,7 @@ def make(options: argparse.Namespace, title: str, address: str) -> Path:
     Raises:
       UserError: the folder is not an export, or a file for the card cannot be used.
     """
-    from vosr_jax.files.json_file import read_json_object
+    # Loads JAX.
     from vosr_jax.weights.publish import write_card
 
     folder = Path(options.folder)
@@ -73,20 +69,11 @@ def make(options: argparse.Namespace, title: str, address: str) -> Path:
     )
 
 
-def _before_and_after(folder: Path, photo: Path) -> "Image.Image":
-    """Show a photo of at most 160 px per side, its bicubic enlargement and the model's result."""
-    # Import JAX only here: a card without an image does not need it.
-    from PIL import Image
-
-    from vosr_jax.files.photo_reading import read_photo
-    from vosr_jax.restoration.comparison import local_colour_shift, side_by_side
-    from vosr_jax.restoration.inputs import as_photo
-    from vosr_jax.restoration.upscaler import Upscaler
+def _before_and_after(folder: Path, photo: Path) -> Any:
+    """Make the card's image; `write_card` calls this when everything else is valid."""
+    # Not needed by a card without an image.
+    from vosr_jax.restoration.comparison import before_and_after
 
     if not photo.is_file():
         raise UserError(f"--photo {photo} does not exist; name a photo")
-    small = read_photo(photo).rgb
-    small.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BICUBIC)
-    source = as_photo(small)
-    result = Upscaler.from_pretrained(folder)(source, scale=4, output="photo")
-    return side_by_side(source, result, local_colour_shift(source, result)).rgb
+    return before_and_after(folder, photo)

@@ -2,12 +2,12 @@
 
 import argparse
 import time
-from typing import TYPE_CHECKING
 
-from vosr_jax.restoration.precisions import AUTOENCODER_PRECISIONS, PRECISIONS
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from vosr_jax.commands.interrupts import running
+from vosr_jax.compilation_cache import folder_in_use
+from vosr_jax.errors import UserError
+from vosr_jax.quiet import open_devices
+from vosr_jax.restoration.settings import AUTOENCODER_PRECISIONS, PRECISIONS
 
 
 def add_parser(commands) -> None:
@@ -33,17 +33,11 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Restore a plain image for every program."""
-    from vosr_jax.commands.interrupts import running
-    from vosr_jax.commands.quiet import open_devices
-    from vosr_jax.errors import UserError
-
-    open_devices()
-    import jax
-
-    from vosr_jax.restoration.memory import tile_batch
+    devices = open_devices()
+    # These load JAX.
+    from vosr_jax.restoration.restore import images_for_programs
     from vosr_jax.restoration.upscaler import Upscaler
 
-    devices = jax.local_devices()
     if not 0 <= options.device < len(devices):
         raise UserError(f"--device {options.device} is none of 0 to {len(devices) - 1}")
     if options.tile_size <= 0:
@@ -62,29 +56,10 @@ def run(options: argparse.Namespace) -> int:
     }
     running()
     began = time.monotonic()
-    for picture in pictures(options.tile_size, tile_batch()):
+    for image in images_for_programs(options.tile_size):
         # Pass a progress callback as `vosr upscale` does.
-        upscaler(picture, scale=1, progress=lambda share: None, **given)
+        upscaler(image, scale=1, progress=lambda share: None, **given)
     seconds = time.monotonic() - began
-    folder = jax.config.values["jax_compilation_cache_dir"]
+    folder = folder_in_use()
     print(f"{upscaler.model.name} is compiled for {device} ({seconds:.1f} s); kept in {folder}")
     return 0
-
-
-def pictures(tile_size: int, together: int = 1) -> "list[Image]":
-    """Make grey images that use every program.
-
-    Args:
-      tile_size: pixels; half a tile, a partial tile and full tiles have programs of their own.
-      together: tiles in one call at most; each power of two below it has a program, too.
-    """
-    from PIL import Image
-
-    sides = tile_size // 2, tile_size * 3 // 4, tile_size + tile_size // 8
-    sizes = [(side, side) for side in sides]
-    count = 2
-    while count <= together:
-        # Tiles overlap by an eighth, so this strip has just so many.
-        sizes.append((tile_size + (count - 1) * (tile_size - tile_size // 8), tile_size))
-        count *= 2
-    return [Image.new("RGB", size, (128, 128, 128)) for size in sizes]

@@ -4,7 +4,7 @@ import argparse
 import re
 
 from vosr_jax.errors import UserError
-from vosr_jax.files.folders import folder_size
+from vosr_jax.files import folder_size
 
 _SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -39,23 +39,23 @@ def run(options: argparse.Namespace) -> int:
     shard_bytes = _bytes(options.shard_size)
     if options.adapter:
         return _write_adapter(options)
-    from vosr_jax.weights.export_folder import write_export
-    from vosr_jax.weights.official_writer import write_official
-    from vosr_jax.weights.package import read_package
-    from vosr_jax.weights.resolve import resolve
+    # These load JAX.
+    from vosr_jax.weights import export_folder, official_writer, package, resolve
 
-    package = read_package(resolve(options.model))
+    model = package.read_package(resolve.resolve(options.model))
     dtype = options.dtype
-    if dtype is None and package.origin == "workdir" and options.to == "export":
+    if dtype is None and model.origin == "workdir" and options.to == "export":
         # Rounding the merged weights would lose a good part of an adapter's change.
-        dtype = "float16" if package.adapter is None else "float32"
+        dtype = "float16" if model.adapter is None else "float32"
     if dtype == "asis":
         dtype = None
     notes: tuple[str, ...] = ()
     if options.to == "export":
-        folder = write_export(package, options.out, dtype=dtype, shard_bytes=shard_bytes)
+        folder = export_folder.write_export(
+            model, options.out, dtype=dtype, shard_bytes=shard_bytes
+        )
     else:
-        folder, notes = write_official(package, options.out, dtype=dtype)
+        folder, notes = official_writer.write_official(model, options.out, dtype=dtype)
     size = folder_size(options.out) / 1e6
     print(f"wrote {folder} ({size:.1f} MB in {options.out})")
     for note in notes:
@@ -69,19 +69,18 @@ def _write_adapter(options: argparse.Namespace) -> int:
         raise UserError(
             "--adapter writes our own small format in float32; leave --to and --dtype out"
         )
-    from vosr_jax.weights.adapter import adapter_of_run, write_adapter
-    from vosr_jax.weights.resolve import resolve
-    from vosr_jax.weights.saved_run import load_run
+    # These load JAX.
+    from vosr_jax.weights import adapter, resolve, saved_run
 
-    found = resolve(options.model)
+    found = resolve.resolve(options.model)
     if found.kind != "workdir":
         raise UserError(
             f"--adapter takes the workdir of a run with model.lora_rank; {options.model} is none"
         )
-    adapter = adapter_of_run(load_run(found.path), str(options.model))
-    folder = write_adapter(adapter, options.out)
+    trained = adapter.adapter_of_run(saved_run.load_run(found.path), str(options.model))
+    folder = adapter.write_adapter(trained, options.out)
     print(f"wrote {folder} ({folder_size(folder) / 1e6:.1f} MB), an adapter of", end=" ")
-    print(f"{adapter.base['name']}: vosr upscale photo.jpg -o out/ -m BASE --adapter {folder}")
+    print(f"{trained.base['name']}: vosr upscale photo.jpg -o out/ -m BASE --adapter {folder}")
     return 0
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from vosr_jax.data.preparation import FilterSettings
 from vosr_jax.errors import UserError
 
 _SOURCES = "as data.sources: path[:weight],... (docs/data.md)"
@@ -31,8 +32,6 @@ def _add(tasks, name: str, description: str, run):
 
 
 def _add_prepare(tasks) -> None:
-    from vosr_jax.data.preparation.settings import FilterSettings
-
     own = FilterSettings()
     add = _add(tasks, "prepare", "Filter pictures and write them as ArrayRecord shards", prepare)
     add("sources", metavar="SOURCES", help=_SOURCES)
@@ -92,11 +91,11 @@ def _check(options: argparse.Namespace, positive: Sequence[str]) -> None:
 
 def prepare(options: argparse.Namespace) -> int:
     """Run the Beam pipeline and print what it dropped."""
-    from vosr_jax.data.preparation.prepare import prepare as run
-    from vosr_jax.data.preparation.settings import FilterSettings
-
     if options.workers < 1 or options.shard_megabytes < 1:
         raise UserError("--workers and --shard-megabytes must be at least 1")
+    # Loads NumPy and Pillow.
+    from vosr_jax.data.preparation.prepare import prepare as run
+
     settings = FilterSettings(
         options.min_side,
         options.max_blockiness,
@@ -126,9 +125,10 @@ def prepare(options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace) -> int:
     """Write the contact sheet and print rates."""
+    _check(options, ("count", "crop", "scale"))
+    # Loads OpenCV.
     from vosr_jax.data.inspection import inspect as look
 
-    _check(options, ("count", "crop", "scale"))
     settings = _inspected(options)
     seen = look(settings, options.count, options.seconds, _indices(options.indices))
     for name, length, share in seen.sources:
@@ -149,15 +149,17 @@ def inspect(options: argparse.Namespace) -> int:
 
 def _inspected(options: argparse.Namespace):
     """The pipeline's settings: a run's, or those from the options."""
-    from vosr_jax.data.pipeline import PipelineSettings
-
     if options.workdir is not None:
+        # These load JAX, which other settings do not need.
         from vosr_jax.config import validate
         from vosr_jax.training.setup import pipeline_settings
         from vosr_jax.weights.saved_run import read_config
 
         own = pipeline_settings(validate(read_config(options.workdir)))
         return dataclasses.replace(own, cache_bytes=0, workers=0)
+    # Loads OpenCV.
+    from vosr_jax.data.pipeline import PipelineSettings
+
     return PipelineSettings(
         sources=options.sources,
         seed=options.seed,
@@ -169,6 +171,7 @@ def _inspected(options: argparse.Namespace):
 
 
 def _degradation(options: argparse.Namespace):
+    # Loads OpenCV.
     from vosr_jax.data.degradation import DegradationSettings, RealESRGANSettings
 
     return DegradationSettings(options.mixture, official=RealESRGANSettings(jpeg=options.jpeg))
@@ -188,9 +191,10 @@ def _indices(text: str | None) -> tuple[int, ...]:
 
 def make_eval(options: argparse.Namespace) -> int:
     """Write the pairs."""
-    from vosr_jax.data.evaluation_set import write_evaluation_set
-
     _check(options, ("crops", "crop", "scale"))
+    # Loads OpenCV.
+    from vosr_jax.data.validation import write_evaluation_set
+
     count, unreadable = write_evaluation_set(
         options.sources,
         options.out,

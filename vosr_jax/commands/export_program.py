@@ -3,6 +3,10 @@
 import argparse
 from pathlib import Path
 
+from vosr_jax.errors import UserError
+from vosr_jax.files import folder_size
+from vosr_jax.quiet import open_devices
+
 
 def add_parser(commands) -> None:
     """Describe the command to argparse's subparsers."""
@@ -23,13 +27,10 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the folder."""
-    from vosr_jax.commands.quiet import open_devices
-    from vosr_jax.errors import UserError
-    from vosr_jax.files.folders import folder_size
-
     if options.batch < 1:
         raise UserError(f"--batch must be at least 1, not {options.batch}")
     open_devices()
+    # These load JAX.
     from vosr_jax.restoration.loading import load_model
     from vosr_jax.restoration.program_export import export_programs
 

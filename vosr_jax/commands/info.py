@@ -2,9 +2,9 @@
 
 import argparse
 import re
-from pathlib import Path
 
 from vosr_jax.errors import UserError
+from vosr_jax.quiet import open_devices
 
 _LARGEST_SIDE = 1 << 17
 
@@ -29,37 +29,15 @@ def run(options: argparse.Namespace) -> int:
     size = None if options.size is None else _size(options.size)
     if options.tile_size < 0:
         raise UserError(f"--tile-size {options.tile_size} is negative; 0 means no tiles")
-    from vosr_jax.commands.quiet import open_devices
-
     open_devices()
-    from vosr_jax.restoration.loading import load_model
-    from vosr_jax.restoration.summary import describe, describe_memory, table
-    from vosr_jax.weights.resolve import resolve
+    # Loads JAX.
+    from vosr_jax.restoration.summary import summarize
 
-    found = resolve(options.model)
-    folder = found.path
-    if options.verify:
-        from vosr_jax.weights.manifest import verify
-
-        print(table([("verified", f"{verify(folder)} files have the sha256 of manifest.json")]))
-    print(describe(model := load_model(found)))
-    stated = _licences(folder)
-    print(table([(f"{'' if i else 'licence'}", line) for i, line in enumerate(stated)]))
-    if size is not None:
-        import jax
-
-        from vosr_jax.restoration.memory import estimate
-
-        memory = estimate(model, size, options.tile_size)
-        print(describe_memory(memory, size, options.tile_size, jax.default_backend()))
+    for text in summarize(
+        options.model, verified=options.verify, size=size, tile_size=options.tile_size
+    ):
+        print(text)
     return 0
-
-
-def _licences(folder: Path) -> list[str]:
-    """The licence of each part, one per line, as its source states it."""
-    from vosr_jax.weights.licences import of_folder
-
-    return [f"{part}: {licence}" for part, licence in of_folder(folder).items()]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -6,6 +6,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import vosr_jax
+from vosr_jax.commands import (
+    card,
+    compile,
+    convert,
+    data,
+    export_program,
+    info,
+    plan,
+    push,
+    serve,
+    sweep,
+    train_on,
+    upscale,
+)
 
 # {name of a flag in other upscalers: our name}
 _ELSEWHERE = {
@@ -36,21 +50,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def make_parser() -> "Parser":
     """Make the parser with all subcommands."""
-    from vosr_jax.commands import (
-        card,
-        compile,
-        convert,
-        data,
-        export_program,
-        info,
-        plan,
-        push,
-        serve,
-        sweep,
-        train_on,
-        upscale,
-    )
-
     parser = Parser(
         prog="vosr", description="Restore and enlarge photographs with a generative model."
     )

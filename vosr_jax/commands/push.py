@@ -21,6 +21,7 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the card and upload."""
+    # Loads JAX.
     from vosr_jax.weights.publish import push, require_publishable
 
     # Check first: writing the new card would overwrite the old one in vain.

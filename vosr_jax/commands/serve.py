@@ -1,19 +1,14 @@
 """`vosr serve`: serve models with a page and an HTTP interface."""
 
 import argparse
-import dataclasses
 import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING
 
+from vosr_jax.commands.interrupts import running
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.precisions import AUTOENCODER_PRECISIONS, PRECISIONS
+from vosr_jax.restoration.settings import AUTOENCODER_PRECISIONS, PRECISIONS
 from vosr_jax.serving.settings import ServiceSettings, served_names
-
-if TYPE_CHECKING:
-    from vosr_jax.restoration.upscaler import Upscaler
-    from vosr_jax.serving.service import Service
 
 _TOKEN = "VOSR_SERVE_TOKEN"
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -57,13 +52,24 @@ def add_parser(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal arrives."""
     _require(_PACKAGES if options.api_only else (*_PACKAGES, "gradio"))
-    from vosr_jax.commands.interrupts import running
+    settings = ServiceSettings(
+        queue=options.queue,
+        batch=options.batch,
+        max_megabytes=options.max_megabytes,
+        max_megapixels=options.max_megapixels,
+        max_seconds=options.max_seconds,
+        token=getattr(options, "token", None) or os.environ.get(_TOKEN) or None,
+    )
+    names = served_names(getattr(options, "model", ["nano-onestep"]))
+    # These load FastAPI.
     from vosr_jax.serving.api import create_app
     from vosr_jax.serving.server import Server, listen
+    from vosr_jax.serving.service import open_service
 
-    service = _service(options)
+    service = open_service(settings, names, (options.precision, options.autoencoder_precision))
     app = create_app(service)
     if not options.api_only:
+        # Loads Gradio, which may be missing.
         from vosr_jax.serving.page import mount_page
 
         mount_page(app, service)
@@ -85,42 +91,6 @@ def _require(packages: tuple[str, ...]) -> None:
             f"the service needs other packages ({', '.join(missing)}): "
             "pip install 'vosr_jax[serve]'"
         )
-
-
-def _service(options: argparse.Namespace) -> "Service":
-    from vosr_jax.serving.service import Service
-    from vosr_jax.weights.resolve import resolve
-
-    settings = ServiceSettings(
-        queue=options.queue,
-        batch=options.batch,
-        max_megabytes=options.max_megabytes,
-        max_megapixels=options.max_megapixels,
-        max_seconds=options.max_seconds,
-        token=getattr(options, "token", None) or os.environ.get(_TOKEN) or None,
-    )
-    names = served_names(getattr(options, "model", ["nano-onestep"]))
-    found = {name: resolve(model) for name, model in names.items()}
-
-    def load() -> "list[dict[str, Upscaler]]":
-        import jax
-
-        from vosr_jax.commands.quiet import open_devices
-        from vosr_jax.restoration.upscaler import Upscaler
-
-        open_devices()
-        precisions = options.precision, options.autoencoder_precision
-        loaded = {}
-        for name, model in found.items():
-            upscaler = Upscaler.from_pretrained(model, *precisions)
-            # Use the served name, or errors for clients would show a path of this machine.
-            loaded[name] = Upscaler(dataclasses.replace(upscaler.model, name=name))
-        return [
-            {name: upscaler.on(device) for name, upscaler in loaded.items()}
-            for device in jax.local_devices()
-        ]
-
-    return Service(list(names), load, settings)
 
 
 def _announce(options: argparse.Namespace, port: int) -> None:

@@ -33,14 +33,14 @@ def add_parser(commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from vosr_jax.sweeps.identity import differences
-    from vosr_jax.sweeps.running import finished
-    from vosr_jax.sweeps.trials import load_sweep
+    # These load JAX.
+    from vosr_jax.sweeps import running, trials
 
-    sweep, workdir = load_sweep(options.file, options.overrides), options.workdir
+    sweep, workdir = trials.load_sweep(options.file, options.overrides), options.workdir
     for number, trial in enumerate(sweep.trials):
-        differing = differences(trial, workdir)
-        state = "finished" if finished(trial, workdir) else "differs" if differing else "to do"
+        differing = trials.differences(trial, workdir)
+        finished = running.finished(trial, workdir)
+        state = "finished" if finished else "differs" if differing else "to do"
         print(f"{number:4} {state:8} {trial.name}")
         for difference in differing:
             print(f"              {difference}")
@@ -49,24 +49,24 @@ def _list(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     """Run the trials; the exit code is 1 if one failed."""
-    from vosr_jax.sweeps.running import array_index, chosen, run_trials
-    from vosr_jax.sweeps.trials import load_sweep
+    # These load JAX.
+    from vosr_jax.sweeps import running, trials
 
-    sweep = load_sweep(options.file, options.overrides)
-    index = array_index() if options.array else options.index
-    trials = chosen(sweep.trials, index)
-    failed = run_trials(trials, options.workdir, lambda text: print(text, flush=True))
+    sweep = trials.load_sweep(options.file, options.overrides)
+    index = running.array_index() if options.array else options.index
+    chosen = running.chosen(sweep.trials, index)
+    failed = running.run_trials(chosen, options.workdir, lambda text: print(text, flush=True))
     if failed:
-        print(f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}")
+        print(f"{len(failed)} of {len(chosen)} trials failed: {', '.join(failed)}")
         return 1
-    print(f"all {len(trials)} trials are finished")
+    print(f"all {len(chosen)} trials are finished")
     return 0
 
 
 def _gather(options: argparse.Namespace) -> int:
-    from vosr_jax.sweeps.aggregate import gather
-    from vosr_jax.sweeps.trials import load_sweep
+    # These load JAX.
+    from vosr_jax.sweeps import aggregate, trials
 
-    sweep = load_sweep(options.file, options.overrides)
-    print(gather(sweep, options.workdir, lambda text: print(text, flush=True)))
+    sweep = trials.load_sweep(options.file, options.overrides)
+    print(aggregate.gather(sweep, options.workdir, lambda text: print(text, flush=True)))
     return 0

@@ -1,10 +1,13 @@
 """`vosr train-on`: continue a model's training on the user's photos."""
 
 import argparse
+import importlib
 import math
 from pathlib import Path
 
+from vosr_jax.compilation_cache import use_compilation_cache
 from vosr_jax.errors import UserError
+from vosr_jax.quiet import open_devices, quiet_libraries
 
 _INTERRUPTED = 130
 
@@ -37,26 +40,21 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("--rank and --minutes must be positive; --full trains without adapters")
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps} must be at least 1")
-    from vosr_jax.commands.quiet import open_devices
-    from vosr_jax.quiet import quiet_libraries
-
     quiet_libraries()
     open_devices()
     try:
-        import grain  # noqa: F401
-        import optax  # noqa: F401
-        import orbax.checkpoint  # noqa: F401
+        for package in ("grain", "optax", "orbax.checkpoint"):
+            importlib.import_module(package)
     except ImportError as error:
         raise UserError(f"training needs pip install '.[train]' ({error})") from error
-    from vosr_jax.compilation_cache import use_compilation_cache
-    from vosr_jax.tuning.settings import Wishes
-    from vosr_jax.tuning.tune import closing_lines, train_on
+    # These load JAX and the packages above.
+    from vosr_jax.tuning import evaluator, settings, tune
 
     use_compilation_cache()
     rank = 0 if options.full else options.rank
-    wishes = Wishes(options.model, rank, options.minutes, options.steps or 0)
-    outcome = train_on(options.folder, options.out, wishes, _tell)
-    for line in closing_lines(outcome, options.out, wishes):
+    wishes = settings.Wishes(options.model, rank, options.minutes, options.steps or 0)
+    outcome = tune.train_on(options.folder, options.out, wishes, _tell)
+    for line in evaluator.closing_lines(outcome, options.out, wishes):
         print(line)
     return 0 if outcome.verdict is not None else _INTERRUPTED
 

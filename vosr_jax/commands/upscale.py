@@ -3,19 +3,30 @@
 import argparse
 import math
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import vosr_jax
 from vosr_jax.commands.interrupts import running
+from vosr_jax.commands.output import Progress, told_of_compilation
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.precisions import AUTOENCODER_PRECISIONS, PRECISIONS
-from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.files import make_folder
+from vosr_jax.quiet import open_devices
+from vosr_jax.restoration.manifest import Manifest, manifest_path, read_records
+from vosr_jax.restoration.settings import (
+    AUTOENCODER_PRECISIONS,
+    FIXES,
+    PRECISIONS,
+    PRESETS,
+    SHAPES,
+)
+from vosr_jax.weights.model_names import SHIPPED
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these load NumPy and Pillow
     from vosr_jax.restoration.jobs import Job
     from vosr_jax.restoration.upscaler import Upscaler
+
 _FORMATS = ("png", "jpg", "webp", "tif")
 _SAMPLER = ("steps", "schedule", "guidance_scale", "guidance_interval", "weak_strength")
 _OWN = "the model's own if not given"
@@ -46,7 +57,7 @@ def add_parser(commands) -> None:
     interval = {"nargs": 2, "metavar": ("START", "END")}
     add("--guidance-interval", type=float, help=f"times within which it acts; {_OWN}", **interval)
     add("--weak-strength", type=float, help=_OWN)
-    add("--colour-fix", choices=("adain", "wavelet", "none"), help=_OWN)
+    add("--colour-fix", choices=FIXES, help=_OWN)
     add("--seed", type=int, default=0, help="of the run; each picture's follows from it")
     add("--posterior", choices=("mode", "sample"), help=f"of the picture's latent; {_OWN}")
     short = "auto: what suits the device"
@@ -60,7 +71,7 @@ def add_parser(commands) -> None:
     add("--vae-tile-size", type=int, help="autoencoder's, 0: none; by memory if not given")
     add(
         "--shapes",
-        choices=("shared", "exact"),
+        choices=SHAPES,
         default="shared",
         help="exact: programs of each picture's own size, faster for many of one size",
     )
@@ -79,7 +90,7 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Restore every photo that is not done yet."""
-    from vosr_jax.files.folders import make_folder
+    # Loads Pillow.
     from vosr_jax.restoration.jobs import plan_jobs, share_of
 
     plan = plan_jobs(
@@ -103,24 +114,32 @@ def run(options: argparse.Namespace) -> int:
 def _restore(
     options: argparse.Namespace, folder: Path, jobs: "list[Job]", process: tuple[int, int]
 ) -> int:
-    from vosr_jax.commands.progress import Progress
-    from vosr_jax.commands.quiet import open_devices
-    from vosr_jax.commands.waiting import told_of_compilation
-    from vosr_jax.restoration.manifest import Manifest, manifest_path, read_records
-    from vosr_jax.restoration.restore_run import Outcome, RunSettings, compare_later, restore_all
-    from vosr_jax.restoration.standing import standing_of
-    from vosr_jax.restoration.upscaler import Upscaler
-    from vosr_jax.weights.model_names import SHIPPED
+    # These load JAX.
+    from vosr_jax.restoration.restore_run import (
+        Outcome,
+        RunSettings,
+        compare_later,
+        pixel_counts,
+        restore_all,
+    )
+    from vosr_jax.restoration.standing import run_record, standing_of
 
     open_devices()
     records = read_records(folder)
-    upscaler = Upscaler.from_pretrained(
+    upscaler = vosr_jax.Upscaler.from_pretrained(
         options.model, options.precision, options.autoencoder_precision, adapter=options.adapter
     )
     if options.model in SHIPPED:
         print(f"{options.model} is the small model of this package; -m 2.0 fetches the full one")
-    given = _given(options, upscaler)
-    record = _record(options, upscaler, given, process)
+    settings = RunSettings(
+        scale=options.upscale,
+        upscaler=_given(options, upscaler),
+        seed=options.seed,
+        compare=options.compare,
+        max_megapixels=options.max_megapixels,
+        strip_metadata=options.strip_metadata,
+    )
+    record = run_record(upscaler, settings, options.preset, process)
     standing = standing_of(
         jobs, records, record, overwrite=options.overwrite, compare=options.compare
     )
@@ -130,16 +149,8 @@ def _restore(
         print(f"{len(standing.finished)} finished before and skipped; --overwrite redoes them")
     outcome = Outcome(failed=[job for job, _ in standing.refused])
     if standing.left or standing.uncompared:
-        settings = RunSettings(
-            scale=options.upscale,
-            upscaler=given,
-            seed=options.seed,
-            compare=options.compare,
-            max_megapixels=options.max_megapixels,
-            strip_metadata=options.strip_metadata,
-        )
         manifest = Manifest(manifest_path(folder, *process), record)
-        watcher = Progress(_weights(standing.left, options.max_megapixels))
+        watcher = Progress(pixel_counts(standing.left, options.max_megapixels))
         compare_later(standing.uncompared, settings, manifest, watcher, outcome)
         running()
         with told_of_compilation(watcher.say):
@@ -174,55 +185,6 @@ def _given(options: argparse.Namespace, upscaler: "Upscaler") -> dict[str, Any]:
     }
     upscaler.check(scale=options.upscale, **given)
     return given
-
-
-def _record(options, upscaler: "Upscaler", given: dict[str, Any], process) -> dict[str, Any]:
-    """The manifest's record of the run."""
-    import dataclasses
-
-    import jax
-
-    from vosr_jax.restoration.fingerprint import device_names, versions, weights_sha256
-
-    sampler = upscaler.sampler(**{key: given[key] for key in _SAMPLER if key in given})
-    settings = dataclasses.asdict(sampler) | {
-        "scale": options.upscale,
-        "preset": options.preset,
-        "strength": given.get("strength", 1.0),
-        "precision": upscaler.model.precision,
-        "autoencoder_precision": upscaler.model.autoencoder_precision,
-        "posterior": options.posterior or upscaler.model.posterior,
-        "colour_fix": options.colour_fix or upscaler.model.colour_fix,
-        "tile_size": options.tile_size,
-        "tile_overlap": options.tile_overlap,
-        "tile_passes": options.tile_passes,
-        "shapes": options.shapes,
-        "strip_metadata": options.strip_metadata,
-    }
-    settings["guidance_interval"] = list(settings["guidance_interval"])
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "settings": settings,
-        "seed": options.seed,
-        "model": {"name": upscaler.model.name, "sha256": weights_sha256(upscaler.model)},
-        "versions": versions(),
-        "devices": device_names(jax.local_devices()),
-        "process": list(process),
-    }
-
-
-def _weights(jobs: "list[Job]", max_megapixels: float) -> dict[str, float]:
-    """Every photo's part of the work, in pixels."""
-    from vosr_jax.files.photo_reading import photo_size
-
-    weights = {}
-    for job in jobs:
-        try:
-            width, height = photo_size(job.source, max_megapixels)
-        except UserError:
-            width = height = 1
-        weights[job.name] = float(width * height)
-    return weights
 
 
 def _process(options: argparse.Namespace) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from vosr_jax.config.schema import Config
 from vosr_jax.config.validation import require_key, validate
@@ -99,6 +99,25 @@ def config_from_file(path: str, overrides: Sequence[str] = ()) -> Config:
     finally:
         sys.argv = arguments
     return validate(config)
+
+
+def get_config_dict(config: Config):
+    """Convert a Config to an ml_collections ConfigDict that accepts --config.key=value."""
+
+    def convert(value):
+        converted = config_dict.ConfigDict()
+        hints = typing.get_type_hints(type(value))
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            if dataclasses.is_dataclass(item):
+                item = convert(item)
+            elif item is None:
+                kind = next(a for a in typing.get_args(hints[field.name]) if a is not type(None))
+                item = config_dict.placeholder(kind)
+            converted[field.name] = item
+        return converted
+
+    return convert(config)
 
 
 def parent(child: str, name: str) -> ModuleType:

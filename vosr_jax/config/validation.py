@@ -1,4 +1,4 @@
-"""Conversion between an ml_collections ConfigDict and a typed Config; errors name their key."""
+"""Conversion of plain values or a ConfigDict to a typed Config; errors name their key."""
 
 import dataclasses
 import difflib
@@ -34,26 +34,6 @@ def validate(values: Mapping[str, Any]) -> Config:
     config = _build(Config(), plain, "")
     _check(config)
     return config
-
-
-def get_config_dict(config: Config):
-    """Convert a Config to an ml_collections ConfigDict that accepts --config.key=value."""
-    from ml_collections import config_dict
-
-    def convert(value):
-        converted = config_dict.ConfigDict()
-        hints = typing.get_type_hints(type(value))
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            if dataclasses.is_dataclass(item):
-                item = convert(item)
-            elif item is None:
-                kind = next(a for a in typing.get_args(hints[field.name]) if a is not type(None))
-                item = config_dict.placeholder(kind)
-            converted[field.name] = item
-        return converted
-
-    return convert(config)
 
 
 def _build(default: Any, values: Mapping[str, Any], prefix: str):

@@ -4,13 +4,15 @@ import collections
 import json
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from vosr_jax.data.samples import BadRecord
+import numpy as np
+
+from vosr_jax.data.samples import BadRecord, Sample
 from vosr_jax.errors import UserError
-from vosr_jax.files.attempts import Attempts
+from vosr_jax.files.atomic import Attempts
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +39,23 @@ class Report:
     def replaced(self) -> collections.Counter[str]:
         """Number of replaced samples per source name."""
         return collections.Counter(row[0].source for row in self.bad)
+
+    @classmethod
+    def from_notes(cls, samples: int, notes: np.ndarray) -> "Report":
+        """Read the result of `notes_of` for a batch of so many samples."""
+        content = json.loads(notes.tobytes())
+        rows = [[BadRecord(**bad) for bad in row] for row in content["bad"]]
+        return cls(samples, content["enlarged"], rows, next(iter(content["lost"]), None))
+
+
+def notes_of(samples: Sequence[Sample]) -> np.ndarray:
+    """Write a batch's report as JSON bytes, uint8, which pass from a worker to its parent."""
+    notes = {
+        "enlarged": sum(sample.enlarged for sample in samples),
+        "bad": [[asdict(bad) for bad in sample.bad] for sample in samples if sample.bad],
+        "lost": [sample.bad[0].source for sample in samples if sample.lost],
+    }
+    return np.frombuffer(json.dumps(notes).encode(), np.uint8)
 
 
 class BadRecordLog:

@@ -1,21 +1,25 @@
 """Batches from Grain in an order independent of hosts, workers and restarts."""
 
 import functools
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from absl import flags
 
-from vosr_jax.data.bad_records import BadRecordLog, Report
+from vosr_jax.data.bad_records import BadRecordLog, Report, notes_of
 from vosr_jax.data.degradation import DegradationSettings, Settings
-from vosr_jax.data.row_order import RowsOfBatches, checked_rows
-from vosr_jax.data.samples import BadRecord, Sample, SampleMaker
-from vosr_jax.data.shared_memory import check_shared_memory
+from vosr_jax.data.samples import Sample, SampleMaker
 from vosr_jax.data.sources import Source, parse_sources
-from vosr_jax.data.workers import OutOfMemory, start_worker, why_a_worker_died
+from vosr_jax.data.workers import OutOfMemory, check_shared_memory, start_worker, why_a_worker_died
 from vosr_jax.errors import UserError
+
+# Grain's endless sequences have the largest possible length; a batch of one sample overflows it.
+_ENDLESS = 1 << 62
+# Batches that Grain buffers per worker process.
+_BUFFERS = 2
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,6 @@ class PipelineSettings:
     cache_bytes: int = 1 << 30
 
 
-# Batches that Grain buffers per worker process.
-_BUFFERS = 2
-
-
 class _Places(Sequence):
     """(source, position) of every record of a source; Grain shuffles these instead of images."""
 
@@ -64,25 +64,44 @@ class _Places(Sequence):
         return self._source, int(position)
 
 
+class RowsOfBatches(Sequence):
+    """(index, place) of the samples that a process loads, in loading order.
+
+    Args:
+      places: the endless sequence of places; element k belongs to sample k.
+      samples_seen: number of samples in earlier batches.
+      batch_size: rows per global batch.
+      rows: [R] int64, the rows of every global batch that the process loads.
+    """
+
+    def __init__(self, places: Any, samples_seen: int, batch_size: int, rows: np.ndarray):
+        self._places = places
+        self._seen, self._batch_size = samples_seen, batch_size
+        self._rows = np.asarray(rows, np.int64)
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, position):
+        batch, row = divmod(int(position), len(self._rows))
+        index = self._seen + batch * self._batch_size + int(self._rows[row])
+        return index, self._places[index]
+
+
 def collate(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-    """Stack samples; "notes" carries the batch's report to the parent process, as JSON bytes."""
-    notes = {
-        "enlarged": sum(sample.enlarged for sample in samples),
-        "bad": [[asdict(bad) for bad in sample.bad] for sample in samples if sample.bad],
-        "lost": [sample.bad[0].source for sample in samples if sample.lost],
-    }
+    """Stack samples; "notes" carries the batch's report to the parent process."""
     return {
         "hr": np.stack([sample.hr for sample in samples]),
         "lq": np.stack([sample.lq for sample in samples]),
         "index": np.array([sample.index for sample in samples], np.int64),
         "replaced": np.array([bool(sample.bad) for sample in samples]),
-        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
+        "notes": notes_of(samples),
     }
 
 
 def places(settings: PipelineSettings, sources: tuple[Source, ...]):
     """Make the endless sequence of (source, position), as a Grain MapDataset."""
-    import grain
+    import grain  # takes a second, and planning a run needs no batches
 
     endless = [
         grain.MapDataset.source(_Places(number, len(source)))
@@ -114,7 +133,7 @@ def sample_maker(
 
 def _dataset(settings: PipelineSettings, sources, samples_seen: int, rows: np.ndarray):
     """Make the endless dataset of these rows of every batch, as a Grain IterDataset."""
-    import grain
+    import grain  # as in `places`
 
     maker = sample_maker(settings, sources)
     # Batch before the worker processes, or their number would change the rows.
@@ -132,6 +151,24 @@ def _dataset(settings: PipelineSettings, sources, samples_seen: int, rows: np.nd
         start = functools.partial(start_worker, os.getpid())
         dataset = dataset.mp_prefetch(options, worker_init_fn=start)
     return dataset
+
+
+def checked_rows(rows: Sequence[int] | np.ndarray | None, batch_size: int) -> np.ndarray:
+    """Check the rows and return them as int64; None means all rows of the batch.
+
+    Raises:
+      UserError: the batch has no rows.
+      ValueError: there are no rows, one is outside the batch, or one is repeated.
+    """
+    if batch_size < 1:
+        raise UserError(f"train.batch_size is {batch_size}; it must be at least 1")
+    if rows is None:
+        return np.arange(batch_size, dtype=np.int64)
+    rows = np.asarray(rows, np.int64)
+    distinct = len(np.unique(rows)) == len(rows) > 0
+    if rows.ndim != 1 or not distinct or rows.min() < 0 or rows.max() >= batch_size:
+        raise ValueError(f"rows {rows} are no rows of a batch of {batch_size}")
+    return rows
 
 
 def _check(settings: PipelineSettings, samples_seen: int) -> None:
@@ -160,8 +197,6 @@ class Batches:
     """
 
     def __init__(self, dataset, sources: tuple[Source, ...], log: BadRecordLog):
-        from absl import flags
-
         # Grain's workers read flags, which are unparsed in a program not started by absl.app.run.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
@@ -207,10 +242,7 @@ class Batches:
             raise UserError(reason) from error
         # Copy: arrays in the workers' shared memory must not outlive the workers.
         batch = {key: np.array(value) for key, value in found.items()}
-        notes = json.loads(batch.pop("notes").tobytes())
-        rows = [[BadRecord(**bad) for bad in row] for row in notes["bad"]]
-        lost = notes["lost"][0] if notes["lost"] else None
-        return batch, Report(len(batch["index"]), notes["enlarged"], rows, lost)
+        return batch, Report.from_notes(len(batch["index"]), batch.pop("notes"))
 
     def close(self) -> None:
         """Stop the workers; closing twice is allowed."""

@@ -1,15 +1,14 @@
 """Making one sample from its seed and index alone: read, crop, flip, degrade."""
 
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from vosr_jax.data.cache import PictureCache, picture_bytes
 from vosr_jax.data.cropping import at_least, random_crop
 from vosr_jax.data.degradation import DegradationPlan, Settings, sample_plan
-from vosr_jax.data.pictures import UnreadablePicture, decode_image, read_all
-from vosr_jax.data.raw_pictures import raw_picture
+from vosr_jax.data.pictures import UnreadablePicture, decode_image, raw_picture, read_all
 from vosr_jax.data.sources import Source
 
 # A source in which this many records fail in a row counts as gone.
@@ -20,6 +19,9 @@ _REMEMBERED = 10_000
 
 # A source this many times larger than the cache is not cached: hits would be rare.
 _CACHED_SHARE = 8
+
+# Pillow stores an RGB pixel in four bytes.
+_PIXEL_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,40 @@ class Sample:
     enlarged: bool = False
     lost: bool = False
     plan: DegradationPlan | None = None
+
+
+class PictureCache:
+    """Keeps the first decoded images, up to a number of bytes, and never drops one.
+
+    Decoding a photo takes longer than degrading it.
+    Every pass over a source reads each image once. Dropping the oldest would drop those that are
+    needed again soonest. Keeping the first that fit gives the highest hit rate.
+    """
+
+    def __init__(self, capacity: int):
+        self._free = capacity
+        self._pictures: dict[tuple[int, int], Image.Image] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> Image.Image | None:
+        """The image of (source, position), or None."""
+        return self._pictures.get(key)
+
+    def put(self, key: tuple[int, int], picture: Image.Image) -> None:
+        """Keep an image if there is room."""
+        size = picture_bytes(picture)
+        with self._lock:
+            if key not in self._pictures and size <= self._free:
+                self._free -= size
+                self._pictures[key] = picture
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+
+def picture_bytes(picture: Image.Image) -> int:
+    """Bytes of memory that a decoded image takes."""
+    return _PIXEL_BYTES * picture.width * picture.height
 
 
 class SampleMaker:

@@ -18,8 +18,7 @@ from vosr_jax.evaluation.pairs import entries_of
 from vosr_jax.evaluation.results import Outcome, Results, write_results
 from vosr_jax.evaluation.scores import Evaluator
 from vosr_jax.evaluation.token_similarity import token_figures
-from vosr_jax.files import listing, to_path, write_text
-from vosr_jax.files.folders import make_folder
+from vosr_jax.files import listing, make_folder, to_path, write_text
 from vosr_jax.files.mirror import Mirror
 from vosr_jax.restoration.fingerprint import device_names, versions, weights_sha256
 from vosr_jax.restoration.upscaler import Upscaler
@@ -54,7 +53,6 @@ def run_evaluation(config: Config, workdir: str | os.PathLike) -> str:
 
 
 def _evaluate(config: Config, workdir: str | os.PathLike, folder: Path) -> str:
-
     e = config.eval
     entries = entries_of(config)
     measures, unavailable = chosen_measures(e.metrics, e.crop_border)

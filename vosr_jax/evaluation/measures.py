@@ -175,7 +175,7 @@ def _of_pyiqa(key: str) -> Measure:
     about = importlib.metadata.metadata("pyiqa").json
     licence = about.get("license_expression") or about.get("license") or "licence not stated"
     try:
-        import pyiqa
+        import pyiqa  # optional
 
         network = pyiqa.create_metric(name)
     # Any error here means that the package lacks this measure or its weights.
@@ -184,7 +184,7 @@ def _of_pyiqa(key: str) -> Measure:
         raise UserError(f"pyiqa {version} can't make {name} ({reason})") from error
 
     def measure(image: np.ndarray, case: EvalPair) -> float:
-        import torch
+        import torch  # comes with pyiqa
 
         def tensor(picture: np.ndarray):
             return torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
@@ -254,11 +254,9 @@ def _truth(case: EvalPair) -> np.ndarray:
 
 @cache
 def _lpips(net: str):
-
     return jax.jit(lpips), load_lpips(net)
 
 
 @cache
 def _dists():
-
     return jax.jit(dists), load_dists()

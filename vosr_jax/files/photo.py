@@ -78,6 +78,12 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+def to_uint8(picture: np.ndarray, *, truncate: bool = False) -> np.ndarray:
+    """Convert [0, 1] to 0..255, rounded; `truncate` rounds down, as the official scripts do."""
+    scaled = np.clip(picture, 0, 1).astype(np.float32) * 255
+    return (scaled if truncate else np.rint(scaled)).astype(np.uint8)
+
+
 def of_pillow(image: Image.Image, name: str = "the picture") -> Photo:
     """Convert a Pillow image to a photo, turned upright.
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from vosr_jax.errors import UserError
-from vosr_jax.files import png, png_ancillary, tiff
+from vosr_jax.files import png, png_metadata, tiff
 from vosr_jax.files.colour_profiles import from_code_points
 from vosr_jax.files.metadata import of_image
 from vosr_jax.files.photo import Photo, assemble, of_modes
-from vosr_jax.files.png_writing import SIGNATURE
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".avif", ".heic", ".heif"),
@@ -57,7 +56,7 @@ def read_photo(
     name = name or _name(source)
     data = read_bytes(source)
     with _explained(name):
-        if data.startswith(SIGNATURE):
+        if data.startswith(png.SIGNATURE):
             return _read_png(data, max_megapixels, name)
         with _opened(data, max_megapixels, name) as image:
             return _read_other(image, data, name)
@@ -73,7 +72,7 @@ def photo_size(
     """
     name, data = _name(source), read_bytes(source)
     with _explained(name):
-        if data.startswith(SIGNATURE):
+        if data.startswith(png.SIGNATURE):
             return _parsed_png(data, max_megapixels, name).size
         with _opened(data, max_megapixels, name) as image:
             return image.size
@@ -141,10 +140,10 @@ def _parsed_png(data: bytes, max_megapixels: float, name: str) -> png.PngFile:
 
 def _read_png(data: bytes, max_megapixels: float, name: str) -> Photo:
     parsed = _parsed_png(data, max_megapixels, name)
-    profile = png_ancillary.colour_profile(parsed, name)
+    profile = png_metadata.colour_profile(parsed, name)
     with _without_pillows_limit():
         pixels, alpha, grey = png.decode(parsed)
-    return assemble(pixels, alpha, grey, profile, *png_ancillary.metadata(parsed))
+    return assemble(pixels, alpha, grey, profile, *png_metadata.metadata(parsed))
 
 
 def _read_other(image: Image.Image, data: bytes, name: str) -> Photo:
@@ -211,6 +210,7 @@ def known_formats() -> list[str]:
 
 def _register_heic(name: str) -> None:
     try:
+        # An optional package.
         from pillow_heif import register_heif_opener
     except ImportError as error:
         raise UserError(

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.errors import UserError
-from vosr_jax.files import atomic, png_writing, tiff
+from vosr_jax.files import atomic, png, png_metadata, tiff
 from vosr_jax.files.metadata import Metadata, exif_for
 from vosr_jax.files.photo import Photo, eight_bits, of_pillow, to_srgb
 
@@ -89,10 +89,8 @@ def encode(photo: Photo, path: Path) -> bytes:
     if kind == "TIFF":
         return tiff.encode(_channels(photo, deep), photo.metadata, photo.icc_profile)
     if kind == "PNG":
-        pixels = (
-            png_writing.encode_16_bits(_channels(photo, True)) if deep else _by_pillow(photo, "PNG")
-        )
-        return png_writing.with_metadata(pixels, photo.metadata, blob, photo.icc_profile)
+        pixels = png.encode_16_bits(_channels(photo, True)) if deep else _by_pillow(photo, "PNG")
+        return png_metadata.with_metadata(pixels, photo.metadata, blob, photo.icc_profile)
     profile = photo.icc_profile
     options: dict = {"quality": _QUALITY, "exif": blob, "icc_profile": profile}
     if kind == "JPEG":

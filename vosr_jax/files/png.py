@@ -1,7 +1,8 @@
-"""Parsing and decoding of PNG files: all 16 bits, exact transparency (ISO 15948).
+"""Parsing, decoding and encoding of PNG files: all 16 bits, exact transparency (ISO 15948).
 
 Pillow decodes the pixels. It gets a file with pixels alone, because a damaged, large or unknown
-text or profile must not make the photo fail. The other chunks are read separately.
+text or profile must not make the photo fail. The other chunks are read separately. Pillow cannot
+write 16-bit pixels, so these are encoded here.
 """
 
 import dataclasses
@@ -14,12 +15,14 @@ import numpy as np
 from PIL import Image
 
 from vosr_jax.files.photo import of_palette
-from vosr_jax.files.png_writing import SIGNATURE, chunk
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGBA: 4}
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _DEFLATES_BY = 1032  # deflate's largest compression ratio
+_ROWS_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,3 +204,42 @@ def _opened(png: PngFile):
     return Image.open(
         io.BytesIO(SIGNATURE + b"".join(parts) + chunk(b"IEND", b"")), formats=["PNG"]
     )
+
+
+def encode_16_bits(channels: np.ndarray) -> bytes:
+    """Encode the pixels alone as a PNG.
+
+    Args:
+      channels: [H, W, C] uint16; 1 to 4 channels are grey, grey and alpha, RGB, RGBA.
+    """
+    height, width, count = channels.shape
+    kind = (_GREY, _GREY_ALPHA, _RGB, _RGBA)[count - 1]
+    packer, packed = zlib.compressobj(6), []
+    above = np.zeros((1, width * count * 2), np.uint8)
+    for top in range(0, height, _ROWS_AT_ONCE):
+        rows = channels[top : top + _ROWS_AT_ONCE].astype(">u2").reshape(-1, width * count)
+        raw = rows.view(np.uint8).reshape(len(rows), -1)
+        filtered = _paeth(raw, np.concatenate([above, raw[:-1]]), 2 * count)
+        lines = np.pad(filtered, ((0, 0), (1, 0)), constant_values=4)
+        packed.append(packer.compress(lines.tobytes()))
+        above = raw[-1:]
+    packed.append(packer.flush())
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", b"".join(packed)) + chunk(b"IEND", b"")
+    return SIGNATURE + parts
+
+
+def _paeth(raw: np.ndarray, above: np.ndarray, back: int) -> np.ndarray:
+    """Differences from the neighbour nearest to left + above - corner."""
+    left, corner = (np.pad(rows, ((0, 0), (back, 0)))[:, :-back] for rows in (raw, above))
+    a, b, c = (rows.astype(np.int16) for rows in (left, above, corner))
+    to_left, to_above, to_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
+    nearest = np.where(to_above <= to_corner, above, corner)
+    nearest = np.where((to_left <= to_above) & (to_left <= to_corner), left, nearest)
+    return raw - nearest
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    """Make a chunk with its length and checksum."""
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum

@@ -49,8 +49,8 @@ def local_gpu() -> Gpu:
 
 
 def _cudnn_version() -> int:
-    # JAX gives it no public name.
     try:
+        # JAX gives it no public name, so another version may lack it.
         from jax._src.lib import cuda_versions
 
         return cuda_versions.cudnn_get_version() if cuda_versions is not None else 0

@@ -1,4 +1,4 @@
-"""Layers of all networks: linear maps, convolutions, norms, time embedding.
+"""Layers of all networks: linear maps, convolutions, norms, time embedding, patches.
 
 Parameters are float32. A layer that takes `dtype` computes its matrix product in that dtype and
 returns it. Norms compute their statistics in float32 for every input.
@@ -251,3 +251,22 @@ class TimeEmbedding(nnx.Module):
     def __call__(self, t: Array, dtype: DTypeLike = jnp.float32) -> Array:
         waves = timestep_embedding(t, self.frequencies)
         return self.out(jax.nn.silu(self.hidden(waves, dtype)), dtype)
+
+
+def patchify(x: Array, patch_size: int) -> Array:
+    """Convert [B, H, W, C] to tokens [B, H/p * W/p, p * p * C], row by row.
+
+    A NumPy array stays one.
+    """
+    batch, height, width, channels = x.shape
+    p = patch_size
+    x = x.reshape(batch, height // p, p, width // p, p, channels)
+    return x.swapaxes(2, 3).reshape(batch, height * width // p**2, p * p * channels)
+
+
+def unpatchify(x: Array, grid: tuple[int, int], patch_size: int) -> Array:
+    """The inverse of `patchify` for a grid of (rows, columns) tokens."""
+    rows, columns = grid
+    p = patch_size
+    x = x.reshape(x.shape[0], rows, columns, p, p, -1)
+    return x.swapaxes(2, 3).reshape(x.shape[0], rows * p, columns * p, -1)

@@ -1,6 +1,11 @@
-"""Read and write tensors in one safetensors file, or in shards with an index as on the hub."""
+"""Read and write tensors in one safetensors file, or in shards with an index as on the hub.
+
+Files are memory-mapped; `give_back_pages` releases what was read.
+"""
 
 import json
+import mmap
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vosr_jax.errors import UserError
-from vosr_jax.files import whole_file, write_json
-from vosr_jax.files.json_file import read_json_object
-from vosr_jax.parameters.mapping import map_file
+from vosr_jax.files import read_json_object, whole_file, write_json
 
 INDEX = ".safetensors.index.json"
 SHARD_BYTES = 4 << 30
@@ -35,6 +38,33 @@ _TYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+# Of all files that are open.
+_MAPS: weakref.WeakSet = weakref.WeakSet()
+
+
+def map_file(path: str | Path) -> np.ndarray:
+    """Map a file as a read-only uint8 array; bytes are read on access.
+
+    Raises:
+      OSError, ValueError: the file cannot be read, or is empty.
+    """
+    content = np.memmap(path, np.uint8, mode="r")
+    _MAPS.add(content._mmap)  # type: ignore[attr-defined]
+    return content
+
+
+def give_back_pages() -> None:
+    """Release the pages of all mapped files; a later access reads them again.
+
+    Until the system needs the space, the pages would count as this process's memory, against the
+    limits of containers and batch systems.
+    """
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    if advice is None:
+        return
+    for mapped in list(_MAPS):
+        if not mapped.closed:
+            mapped.madvise(advice)
 
 
 def find_safetensors(folder: Path, stem: str) -> Path | None:
@@ -170,7 +200,6 @@ def _split(tensors: Mapping[str, np.ndarray], shard_bytes: int) -> list[list[str
 
 
 def _write(file: Path, tensors: Mapping[str, np.ndarray], names: list[str]) -> Path:
-
     with whole_file(file) as part:
         content = {name: np.asarray(tensors[name], order="C") for name in names}
         try:

@@ -1,4 +1,4 @@
-"""Collectives of a compiled program, read from its text."""
+"""Collectives of a compiled program, read from its text: what they move, and the time they add."""
 
 import dataclasses
 import math
@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+from jax.sharding import Mesh
 
 from vosr_jax.planning.hlo import Instruction, Program
+from vosr_jax.planning.topology import Topology
+from vosr_jax.training.abstract import AbstractRun
+from vosr_jax.training.sharding import is_matmul_param, parameter_spec, sharded_over
 
 _ASYNC_START = 'custom_call_target="AsyncCollectiveStart"'
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
@@ -57,6 +61,57 @@ def collectives(program: Program, devices_a_slice: int = 0) -> list[Collective]:
             hidden &= not scatter
             found.append(_collective(kind, times, inner, hidden, devices_a_slice))
     return found
+
+
+def exposed_seconds(sent: list[Collective], topology: Topology, mesh: Mesh, busy: float) -> float:
+    """Seconds that collectives add to a step: all blocking ones, and the hidden ones' excess.
+
+    Args:
+      sent: the step's collectives.
+      topology: of its devices.
+      mesh: by whose order the collectives number the devices.
+      busy: seconds of other work, behind which asynchronous ones hide.
+    """
+    devices = mesh.devices.reshape(-1)
+
+    def seconds(own: list[Collective]) -> float:
+        total = 0.0
+        for one in own:
+            places = [devices[member].coords for member in one.members]
+            total += one.total / (
+                topology.chip.slow_network if one.across else topology.bandwidth(places)
+            )
+        return total
+
+    hidden = seconds([c for c in sent if c.hidden])
+    return seconds([c for c in sent if not c.hidden]) + max(hidden - busy, 0.0)
+
+
+def fsdp_ideal(run: AbstractRun) -> float:
+    """Bytes that one device must move for one forward and backward pass of the network.
+
+    Every sharded parameter is gathered once in its products' dtype, and once more if the backward
+    pass recomputes the block. Every gradient is scattered once in float32. If the batch is sharded
+    over `data` too, each device's shard of the gradients is summed over it.
+    """
+    mesh, config = run.mesh, run.config
+    gather = run.train_step.gather
+    passes = 2 if config.model.remat != "none" else 1
+    total = 0.0
+    base = run.weights.get("base", {})
+    for name, leaf in (run.state.parameters | base).items():
+        spec = parameter_spec(name, leaf.shape, mesh)
+        own = float(np.prod(leaf.sharding.shard_shape(leaf.shape)))
+        fsdp = mesh.shape["fsdp"] if sharded_over(spec, "fsdp") else 1
+        width = gather.dtype.itemsize if gather is not None and is_matmul_param(name) else 4
+        again = passes if name.startswith("blocks.") else 1
+        if name in base:  # frozen: no gradient travels
+            total += own * (fsdp - 1) * again * width
+            continue
+        total += own * (fsdp - 1) * (again * width + 4)
+        data = mesh.shape["data"] * (mesh.shape["fsdp"] if fsdp == 1 else 1)
+        total += 2 * own * 4 * (data - 1) / data
+    return total * config.train.microbatches
 
 
 def _started(program: Program, instruction: Instruction) -> Iterator[Instruction]:

@@ -6,25 +6,29 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from vosr_jax.compilation_cache import no_compilation_cache
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.planning.communication import KINDS, Collective, collectives
-from vosr_jax.planning.data_cores import cores_a_pair
-from vosr_jax.planning.hlo import Shape, parse
-from vosr_jax.planning.roofline import Work, least_seconds, work_of
-from vosr_jax.planning.starting import shard_bytes, start_memory
+from vosr_jax.planning.communication import (
+    KINDS,
+    Collective,
+    collectives,
+    exposed_seconds,
+    fsdp_ideal,
+)
+from vosr_jax.planning.hlo import parse
+from vosr_jax.planning.memory import memory_by_kind, start_memory
+from vosr_jax.planning.roofline import Work, kernel_flops, least_seconds, work_of
 from vosr_jax.planning.topology import Topology, devices_of, other_compiler
 from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.training.build import mesh_of
-from vosr_jax.training.fsdp import is_matmul_param
-from vosr_jax.training.sharding import parameter_spec, sharded_over
+from vosr_jax.training.executable import identity, save_executable
 
-# Matrix products of an attention kernel's forward and backward pass.
-_FORWARD_PRODUCTS, _BACKWARD_PRODUCTS = 2, 5
+_GIB, _MIB = 2**30, 2**20
+# CPU seconds to make one pair from a JPEG file of two megapixels, by the pair's side; measured
+# with benchmarks/pipeline.py on a core of an AMD EPYC (docs/data.md).
+_MEASURED = {128: 0.0115, 512: 0.043}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,12 @@ class SlicePlan:
 
 
 def make_plan(
-    config: Config, topology: Topology, *, slowest: int = 0, start: bool = False
+    config: Config,
+    topology: Topology,
+    *,
+    slowest: int = 0,
+    start: bool = False,
+    executable: str | None = None,
 ) -> SlicePlan:
     """Compile the step that train.py would run on a topology, and read the program.
 
@@ -97,9 +106,11 @@ def make_plan(
       topology: of the devices.
       slowest: number of slowest operations to list.
       start: also compile the program that makes the state, and compute what a start needs.
+      executable: file for the compiled step, which `train.executable` loads.
 
     Raises:
-      UserError: the compiler is missing or fails, or mesh and batch do not fit the topology.
+      UserError: the compiler is missing or fails, mesh and batch do not fit the topology, or the
+        file cannot be written.
     """
     slices = config.mesh.slices or topology.slices
     mesh = mesh_of(config, devices_of(topology), slices)
@@ -126,7 +137,8 @@ def make_plan(
     began = time.monotonic()
     try:
         with no_compilation_cache():
-            compiled = run.lower().compile()
+            lowered = run.lower()
+            compiled = lowered.compile()
         seconds = time.monotonic() - began
         program = parse(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
@@ -144,6 +156,8 @@ def make_plan(
     work = work_of(program, kernel_flops)
     plan = _reckoned(known, config, topology, run, compiled, sent, work, seconds)
     needed = start_memory(run) if start else {}
+    if executable is not None:
+        save_executable(executable, compiled, identity(run.train_step, lowered, mesh))
     return dataclasses.replace(plan, slowest=tuple(_lines(work, topology, slowest)), start=needed)
 
 
@@ -192,91 +206,11 @@ def _by_kind(sent: list[Collective]) -> dict[str, tuple[int, float]]:
     }
 
 
-def exposed_seconds(sent: list[Collective], topology: Topology, mesh: Mesh, busy: float) -> float:
-    """Seconds that collectives add to a step: all blocking ones, and the hidden ones' excess.
-
-    Args:
-      sent: the step's collectives.
-      topology: of its devices.
-      mesh: by whose order the collectives number the devices.
-      busy: seconds of other work, behind which asynchronous ones hide.
-    """
-    devices = mesh.devices.reshape(-1)
-
-    def seconds(own: list[Collective]) -> float:
-        total = 0.0
-        for one in own:
-            places = [devices[member].coords for member in one.members]
-            total += one.total / (
-                topology.chip.slow_network if one.across else topology.bandwidth(places)
-            )
-        return total
-
-    hidden = seconds([c for c in sent if c.hidden])
-    return seconds([c for c in sent if not c.hidden]) + max(hidden - busy, 0.0)
-
-
-def memory_by_kind(run: AbstractRun, analysis: Any) -> dict[str, float]:
-    """Bytes per device by kind: a step's inputs, and what it allocates."""
-    state = run.state
-    kinds = {
-        "parameters": state.parameters,
-        "ema": state.ema,
-        "optimizer": state.optimizer,
-        "frozen": {net: w for net, w in run.weights.items() if net not in ("teacher", "base")},
-        "base": run.weights.get("base", {}),
-        "teacher": run.weights.get("teacher", {}),
-        "batch": run.batch,
-    }
-    found = {kind: float(sum(map(shard_bytes, jax.tree.leaves(t)))) for kind, t in kinds.items()}
-    found["activations"] = float(analysis.temp_size_in_bytes)
-    found["program"] = float(analysis.generated_code_size_in_bytes)
-    # The state is updated in place.
-    fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    found["total"] = float(
-        analysis.argument_size_in_bytes
-        + fresh
-        + analysis.temp_size_in_bytes
-        + analysis.generated_code_size_in_bytes
-    )
-    return found
-
-
-def fsdp_ideal(run: AbstractRun) -> float:
-    """Bytes that one device must move for one forward and backward pass of the network.
-
-    Every sharded parameter is gathered once in its products' dtype, and once more if the backward
-    pass recomputes the block. Every gradient is scattered once in float32. If the batch is sharded
-    over `data` too, each device's shard of the gradients is summed over it.
-    """
-    mesh, config = run.mesh, run.config
-    gather = run.train_step.gather
-    passes = 2 if config.model.remat != "none" else 1
-    total = 0.0
-    base = run.weights.get("base", {})
-    for name, leaf in (run.state.parameters | base).items():
-        spec = parameter_spec(name, leaf.shape, mesh)
-        own = float(np.prod(leaf.sharding.shard_shape(leaf.shape)))
-        fsdp = mesh.shape["fsdp"] if sharded_over(spec, "fsdp") else 1
-        width = gather.dtype.itemsize if gather is not None and is_matmul_param(name) else 4
-        again = passes if name.startswith("blocks.") else 1
-        if name in base:  # frozen: no gradient travels
-            total += own * (fsdp - 1) * again * width
-            continue
-        total += own * (fsdp - 1) * (again * width + 4)
-        data = mesh.shape["data"] * (mesh.shape["fsdp"] if fsdp == 1 else 1)
-        total += 2 * own * 4 * (data - 1) / data
-    return total * config.train.microbatches
-
-
-def kernel_flops(operation: str, operands: list[Shape], results: tuple[Shape, ...]) -> int:
-    """Operations of an attention kernel from its shapes, [B, heads, N, d] and [B, heads, M, d]."""
-    del results
-    if "splash" not in operation:
-        return 0
-    query, key = [shape.sizes for shape in operands if len(shape.sizes) == 4][:2]
-    products = _FORWARD_PRODUCTS if "fwd" in operation else _BACKWARD_PRODUCTS
-    return products * 2 * query[0] * query[1] * query[2] * key[2] * query[3]
+def cores_a_pair(side: int) -> float:
+    """Cores that one pair per second keeps fully busy, by the crop's side in pixels."""
+    (small, few), (large, many) = sorted(_MEASURED.items())
+    share = (side**2 - small**2) / (large**2 - small**2)
+    return max(few + share * (many - few), few)
 
 
 def _lines(work: list[Work], topology: Topology, count: int) -> list[str]:
@@ -288,3 +222,73 @@ def _lines(work: list[Work], topology: Topology, count: int) -> list[str]:
         f"{one.flops / 1e9:9.1f} GFLOP {one.bytes / 1e6:9.1f} MB  {one.name}  {one.operation}"
         for one in slow
     ]
+
+
+def describe(plan: SlicePlan, topology: Topology) -> str:
+    """A page about a plan: what was compiled, what was counted, what is modelled."""
+    chip = topology.chip
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    chips = f"{topology.chips} chips"
+    if chip.devices > 1:
+        chips += f" of {chip.devices} devices (below, a chip is a device)"
+    lines = [
+        f"{plan.topology}: {chips}, {chip.memory / _GIB:.0f} GiB each; mesh {mesh}",
+        f"{plan.batch_size} pairs an update, {plan.rows} on a chip at a time; remat {plan.remat}",
+    ]
+    trained, whole = plan.trained
+    if trained < whole:
+        share = trained / whole
+        lines.append(f"adapters: {trained:,} of {whole:,} parameters are trained, {share:.2%}")
+    lines.append("")
+    if plan.why_not:
+        return "\n".join([*lines, f"does NOT fit: {plan.why_not}"])
+    share = plan.memory["total"] / chip.memory
+    lines += [
+        f"compiled in {plan.compile_seconds:.0f} s by the TPU compiler",
+        f"  {'fits' if plan.fits else 'does NOT fit'}: {plan.memory['total'] / _GIB:.2f} GiB "
+        f"a chip, {share:.0%} of its memory",
+    ]
+    for kind, size in plan.memory.items():
+        if kind != "total" and size:
+            lines.append(f"    {kind:12} {size / _GIB:7.3f} GiB")
+    lines.append("  sent and received by a chip in a step:")
+    for kind, (number, size) in plan.collectives.items():
+        lines.append(f"    {kind:18} {number:5} times {size / _MIB:10.1f} MiB")
+    total = sum(size for _, size in plan.collectives.values())
+    if plan.gathered_bytes:
+        lines.append(
+            f"    {'all':18} {'':11} {total / _MIB:10.1f} MiB, "
+            f"{total / plan.gathered_bytes:.2f} of one pass's ideal ({_ideal(plan)})"
+        )
+    if plan.start:
+        lines += [
+            "  the first start, before the first step:",
+            f"    a chip           {plan.start['device'] / _GIB:7.3f} GiB at most, the state being "
+            "made beside the frozen weights",
+            f"    a host           reads {plan.start['host read'] / _GIB:.3f} GiB of weights, "
+            f"holds {plan.start['host held'] / _GIB:.3f} GiB of them at a time",
+        ]
+    lines += [
+        "counted in the traced step",
+        f"    {plan.analytic_flops / 1e12 / plan.batch_size:.2f} TFLOP a pair, nothing twice",
+        "modelled from the program, the chip's published peaks, and nothing else",
+        f"    step             at least {plan.step_seconds * 1e3:.1f} ms; of it "
+        + ", ".join(f"{what} {share:.0%}" for what, share in plan.bound.items()),
+        f"    MFU              at most {plan.mfu:.1%}",
+        f"    pairs a second   at most {plan.pairs_per_second:.1f}",
+        f"    cores for data   {plan.host_cores[0]:.0f} of a host's {plan.host_cores[1]:.0f}"
+        + (" (too few: the data cannot keep up)" if _starved(plan) else ""),
+        f"    to the last step {plan.days:.2f} days, {plan.chip_hours:,.0f} chip hours",
+    ]
+    if plan.slowest:
+        lines.append("slowest operations, of the step's seconds")
+        lines += [f"    {line}" for line in plan.slowest]
+    return "\n".join(lines)
+
+
+def _starved(plan: SlicePlan) -> bool:
+    return plan.host_cores[0] > plan.host_cores[1]
+
+
+def _ideal(plan: SlicePlan) -> str:
+    return f"{plan.gathered_bytes / _MIB:.1f} MiB"

@@ -27,6 +27,8 @@ _AHEAD = ("copy-start", "slice-start")
 _KERNEL = 'custom_call_target="tpu_custom_call"'
 # (operation, operands' shapes, results' shapes) -> FLOPs of a kernel opaque to the compiler.
 KernelFlops = Callable[[str, list[Shape], tuple[Shape, ...]], int]
+# Matrix products of an attention kernel's forward and backward pass.
+_FORWARD_PRODUCTS, _BACKWARD_PRODUCTS = 2, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,16 @@ def least_seconds(work: list[Work], chip: Chip) -> float:
     in_turn = sum(one.seconds(chip) for one in work if not one.ahead)
     moved = sum(one.times * one.bytes for one in work)
     return max(in_turn, moved / chip.memory_bandwidth)
+
+
+def kernel_flops(operation: str, operands: list[Shape], results: tuple[Shape, ...]) -> int:
+    """Operations of an attention kernel from its shapes, [B, heads, N, d] and [B, heads, M, d]."""
+    del results
+    if "splash" not in operation:
+        return 0
+    query, key = [shape.sizes for shape in operands if len(shape.sizes) == 4][:2]
+    products = _FORWARD_PRODUCTS if "fwd" in operation else _BACKWARD_PRODUCTS
+    return products * 2 * query[0] * query[1] * query[2] * key[2] * query[3]
 
 
 def _operation(instruction: Instruction) -> str:

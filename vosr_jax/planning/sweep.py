@@ -17,8 +17,8 @@ from vosr_jax.planning.topology import Topology
 _ROWS = (4, 8, 16, 32)
 # From the least recomputation to the most.
 _REMAT = ("none", "attention", "dots", "full")
-
 MakePlan = Callable[[Config, Topology], SlicePlan]
+_GIB = 2**30
 
 
 def sweep(
@@ -70,6 +70,25 @@ def sweep(
     if not plans:
         raise UserError("no candidate could be compiled; the lines above say why")
     return sorted(plans, key=lambda plan: (not plan.fits, -plan.pairs_per_second))
+
+
+def describe_sweep(plans: list[SlicePlan]) -> str:
+    """A table of a sweep's plans, the best that fits first."""
+    rows = [
+        "| mesh | pairs a chip | remat | fits | GiB | ms a step | pairs/s | MFU |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for plan in plans:
+        mesh = " x ".join(map(str, plan.mesh.values()))
+        rest = "| | | |"
+        if plan.memory:
+            rest = (
+                f"{plan.memory['total'] / _GIB:.1f} | {plan.step_seconds * 1e3:.0f} "
+                f"| {plan.pairs_per_second:.0f} | {plan.mfu:.1%} |"
+            )
+        fits = "yes" if plan.fits else "no"
+        rows.append(f"| {mesh} | {plan.rows} | {plan.remat} | {fits} | {rest}")
+    return "\n".join(rows)
 
 
 def _other_meshes(automatic: int, topology: Topology) -> list[int]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 import jax
+from jax.experimental import topologies
 
 from vosr_jax.chips import CHIPS, Chip
 from vosr_jax.errors import UserError
@@ -143,8 +144,6 @@ def devices_of(topology: Topology) -> list:
     Raises:
       UserError: the TPU compiler is not installed, or does not know the shape.
     """
-    from jax.experimental import topologies
-
     # No TPU is used, so several plans may be made at once, and JAX need not look for a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")

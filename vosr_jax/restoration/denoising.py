@@ -1,16 +1,12 @@
 """Turn noise into restored latents, with a few compiled programs for images of all sizes.
 
-One program computes the context of the visual tokens. One computes what all steps share. One is a
-network call on a batch of tiles; tiles of several images share batches. No program depends on
-guidance scale or weak strength. None calls back into Python, because XLA does not cache such a
-program on disk; progress is reported between calls.
+Tiles of several images share network calls; progress is reported between calls.
 """
 
 import collections
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -20,21 +16,12 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from vosr_jax.diffusion.denoiser import CachedDenoiser
-from vosr_jax.diffusion.parameterization import Parameterization
-from vosr_jax.diffusion.sampler import (
-    SamplerContext,
-    SamplerSettings,
-    StepContext,
-    build_context,
-    step_velocity,
-)
+from vosr_jax.diffusion.sampler import SamplerContext, SamplerSettings, StepContext
 from vosr_jax.errors import UserError
-from vosr_jax.models.lightning_dit.network import LightningDiT
-from vosr_jax.restoration.precision import first_finite
+from vosr_jax.restoration.denoiser_programs import DenoiserProgram, kept_bytes
 from vosr_jax.restoration.tiled.latent import ProgramTile, TiledLatent, TileGrid, program_tile
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # that file imports this one
     from vosr_jax.restoration.model import RestorationModel
 
 # Up to this size the keys and values of all tiles are kept from step to step. Beyond it every
@@ -51,7 +38,7 @@ class Latents:
       visual_tokens: [B, N, D], or [B, tiles, N, D] with a grid; None if the model has none.
       grid: tiles for the denoiser; None for the whole latent at once.
       sides: tile sides at which programs exist, see `tiled.latent.program_sides`.
-      preview: takes (place, z) of every finished tile, see `preview.Preview`.
+      preview: takes (place, z) of every finished tile, see `restore.Preview`.
     """
 
     lq_latent: ArrayLike
@@ -78,24 +65,6 @@ class Latents:
         """The tiled latent, ready for the first step."""
         lq_latent, noise = (np.asarray(x, np.float32) for x in (self.lq_latent, self.noise))
         return TiledLatent(lq_latent, noise, self.grid, self.program)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    """Static settings of the network's program, besides its parameters and array shapes."""
-
-    keep_kv: bool
-    parameterization: Parameterization
-    guided: bool = False
-
-    def denoisers(self, graphs, states) -> list[CachedDenoiser]:
-        """The denoiser, followed by the float32 one, which is seldom called."""
-        return [
-            CachedDenoiser(
-                nnx.merge(graph, state), self.parameterization, keep_kv=self.keep_kv and i == 0
-            )
-            for i, (graph, state) in enumerate(zip(graphs, states, strict=True))
-        ]
 
 
 def denoise(
@@ -126,14 +95,14 @@ def denoise(
     split = [nnx.split(network) for network in model.networks]
     networks = tuple(graph for graph, _ in split), [state for _, state in split]
     keep_kv = sampler.steps > 1 and pictures[0].visual_tokens is not None
-    program = _Program(keep_kv, model.parameterization)
+    program = DenoiserProgram(keep_kv, model.parameterization)
     # The scale is an argument of the programs. Only its presence is compiled into them.
     guided = sampler.guidance_scale != 1
     settled = dataclasses.replace(sampler, guidance_scale=0.0 if guided else 1.0, weak_strength=0.0)
     scale, strength = jnp.float32(sampler.guidance_scale), jnp.float32(sampler.weak_strength)
     shared = [
         context._replace(guidance_scale=scale, weak_strength=strength)
-        for context in _shared(*networks, program, settled)
+        for context in program.shared(networks, settled)
     ]
     repeated = 0
     restored: dict[int, np.ndarray] = {}
@@ -157,12 +126,6 @@ def network_calls(pictures: Sequence[Latents], tile_batch: int) -> int:
     return sum(-(-count // rows_of(count, tile_batch)) for count in counts)
 
 
-def kept_bytes(denoiser: LightningDiT, tokens: tuple[int, ...]) -> int:
-    """Bytes of all blocks' keys and values for tokens of shape [calls, rows, N, D]."""
-    s = denoiser.settings
-    return 2 * s.depth * s.width * tokens[0] * tokens[1] * tokens[2] * denoiser.dtype.itemsize
-
-
 class _Batches:
     """Tiles of one shape, from one or several images, in batches."""
 
@@ -170,7 +133,7 @@ class _Batches:
         self,
         model: "RestorationModel",
         networks,
-        program: _Program,
+        program: DenoiserProgram,
         pictures: list[Latents],
         told: bool,
     ):
@@ -190,8 +153,7 @@ class _Batches:
         if tokens[0] is not None and program.keep_kv:
             size = kept_bytes(self._model.networks[0], (len(batches), *tokens[0].shape))
             program = dataclasses.replace(program, keep_kv=size <= KEPT_BYTES)
-        graphs, states = self._networks
-        contexts = [_contexts(graphs, states, t, program) for t in tokens]
+        contexts = [program.contexts(self._networks, t) for t in tokens]
         repeated, times = 0, sampler.times()
         # On the host, where indexing needs no compiled program.
         shared = [
@@ -222,7 +184,7 @@ class _Batches:
             extents = np.array([self._tiled[i].extent for i, _ in filled], np.int32)
             extent = np.repeat(extents, per_tile, axis=0)
         given = steps, contexts, condition, noisy, extent
-        return _Begun(batch, per_tile, _velocity(*self._networks, *given, program))
+        return _Begun(batch, per_tile, program.velocity(self._networks, *given))
 
     def _finish(self, begun: "_Begun", steps: list[StepContext], tell) -> int:
         """Wait for a call and blend its tiles in; return how many were computed twice."""
@@ -302,30 +264,3 @@ def _alike(pictures: Sequence[Latents]) -> list[list[int]]:
         shape, extent = picture.program
         groups.setdefault((shape, extent is None), []).append(index)
     return list(groups.values())
-
-
-@partial(jax.jit, static_argnums=(0, 2, 3))
-def _shared(graphs, states, program: _Program, sampler: SamplerSettings) -> list[SamplerContext]:
-    return [build_context(denoiser, sampler) for denoiser in program.denoisers(graphs, states)]
-
-
-def _contexts(graphs, states, tokens: Array | None, program: _Program) -> list:
-    if tokens is None:
-        return [None] * len(graphs)
-    return _precompute(graphs, states, tokens, program)
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def _precompute(graphs, states, tokens: Array, program: _Program) -> list:
-    return [denoiser.precompute(tokens) for denoiser in program.denoisers(graphs, states)]
-
-
-@partial(jax.jit, static_argnums=(0, 7))
-def _velocity(
-    graphs, states, steps: list[StepContext], contexts, condition, noisy, extent, program: _Program
-) -> tuple[Array, Array]:
-    """(velocity [tiles * B, rows, columns, C], rows computed twice [tiles * B] bool)."""
-    called = zip(program.denoisers(graphs, states), steps, contexts, strict=True)
-    guided = {"guided": program.guided, "extent": extent}
-    fast, *exact = (partial(step_velocity, *one, condition, noisy, **guided) for one in called)
-    return first_finite(fast(), exact[0] if exact else None)

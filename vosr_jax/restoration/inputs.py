@@ -1,10 +1,12 @@
-"""Convert the upscaler's inputs to photos and plain numbers; an error names the bad one."""
+"""Inputs of the upscaler as photos and plain numbers; photos enlarged and padded."""
 
+import dataclasses
+import hashlib
 import math
 import numbers
 import operator
 import os
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -12,6 +14,9 @@ from PIL import Image, ImageFile
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo import Photo, assemble, of_pillow
 from vosr_jax.files.photo_reading import known_formats, read_photo
+from vosr_jax.restoration.settings import UpscalerSettings
+
+Picture = Image.Image | Photo | np.ndarray | str | os.PathLike | bytes | IO[bytes]
 
 _KINDS = "give a file, its bytes, a PIL image or an array"
 _LARGEST_SEED = 1 << 32
@@ -153,12 +158,15 @@ def as_seed(seed: Any) -> int:
     return seed
 
 
-def as_tile_sizes(tile_size: Any, tile_overlap: Any, vae_tile_size: Any) -> tuple[Any, int, Any]:
-    """Convert the three to plain values: "auto" or int, int, int or None.
+def as_plain(settings: UpscalerSettings) -> UpscalerSettings:
+    """Convert the numbers among the settings to plain ones; most bounds are checked elsewhere.
 
     Raises:
-      UserError: one of them is not a whole number.
+      UserError: one of them is not a number, or not a whole one.
     """
+    scale = as_number(settings.scale, "scale", "1 to 8")
+    strength = as_number(settings.strength, "strength", "0 to 2")
+    tile_size, vae_tile_size = settings.tile_size, settings.vae_tile_size
     if not (isinstance(tile_size, str) and tile_size == "auto"):
         try:
             tile_size = as_whole(tile_size, "tile_size")
@@ -168,4 +176,67 @@ def as_tile_sizes(tile_size: Any, tile_overlap: Any, vae_tile_size: Any) -> tupl
             ) from None
     if vae_tile_size is not None:
         vae_tile_size = as_whole(vae_tile_size, "vae_tile_size")
-    return tile_size, as_whole(tile_overlap, "tile_overlap"), vae_tile_size
+    return dataclasses.replace(
+        settings,
+        scale=scale,
+        strength=strength,
+        tile_size=tile_size,
+        tile_overlap=as_whole(settings.tile_overlap, "tile_overlap"),
+        vae_tile_size=vae_tile_size,
+    )
+
+
+def picture_seed(seed: int, content: bytes) -> int:
+    """Derive a photo's seed from the run's seed and the file's bytes, not its name or position.
+
+    The result stays the same for any other photos in the run, any path, and any number of
+    processes that share the folder.
+
+    Returns:
+      0 to 2^31 - 1.
+    """
+    digest = hashlib.sha256(f"{seed}:".encode() + hashlib.sha256(content).digest()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
+    """Resize [h, w, 3] uint8 or uint16 bicubically to [H, W, 3] float32 in [0, 1].
+
+    8-bit images are rounded to 8 bits after resizing, as in the official programs.
+    """
+    size = enlarged_size((pixels.shape[1], pixels.shape[0]), scale)
+    if pixels.dtype == np.uint8:
+        resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(resized, np.float32) / 255
+    channels = []
+    for channel in np.moveaxis(pixels, -1, 0):
+        image = Image.fromarray(channel.astype(np.float32))
+        channels.append(np.asarray(image.resize(size, Image.Resampling.BICUBIC)))
+    return np.clip(np.stack(channels, axis=-1) / np.float32(65535), 0, 1)
+
+
+def enlarged_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(width, height) of the result for the source's (width, height)."""
+    width, height = (max(round(scale * side), 1) for side in size)
+    return width, height
+
+
+def computed_side(side: int, multiple: int, shortest: int = 1) -> int:
+    """Length of the side to compute for `side` pixels of the result.
+
+    Args:
+      side: of the result, in pixels.
+      multiple: the computed side is a multiple of it, as the networks require.
+      shortest: smallest side to compute.
+    """
+    return -(-max(side, shortest) // multiple) * multiple
+
+
+def mirror(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pad [h, w, C] on the right and below to size (H, W), mirrored at the edge."""
+    for axis, grown in enumerate(size):
+        side = pixels.shape[axis]
+        padding = [(0, 0)] * pixels.ndim
+        padding[axis] = (0, grown - side)
+        pixels = np.pad(pixels, padding, mode="reflect" if side > 1 else "edge")
+    return pixels

@@ -10,11 +10,10 @@ from vosr_jax.config import Config
 from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.restoration.model import RestorationModel
-from vosr_jax.restoration.precisions import settle
+from vosr_jax.restoration.settings import settle
 from vosr_jax.weights.adapter import read_adapter
-from vosr_jax.weights.of_config import config_autoencoder, config_encoder
 from vosr_jax.weights.official_reader import read_args, with_parts
-from vosr_jax.weights.opening import adapted, open_denoiser
+from vosr_jax.weights.opening import adapted, config_autoencoder, config_encoder, open_denoiser
 from vosr_jax.weights.resolve import Found, resolve
 
 
@@ -31,9 +30,9 @@ def load_model(
     Args:
       name_or_path: from `weights.resolve`, or what that takes: a path, "nano", a released model,
         owner/repo:subfolder@revision of the hub.
-      precision: of the denoiser, one of `precisions.PRECISIONS`.
+      precision: of the denoiser, one of `settings.PRECISIONS`.
       autoencoder_precision: of the autoencoder's products, one of
-        `precisions.AUTOENCODER_PRECISIONS`.
+        `settings.AUTOENCODER_PRECISIONS`.
       adapter: folder of an adapter to add to the model, see `weights.adapter`.
 
     Raises:

@@ -8,7 +8,7 @@ the compiler's figures (`memory_analysis`).
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from vosr_jax.models.autoencoders import decode, encode
 from vosr_jax.models.autoencoders.blocks import QUERY_CHUNK
 from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.restoration.model import RestorationModel
-from vosr_jax.restoration.tiled.attention import CHUNK
+from vosr_jax.restoration.tiled.streaming import CHUNK
 
 _FLOAT = 4
 _USABLE = 0.6  # of the free memory; fragments and other programs need the rest
@@ -40,7 +40,7 @@ _TOKEN_COPIES = 16  # residual, modulated, query, key, value and the MLP's hidde
 
 
 def plan_tile_sizes(
-    model: "RestorationModel",
+    model: RestorationModel,
     picture_hw: tuple[int, int],
     free_bytes: int | None = None,
     shapes: str = "shared",
@@ -53,9 +53,9 @@ def plan_tile_sizes(
       picture_hw: height and width of the result in pixels.
       free_bytes: free memory of the device; the device's own report if None.
       device: the device of that report; None is the first.
-      shapes: one of `shapes.SHAPES`. On CPU "shared" runs the autoencoder in tiles of one size for
-        all images. An accelerator would wait for feature maps on the host, so it takes the whole
-        image if that fits, and compiles a program for each new size.
+      shapes: one of `settings.SHAPES`. On CPU "shared" runs the autoencoder in tiles of one size
+        for all images. An accelerator would wait for feature maps on the host, so it takes the
+        whole image if that fits, and compiles a program for each new size.
 
     Returns:
       (tile_size of the denoiser, vae_tile_size), in pixels; the second is 0 if the autoencoder
@@ -80,7 +80,31 @@ def plan_tile_sizes(
     return denoiser, autoencoder
 
 
-def whole_autoencoder_bytes(model: "RestorationModel", picture_hw: tuple[int, int]) -> int:
+def tile_sizes(
+    model: RestorationModel,
+    size: tuple[int, int],
+    tile_size: int | Literal["auto"] = "auto",
+    vae_tile_size: int | None = None,
+    shapes: str = "shared",
+    device: jax.Device | None = None,
+) -> tuple[int, int]:
+    """The tile sides for a result of (width, height): the given ones, and planned others.
+
+    Args:
+      model, shapes, device: as in `plan_tile_sizes`.
+      size: of the result in pixels.
+      tile_size: of the denoiser; "auto" is planned.
+      vae_tile_size: of the autoencoder; None is planned.
+    """
+    if tile_size != "auto" and vae_tile_size is not None:
+        return tile_size, vae_tile_size
+    denoiser, autoencoder = plan_tile_sizes(model, size[::-1], shapes=shapes, device=device)
+    if tile_size != "auto":
+        denoiser = tile_size
+    return denoiser, autoencoder if vae_tile_size is None else vae_tile_size
+
+
+def whole_autoencoder_bytes(model: RestorationModel, picture_hw: tuple[int, int]) -> int:
     """Bytes to encode or decode a whole image, besides the weights."""
     height, width = picture_hw
     positions = height * width // model.autoencoder.downscale**2
@@ -89,7 +113,7 @@ def whole_autoencoder_bytes(model: "RestorationModel", picture_hw: tuple[int, in
     return _FLOAT * (_WHOLE_COPIES * height * width * _widest(model) + scores)
 
 
-def tiled_autoencoder_bytes(model: "RestorationModel", side: int) -> int:
+def tiled_autoencoder_bytes(model: RestorationModel, side: int) -> int:
     """Bytes of the autoencoder in tiles, for an image of any size."""
     if not _coders(model):
         return 0
@@ -106,7 +130,7 @@ def tile_batch() -> int:
     return 1 if jax.default_backend() == "cpu" else 8
 
 
-def denoiser_bytes(model: "RestorationModel", side: int, tiles: int = 1) -> int:
+def denoiser_bytes(model: RestorationModel, side: int, tiles: int = 1) -> int:
     """Bytes of one call on these tiles, both branches, in float32 without fused attention."""
     settings = model.denoiser.settings
     tokens = (side // model.multiple) ** 2
@@ -128,12 +152,12 @@ def free_memory(device: jax.Device | None = None) -> int:
     return free_host_memory()
 
 
-def _coders(model: "RestorationModel") -> list:
+def _coders(model: RestorationModel) -> list:
     parts = (getattr(model.autoencoder, name, None) for name in ("encoder", "decoder"))
     return [part for part in parts if part is not None]
 
 
-def _finest(model: "RestorationModel") -> int:
+def _finest(model: RestorationModel) -> int:
     """Channels at the finest resolution; for a pixel autoencoder, the image's channels."""
     widths = [
         min(coder.conv_in.kernel.shape[-1], coder.conv_out.kernel.shape[-2])
@@ -142,7 +166,7 @@ def _finest(model: "RestorationModel") -> int:
     return max(widths, default=3)
 
 
-def _widest(model: "RestorationModel") -> int:
+def _widest(model: RestorationModel) -> int:
     """Channels of the widest full-resolution map, the output of a decoder's last upsampling."""
     widths = [_finest(model)]
     for coder in _coders(model):

@@ -20,8 +20,8 @@ from vosr_jax.models.dinov2.network import DINOv2, preprocess
 from vosr_jax.models.layers import products_in
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.vgg import VGG16
+from vosr_jax.restoration.denoiser_programs import at_precision
 from vosr_jax.restoration.denoising import Latents, denoise
-from vosr_jax.restoration.precision import at_precision
 from vosr_jax.restoration.tiled.autoencoder import decode_tiled, encode_tiled
 from vosr_jax.restoration.tiled.latent import TileGrid
 
@@ -43,9 +43,9 @@ class RestorationModel:
       colour_fix: the checkpoint's own, "adain", "wavelet" or "none".
       sample_posterior: whether lq's latent is a draw from the posterior, not its mode.
       truncate: whether 8-bit values are truncated, not rounded, as in the official scripts.
-      precision: of the denoiser, one of `precisions.PRECISIONS`.
+      precision: of the denoiser, one of `settings.PRECISIONS`.
       autoencoder_precision: of the autoencoder's products, one of
-        `precisions.AUTOENCODER_PRECISIONS`.
+        `settings.AUTOENCODER_PRECISIONS`.
       notes: sentences that a user should know about this checkpoint.
     """
 

@@ -7,7 +7,7 @@ folder's README.md states the calling convention and holds a complete example.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from safetensors.numpy import save_file
 
 from vosr_jax.diffusion.denoiser import DirectDenoiser
 from vosr_jax.diffusion.guidance import weak_condition
+from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
-from vosr_jax.files.folders import whole_folder
+from vosr_jax.files import whole_folder
 from vosr_jax.models.autoencoders import decode, encode
 from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.parameters.blueprint import Blueprint, flatten
@@ -96,20 +97,9 @@ def programs_of(model: RestorationModel, tile_size: int, batch: int = 1) -> dict
         programs["tokens"] = Program(encoder, tokens_of, {"image": image})
         made = jax.eval_shape(tokens_of, encoder, image)
         conditions["tokens"] = jax.ShapeDtypeStruct(made.shape, made.dtype)
-    guided = model.guided and not sampler.r_input
-    if guided:
+    if model.guided and not sampler.r_input:
         conditions |= {"guidance_scale": _floats(), "weak_strength": _floats()}
-
-    def velocity(weights: dict[str, Array], *arrays: Array) -> Array:
-        given = dict(zip(conditions, arrays, strict=True))
-        direct = DirectDenoiser(with_denoiser(weights), parameterization)
-        times = direct.times(given["t"], given["r"] if sampler.r_input else None)
-        condition, noisy, tokens = given["condition"], given["noisy"], given.get("tokens")
-        if not guided:
-            return direct.velocity(condition, noisy, times, tokens)
-        weak = weak_condition(condition, None, given["weak_strength"])[0]
-        return direct.guided(condition, weak, noisy, times, tokens, None, given["guidance_scale"])
-
+    velocity = _velocity_of(with_denoiser, list(conditions), parameterization, sampler.r_input)
     programs["velocity"] = Program(denoiser, velocity, conditions)
 
     def decoded(weights: dict[str, Array], z: Array, lq_latent: Array) -> Array:
@@ -118,6 +108,27 @@ def programs_of(model: RestorationModel, tile_size: int, batch: int = 1) -> dict
 
     programs["decode"] = Program(coder, decoded, {"z": latent, "lq_latent": latent})
     return programs
+
+
+def _velocity_of(
+    with_denoiser: Callable[[dict[str, Array]], Any],
+    inputs: Sequence[str],
+    parameterization: Parameterization,
+    r_input: bool,
+) -> Callable[..., Array]:
+    """The function of the velocity program; it is guided if the inputs have a guidance scale."""
+
+    def velocity(weights: dict[str, Array], *arrays: Array) -> Array:
+        given = dict(zip(inputs, arrays, strict=True))
+        direct = DirectDenoiser(with_denoiser(weights), parameterization)
+        times = direct.times(given["t"], given["r"] if r_input else None)
+        condition, noisy, tokens = given["condition"], given["noisy"], given.get("tokens")
+        if "guidance_scale" not in given:
+            return direct.velocity(condition, noisy, times, tokens)
+        weak = weak_condition(condition, None, given["weak_strength"])[0]
+        return direct.guided(condition, weak, noisy, times, tokens, None, given["guidance_scale"])
+
+    return velocity
 
 
 def export_programs(

@@ -16,13 +16,12 @@ import jax
 from vosr_jax.errors import UserError
 from vosr_jax.files.atomic import remove_parts, write_bytes
 from vosr_jax.files.metadata import Metadata
-from vosr_jax.files.photo_reading import MAX_MEGAPIXELS, read_bytes, read_photo
+from vosr_jax.files.photo_reading import MAX_MEGAPIXELS, photo_size, read_bytes, read_photo
 from vosr_jax.files.photo_writing import bits_of, check_target, encode, write_photo
 from vosr_jax.restoration.comparison import local_colour_shift, side_by_side
+from vosr_jax.restoration.inputs import enlarged_size, picture_seed
 from vosr_jax.restoration.jobs import Job
 from vosr_jax.restoration.manifest import Manifest, Record
-from vosr_jax.restoration.seeds import picture_seed
-from vosr_jax.restoration.shapes import enlarged_size
 from vosr_jax.restoration.upscaler import Upscaler
 
 
@@ -71,6 +70,18 @@ class Outcome:
 
     failed: list[Job] = dataclasses.field(default_factory=list)
     recorded: bool = True
+
+
+def pixel_counts(jobs: Sequence[Job], max_megapixels: float) -> dict[str, float]:
+    """Every photo's part of the work, in pixels of the source."""
+    counts = {}
+    for job in jobs:
+        try:
+            width, height = photo_size(job.source, max_megapixels)
+        except UserError:
+            width = height = 1
+        counts[job.name] = float(width * height)
+    return counts
 
 
 def restore_all(

@@ -1,19 +1,118 @@
-"""Settings of one restoration, checked before anything is computed."""
+"""Settings of one restoration: the names to choose from, and the checks before any computing.
+
+A preset lies between fidelity to the image and invented detail. Guidance mixes the full branch with
+the weak one, which sees little of the image: v_weak + s (v_full - v_weak). A model without a weak
+branch uses its strength instead, the share of its change that is applied. docs/upscaling.md shows
+what each preset does; docs/sampling.md has figures of the number formats.
+"""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.colour import FIXES
-from vosr_jax.restoration.shapes import SHAPES
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line reads this file without JAX
     from vosr_jax.diffusion.sampler import SamplerSettings
     from vosr_jax.restoration.model import RestorationModel
 
+PRECISIONS = ("float32", "float16", "mixed", "bfloat16", "auto")
+AUTOENCODER_PRECISIONS = ("float32", "float16", "bfloat16", "auto")
+FIXES = ("adain", "wavelet", "none")
+# "shared": images of all sizes run the same compiled programs, tile by tile. "exact": programs for
+# the image's own size. Once compiled they take less time, which suits many images of one size. The
+# result is the same up to rounding.
+Shapes = Literal["shared", "exact"]
+SHAPES: tuple[str, ...] = get_args(Shapes)
+PresetName = Literal["faithful", "balanced", "creative"]
+PRESETS: tuple[str, ...] = get_args(PresetName)
+
+# Short formats save no time on CPU. A GPU multiplies float16 and bfloat16 at the same rate, and
+# float16 is closer to float32. A TPU multiplies bfloat16 only.
+_DENOISER = {"cpu": "float32", "gpu": "float16", "tpu": "mixed"}
+_AUTOENCODER = {"cpu": "float32", "gpu": "float16", "tpu": "float32"}
+_SAMPLER = ("steps", "guidance_scale", "weak_strength", "schedule", "guidance_interval")
 _LARGEST_SCALE = 8
 _STRONGEST = 2
 _USUAL_OVERLAP = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class UpscalerSettings:
+    """Keyword arguments of the upscaler, besides those of the sampler; see `Upscaler.__call__`."""
+
+    scale: float = 4
+    tile_size: int | Literal["auto"] = 512
+    tile_overlap: int = 64
+    vae_tile_size: int | None = None
+    colour_fix: str | None = None
+    output: str = "pil"
+    posterior: str | None = None
+    shapes: str = "shared"
+    strength: float = 1.0
+    tile_passes: int = 1
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Names of the arguments."""
+        return {field.name for field in dataclasses.fields(cls)}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "UpscalerSettings":
+        """Take the settings among keyword arguments, and leave the others."""
+        return cls(**{name: given[name] for name in cls.names() & given.keys()})
+
+    def check(self) -> None:
+        """Raise a UserError that names the first unusable one; their types are right already."""
+        if not 0 <= self.strength <= _STRONGEST:
+            raise UserError(f"strength must be between 0 and {_STRONGEST}, not {self.strength:g}")
+        if not 1 <= self.scale <= _LARGEST_SCALE:
+            raise UserError(f"scale must be between 1 and {_LARGEST_SCALE}, not {self.scale}")
+        size, overlap = self.tile_size, self.tile_overlap
+        if size != "auto" and not (isinstance(size, int) and size >= 0):
+            raise UserError(f"tile_size must be auto, 0 for no tiles, or pixels, not {size}")
+        if overlap < 0:
+            raise UserError(f"tile_overlap must not be negative, but is {overlap}")
+        if isinstance(size, int):
+            usable_overlap(size, overlap)
+        if self.vae_tile_size is not None and self.vae_tile_size < 0:
+            raise UserError(f"vae_tile_size must not be negative, but is {self.vae_tile_size}")
+        if self.colour_fix is not None and self.colour_fix not in FIXES:
+            raise UserError(f"colour_fix '{self.colour_fix}' is unknown; choose {', '.join(FIXES)}")
+        if self.output not in ("pil", "numpy", "photo"):
+            raise UserError(f"output '{self.output}' is unknown; choose pil, numpy or photo")
+        if self.shapes not in SHAPES:
+            raise UserError(f"shapes '{self.shapes}' is unknown; choose {', '.join(SHAPES)}")
+        if self.posterior not in (None, "mode", "sample"):
+            raise UserError(f"posterior '{self.posterior}' is unknown; choose mode or sample")
+        if self.tile_passes not in (1, 2):
+            raise UserError(f"tile_passes must be 1 or 2, not {self.tile_passes}")
+
+
+def divide(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide the upscaler's keyword arguments into the sampler's and the others."""
+    sampler = {name: given[name] for name in _SAMPLER if name in given}
+    return sampler, {name: value for name, value in given.items() if name not in sampler}
+
+
+def usable_overlap(tile_size: int, tile_overlap: int) -> int:
+    """The overlap for tiles of a side: half a tile if the given one is a tile or more.
+
+    Raises:
+      UserError: the tiles would lie so close together that an image would need thousands.
+    """
+    if not 0 < tile_size:
+        return tile_overlap
+    step = tile_size - tile_overlap
+    if step <= 0 or (8 * step < tile_size and tile_overlap == _USUAL_OVERLAP):
+        return tile_size // 2
+    if 8 * step < tile_size:
+        most = tile_size - -(-tile_size // 8)
+        raise UserError(
+            f"tile_overlap {tile_overlap} leaves tiles of {tile_size} only {step} px apart, which "
+            f"takes for ever; choose at most {most}"
+        )
+    return tile_overlap
 
 
 def sampler_settings(model: "RestorationModel", given: dict[str, Any]) -> "SamplerSettings":
@@ -58,58 +157,69 @@ def unguided(model: "RestorationModel") -> str:
     return "was trained without guidance"
 
 
-def check_posterior(posterior: str | None) -> None:
-    """Raise UserError for an unknown name."""
-    if posterior not in (None, "mode", "sample"):
-        raise UserError(f"posterior '{posterior}' is unknown; choose mode or sample")
+def settle(precision: str, autoencoder_precision: str, platform: str) -> tuple[str, str]:
+    """Resolve "auto" in the two format names for a platform.
 
-
-def check_passes(tile_passes: int) -> int:
-    """Return the number; raise UserError unless it is 1 or 2."""
-    if tile_passes not in (1, 2):
-        raise UserError(f"tile_passes must be 1 or 2, not {tile_passes}")
-    return tile_passes
-
-
-def check_settings(
-    scale, tile_size, tile_overlap, vae_tile_size, colour_fix, output, shapes, strength=1.0
-) -> None:
-    """Raise a UserError that names the upscaler's first unusable argument."""
-    if not 0 <= strength <= _STRONGEST:
-        raise UserError(f"strength must be between 0 and {_STRONGEST}, not {strength:g}")
-    if not 1 <= scale <= _LARGEST_SCALE:
-        raise UserError(f"scale must be between 1 and {_LARGEST_SCALE}, not {scale}")
-    if tile_size != "auto" and not (isinstance(tile_size, int) and tile_size >= 0):
-        raise UserError(f"tile_size must be auto, 0 for no tiles, or pixels, not {tile_size}")
-    if tile_overlap < 0:
-        raise UserError(f"tile_overlap must not be negative, but is {tile_overlap}")
-    if tile_size != "auto":
-        usable_overlap(tile_size, tile_overlap)
-    if vae_tile_size is not None and vae_tile_size < 0:
-        raise UserError(f"vae_tile_size must not be negative, but is {vae_tile_size}")
-    if colour_fix is not None and colour_fix not in FIXES:
-        raise UserError(f"colour_fix '{colour_fix}' is unknown; choose {', '.join(FIXES)}")
-    if output not in ("pil", "numpy", "photo"):
-        raise UserError(f"output '{output}' is unknown; choose pil, numpy or photo")
-    if shapes not in SHAPES:
-        raise UserError(f"shapes '{shapes}' is unknown; choose {', '.join(SHAPES)}")
-
-
-def usable_overlap(tile_size: int, tile_overlap: int) -> int:
-    """The overlap for tiles of a side: half a tile if the given one is a tile or more.
+    Args:
+      precision: of the denoiser, one of PRECISIONS.
+      autoencoder_precision: one of AUTOENCODER_PRECISIONS.
+      platform: "cpu", "gpu" or "tpu".
 
     Raises:
-      UserError: the tiles would lie so close together that an image would need thousands.
+      UserError: a name is unknown.
     """
-    if not 0 < tile_size:
-        return tile_overlap
-    step = tile_size - tile_overlap
-    if step <= 0 or (8 * step < tile_size and tile_overlap == _USUAL_OVERLAP):
-        return tile_size // 2
-    if 8 * step < tile_size:
-        most = tile_size - -(-tile_size // 8)
-        raise UserError(
-            f"tile_overlap {tile_overlap} leaves tiles of {tile_size} only {step} px apart, which "
-            f"takes for ever; choose at most {most}"
-        )
-    return tile_overlap
+    chosen = []
+    for key, name, known, automatic in (
+        ("precision", precision, PRECISIONS, _DENOISER),
+        ("autoencoder_precision", autoencoder_precision, AUTOENCODER_PRECISIONS, _AUTOENCODER),
+    ):
+        if name not in known:
+            raise UserError(f"{key} '{name}' is unknown; choose {', '.join(known)}")
+        chosen.append(automatic.get(platform, "float32") if name == "auto" else name)
+    return chosen[0], chosen[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Settings of the guidance.
+
+    Attributes:
+      guidance_scale: s of the formula above.
+      weak_strength: how much the weak branch sees; None means the checkpoint's own.
+    """
+
+    guidance_scale: float
+    weak_strength: float | None = None
+
+
+# 0.5 and -0.5 are the released models' own presets; 1 is the full branch alone.
+_LATENT = {
+    "faithful": Preset(1.0),
+    "balanced": Preset(0.5),
+    "creative": Preset(-0.5),
+}
+# Chosen by eye on the nano model, which predicts a residual on pixels. At 0 it hardly changes the
+# enlarged input. Towards 1 noise disappears and edges sharpen. Above 1 plain areas turn flat.
+_PIXELS = {
+    "faithful": Preset(0.5),
+    "balanced": Preset(1.0),
+    "creative": Preset(1.5),
+}
+
+# Share of a one-step model's change to the enlarged input; 1 is the whole change.
+_STRENGTH = {"faithful": 0.7, "balanced": 1.0, "creative": 1.25}
+
+
+def preset_settings(name: str, model: "RestorationModel") -> dict[str, float]:
+    """Settings of one of PRESETS for a model, as keyword arguments of the upscaler.
+
+    Raises:
+      ValueError: no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset '{name}'; choose {', '.join(PRESETS)}")
+    if not model.guided:
+        return {"strength": _STRENGTH[name]}
+    table = _PIXELS if model.parameterization.endpoint == "residual" else _LATENT
+    settings = dataclasses.asdict(table[name])
+    return {key: value for key, value in settings.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Sort a run's jobs into finished, left to do and blocked by other files.
+"""The record of a run, and its jobs sorted into finished, left to do and blocked by other files.
 
 An existing result is kept if the manifest says that it has the same source and settings. Any other
 file in its place is an error, because it would be taken for this run's result.
@@ -6,15 +6,61 @@ file in its place is an error, because it would be taken for this run's result.
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from vosr_jax.errors import UserError
+from vosr_jax.restoration.fingerprint import device_names, versions, weights_sha256
 from vosr_jax.restoration.jobs import Job
 from vosr_jax.restoration.manifest import Record
+from vosr_jax.restoration.restore_run import RunSettings
+from vosr_jax.restoration.settings import divide
+from vosr_jax.restoration.upscaler import Upscaler
 
 _ADVICE = "--overwrite replaces it, or choose another folder for -o"
+
+
+def run_record(
+    upscaler: Upscaler, settings: RunSettings, preset: str | None, process: tuple[int, int]
+) -> dict[str, Any]:
+    """The manifest's record of a run: what all of its results have in common.
+
+    Args:
+      upscaler: the model.
+      settings: of the run; `settings.upscaler` lacks at most some of the sampler's.
+      preset: the name that some of them came from, or None.
+      process: (index, count) among the processes that share the photos.
+    """
+    model, given = upscaler.model, settings.upscaler
+    sampler = upscaler.sampler(**divide(given)[0])
+    chosen = dataclasses.asdict(sampler) | {
+        "scale": settings.scale,
+        "preset": preset,
+        "strength": given.get("strength", 1.0),
+        "precision": model.precision,
+        "autoencoder_precision": model.autoencoder_precision,
+        "posterior": given["posterior"] or model.posterior,
+        "colour_fix": given["colour_fix"] or model.colour_fix,
+        "tile_size": given["tile_size"],
+        "tile_overlap": given["tile_overlap"],
+        "tile_passes": given["tile_passes"],
+        "shapes": given["shapes"],
+        "strip_metadata": settings.strip_metadata,
+    }
+    chosen["guidance_interval"] = list(chosen["guidance_interval"])
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "settings": chosen,
+        "seed": settings.seed,
+        "model": {"name": model.name, "sha256": weights_sha256(model)},
+        "versions": versions(),
+        "devices": device_names(jax.local_devices()),
+        "process": list(process),
+    }
 
 
 @dataclasses.dataclass
@@ -47,7 +93,7 @@ def standing_of(
     Args:
       jobs: of this process.
       records: of the folder, by `manifest.read_records`.
-      run: settings, seed and model of this run, as written to the manifest.
+      run: the record of this run.
       overwrite: whether every job is left to do.
       compare: whether comparisons are wanted.
 

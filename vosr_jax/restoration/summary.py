@@ -1,9 +1,43 @@
 """Short text summaries of a model and its memory."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from vosr_jax.restoration.memory import Memory, parameter_count
+import jax
+
+from vosr_jax.restoration.loading import load_model
+from vosr_jax.restoration.memory import Memory, estimate, parameter_count
 from vosr_jax.restoration.model import RestorationModel
+from vosr_jax.weights.licences import of_folder
+from vosr_jax.weights.manifest import verify
+from vosr_jax.weights.resolve import resolve
+
+
+def summarize(
+    name: str, *, verified: bool = False, size: tuple[int, int] | None = None, tile_size: int = 512
+) -> Iterator[str]:
+    """Load a model and describe it in several texts, each made when it is asked for.
+
+    Args:
+      name: as `weights.resolve` takes it.
+      verified: whether every file is checked against manifest.json's sha256 first.
+      size: (width, height) of a result whose memory is described too.
+      tile_size: side of the denoiser's tiles for that; 0 means no tiles.
+
+    Raises:
+      UserError: no such model, or its files are damaged.
+    """
+    found = resolve(name)
+    if verified:
+        count = verify(found.path)
+        yield table([("verified", f"{count} files have the sha256 of manifest.json")])
+    model = load_model(found)
+    yield describe(model)
+    stated = [f"{part}: {licence}" for part, licence in of_folder(found.path).items()]
+    yield table([(f"{'' if i else 'licence'}", line) for i, line in enumerate(stated)])
+    if size is not None:
+        memory = estimate(model, size, tile_size)
+        yield describe_memory(memory, size, tile_size, jax.default_backend())
 
 
 def describe(model: RestorationModel) -> str:

@@ -2,16 +2,19 @@
 
 import html
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Set before the import of Gradio, or it would send usage data to its makers.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+import gradio as gr
+
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.restoration.settings import PRESETS
 from vosr_jax.serving import visits
-from vosr_jax.serving.command_lines import command_lines
-from vosr_jax.serving.fields import read_fields
-from vosr_jax.serving.page_parts import gr
+from vosr_jax.serving.fields import command_lines, read_fields
 from vosr_jax.serving.refusals import Refusal, failed
 from vosr_jax.serving.service import Service
 

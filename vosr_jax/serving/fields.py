@@ -1,14 +1,25 @@
-"""Fields of a request: a client's settings for one image."""
+"""Fields of a request, a client's settings for one image: read from its body, as a command line."""
 
-from collections.abc import Iterable
+import asyncio
+import base64
+import binascii
+import shlex
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import from_json
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
-from vosr_jax.restoration.presets import PresetName
+from vosr_jax.restoration.settings import PresetName
 from vosr_jax.restoration.upscaler import Upscaler
+from vosr_jax.serving import refusals
 from vosr_jax.serving.refusals import Refusal
+from vosr_jax.weights.model_names import SHIPPED, hub_model
 
 # Each tile size compiles and keeps a program, so clients choose among few sizes.
 TileSize = Literal["auto", "128", "256", "384", "512", "768", "1024"]
@@ -21,6 +32,10 @@ MEDIA_TYPES = {
     "tif": "image/tiff",
 }
 
+# Precisions that `vosr upscale` uses by default.
+PLAIN = ("float32", "float32")
+_MOST_FIELDS = 20
+_LONGEST_FIELD = 1 << 12
 _OWN = "the model's own if not given"
 _Steps = Annotated[int, Field(ge=1, le=200)]
 _GuidanceScale = Annotated[FiniteFloat, Field(ge=-10, le=10)]
@@ -122,3 +137,127 @@ def hint(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean NAME?" with the nearest known name, or a list of all names."""
     near = get_close_matches(word, list(known), 1, 0.6)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+
+
+async def read_request(request: Request, deadline: float, seconds: float) -> tuple[bytes, Fields]:
+    """Read a request's image file and fields.
+
+    Args:
+      request: multipart/form-data with a file, or JSON with the image file in base64.
+      deadline: time on the event loop's clock.
+      seconds: the time limit that errors state.
+
+    Raises:
+      Refusal: the body is broken, incomplete, too slow or of another type.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    readers = {"multipart/form-data": _multipart, "application/json": _json}
+    if kind not in readers:
+        raise Refusal(415, "send multipart/form-data with a file, or application/json")
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await readers[kind](request)
+    except TimeoutError:
+        raise refusals.too_slow(seconds, "the body was not read") from None
+
+
+async def _multipart(request: Request) -> tuple[bytes, Fields]:
+    limits: dict[str, Any] = {"max_files": 1, "max_fields": _MOST_FIELDS}
+    try:
+        async with request.form(**limits, max_part_size=_LONGEST_FIELD) as form:
+            content: bytes | None = None
+            values: dict[str, Any] = {}
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    if name != "file":
+                        raise Refusal(422, f"the picture's field is called file, not {name[:60]!r}")
+                    content = await value.read()
+                elif name == "file":
+                    raise Refusal(422, "file has no file name, so it is no file; use curl's -F")
+                elif name in values:
+                    raise Refusal(422, f"{name[:60]!r} is given twice")
+                else:
+                    values[name] = value
+    except HTTPException as error:
+        detail = str(error.detail).rstrip(".")
+        raise Refusal(400, f"the multipart body is broken ({detail})") from None
+    if content is None:
+        raise Refusal(422, "the field file with the picture is missing, or the body breaks off")
+    return content, read_fields(values)
+
+
+async def _json(request: Request) -> tuple[bytes, Fields]:
+    body = await request.body()
+    if not body:
+        raise Refusal(400, "the body is empty; send a picture")
+    try:
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refusal(400, f"the body is no JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise Refusal(422, "the JSON must be an object with the key image")
+    image = values.pop("image", None)
+    if not isinstance(image, str):
+        raise Refusal(422, "image must be the picture's file in base64")
+    try:
+        content = base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(422, "image is no base64 of a file, without line breaks or prefix") from None
+    return content, read_fields(values)
+
+
+def command_lines(
+    names: Sequence[str], fields: Sequence[Fields], model: str, precisions: tuple[str, str] = PLAIN
+) -> str:
+    """Make the `vosr upscale` calls that give the same results, one per line.
+
+    If there are several, each writes into its own folder.
+
+    Args:
+      names: names of the files.
+      fields: as given to `visits.restore`.
+      model: the model's served name.
+      precisions: precisions of its denoiser and its autoencoder.
+    """
+    if len(fields) == 1:
+        return command_line(names, fields[0], model, precisions)
+    return "\n".join(
+        command_line(names, given, model, precisions, f"out/{given.preset or 'own'}/")
+        for given in fields
+    )
+
+
+def command_line(
+    names: Sequence[str],
+    fields: Fields,
+    model: str,
+    precisions: tuple[str, str] = PLAIN,
+    out: str = "out/",
+) -> str:
+    """Make the `vosr upscale` call that gives the same results.
+
+    Args:
+      names: names of the files.
+      fields: fields of all files.
+      model: the model's served name; for a folder on the server a placeholder path is shown.
+      precisions: precisions of its denoiser and its autoencoder.
+      out: the folder for results.
+    """
+    endings = {ENDINGS.get(Path(name).suffix.lower().removeprefix("."), "png") for name in names}
+    words = ["vosr", "upscale", *names, "-o", out, "-u", f"{fields.scale:g}", "-m"]
+    known = model in SHIPPED or hub_model(model) is not None
+    words.append(model if known else f"PATH/TO/{model}")
+    for flag in ("preset", "strength", "steps", "guidance_scale", "colour_fix"):
+        value = getattr(fields, flag)
+        if value is not None:
+            words += [f"--{flag.replace('_', '-')}", str(value)]
+    if fields.seed:
+        words += ["--seed", str(fields.seed)]
+    if fields.tile_size != "auto":
+        words += ["--tile-size", fields.tile_size]
+    for flag, precision in zip(("--precision", "--autoencoder-precision"), precisions, strict=True):
+        if precision != "float32":
+            words += [flag, precision]
+    if len(endings) == 1 and endings != {"png"}:
+        words += ["--format", endings.pop()]
+    return shlex.join(words)

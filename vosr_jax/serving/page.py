@@ -1,28 +1,43 @@
 """The page: upload of photos, a slider between before and after, download of results."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 
+from vosr_jax.restoration.settings import PRESETS
 from vosr_jax.serving import clicks, visits
-from vosr_jax.serving.page_parts import (
-    CSS,
-    LOOK,
-    gr,
-    model_note,
-    presets_box,
-    result_boxes,
-    settings_boxes,
-)
+from vosr_jax.serving.clicks import gr
+from vosr_jax.serving.fields import TILE_SIZES
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
+from vosr_jax.weights.model_names import SHIPPED
+from vosr_jax.weights.publish import LIMITS
 
 _ONE_HOUR = 3600
 # Fonts of the visitor's machine: nothing is fetched from other servers.
 _FONT = ["system-ui", "sans-serif"]
 _MONO = ["ui-monospace", "monospace"]
+_OWN = "the model's own"
+_SMALL = (
+    "**{} is a small model**: it firms up edges and letters and takes noise and blocks off, but "
+    "invents little. It brings back no faces, hair or leaves that the picture does not show; the "
+    "full models of `vosr serve -m 2.0` do more."
+)
+_CSS = """
+.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+#beside .grid-wrap { max-height: none; }
+#beside img { object-position: var(--look-x, 50%) var(--look-y, 50%); }
+"""
+# Show the same detail in all images side by side: the one under the pointer in any of them.
+_LOOK = """() => document.addEventListener("pointermove", (event) => {
+    const image = event.target.closest("#beside button")?.querySelector("img");
+    if (!image) return;
+    const box = image.getBoundingClientRect(), style = image.closest("#beside").style;
+    style.setProperty("--look-x", 100 * (event.clientX - box.left) / box.width + "%");
+    style.setProperty("--look-y", 100 * (event.clientY - box.top) / box.height + "%");
+})"""
 
 
 def mount_page(app: FastAPI, service: Service) -> None:
@@ -43,7 +58,7 @@ def mount_page(app: FastAPI, service: Service) -> None:
         ssr_mode=False,
         run_history=False,
         footer_links=[],
-        css=CSS,
+        css=_CSS,
         theme=gr.themes.Default(font=_FONT, font_mono=_MONO),
     )
 
@@ -61,14 +76,14 @@ def build_page(service: Service) -> gr.Blocks:
                     label="Photographs", file_count="multiple", file_types=["image"], height=170
                 )
                 scale = gr.Slider(1, 8, value=4, step=0.25, label="Factor")
-                presets = presets_box()
+                presets = _presets_box()
                 with gr.Accordion("Settings", open=False):
-                    settings = settings_boxes(service)
+                    settings = _settings_boxes(service)
                 with gr.Row():
                     stop = gr.Button("Stop", min_width=80, scale=1)
                     start = gr.Button("Upscale", variant="primary", min_width=160, scale=3)
             with gr.Column(scale=3, min_width=300):
-                shown = result_boxes(service)
+                shown = _result_boxes(service)
         inputs = {"files": files, "scale": scale, "presets": presets, "visit": visit} | settings
         shown["visit"] = visit
 
@@ -101,7 +116,7 @@ def build_page(service: Service) -> gr.Blocks:
             [shown["slider"], shown["beside"]],
             api_visibility="private",
         )
-        page.load(None, js=LOOK)
+        page.load(None, js=_LOOK)
         _follow_model(page, service, settings["model"], [shown["note"], settings["guidance_scale"]])
     return page
 
@@ -114,8 +129,8 @@ def _follow_model(page: gr.Blocks, service: Service, box: gr.Dropdown, shown: li
         try:
             about = service.describe(name)
         except Refusal:
-            return model_note(name, ()), gr.skip()
-        return model_note(name, about["notes"]), gr.Textbox("", visible=about["guided"])
+            return _model_note(name, ()), gr.skip()
+        return _model_note(name, about["notes"]), gr.Textbox("", visible=about["guided"])
 
     for event in (box.change, page.load):
         event(
@@ -124,3 +139,90 @@ def _follow_model(page: gr.Blocks, service: Service, box: gr.Dropdown, shown: li
             shown,
             api_visibility="private",
         )
+
+
+def _presets_box() -> gr.CheckboxGroup:
+    """Make the box of presets; "" is the model's own."""
+    return gr.CheckboxGroup(
+        [("own", ""), *PRESETS],
+        value=[""],
+        label="Presets",
+        info=f"own: {_OWN}; faithful keeps to the picture, creative changes more; "
+        "several: side by side",
+    )
+
+
+def _settings_boxes(service: Service) -> dict[str, Any]:
+    """Make a box for each of the other fields."""
+    # Not Gradio's number box: an empty one shows and sends 0.
+    return {
+        "model": gr.Dropdown(service.names, value=service.names[0], label="Model"),
+        "strength": gr.Textbox(
+            label="Strength", info="0 (bicubic) to 2", placeholder="1", max_lines=1
+        ),
+        "guidance_scale": gr.Textbox(
+            label="Guidance scale", info="below 1 invents more", placeholder=_OWN, max_lines=1
+        ),
+        "steps": gr.Textbox(label="Steps", info="1 to 200", placeholder=_OWN, max_lines=1),
+        "seed": gr.Textbox("0", label="Seed", info="of the noise", max_lines=1),
+        "colour_fix": gr.Dropdown(
+            [(_OWN, ""), "wavelet", "adain", "none"], value="", label="Colour fix"
+        ),
+        "tile_size": gr.Dropdown(list(TILE_SIZES), value="auto", label="Tile size"),
+    }
+
+
+def _result_boxes(service: Service) -> dict[str, Any]:
+    """Make the boxes for running and finished jobs, from top to bottom."""
+    return {
+        "state": gr.HTML(visible=False, elem_id="state"),
+        "so_far": gr.Image(
+            label="So far: finished tiles in the enlarged picture",
+            type="filepath",
+            interactive=False,
+            height=360,
+            buttons=[],
+            visible=False,
+        ),
+        "slider": gr.ImageSlider(
+            label="Enlarged only | restored",
+            type="filepath",
+            interactive=False,
+            max_height=480,
+            buttons=["fullscreen"],
+        ),
+        "chosen": gr.Radio([], label="Shown", visible=False),
+        "beside": gr.Gallery(
+            label="Side by side, pixel by pixel: point at a place to see it in all",
+            columns=2,
+            object_fit="none",
+            interactive=False,
+            buttons=[],
+            visible=False,
+            elem_id="beside",
+        ),
+        "results": gr.File(
+            label="Results", file_count="multiple", interactive=False, visible=False
+        ),
+        "command": gr.Code(
+            label="The same at the command line",
+            language="shell",
+            interactive=False,
+            lines=1,
+            wrap_lines=True,
+            visible=False,
+            elem_id="command",
+        ),
+        "note": gr.Markdown(_model_note(service.names[0], ())),
+    }
+
+
+def _model_note(name: str, notes: Sequence[str]) -> str:
+    """Make the text that a visitor should read about a model.
+
+    Args:
+      name: the model's served name.
+      notes: the model's notes, one sentence each.
+    """
+    limits = _SMALL.format(name) if name in SHIPPED else LIMITS[0]
+    return "\n\n".join((limits, *notes))

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_reading import photo_size
-from vosr_jax.restoration.presets import PRESETS
-from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.restoration.inputs import enlarged_size
+from vosr_jax.restoration.settings import PRESETS
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
 from vosr_jax.serving.fields import Fields, hint
-from vosr_jax.serving.jobs import Job, JobQueue
-from vosr_jax.serving.metrics import Metrics
+from vosr_jax.serving.jobs import Job, JobQueue, Metrics
 from vosr_jax.serving.settings import ServiceSettings
-from vosr_jax.serving.worker import Workers
+from vosr_jax.serving.worker import Workers, load_models
 
 
 class Service:
@@ -136,3 +136,23 @@ class Service:
             "presets": {preset: upscaler.preset(preset) for preset in PRESETS},
             "notes": list(model.notes),
         }
+
+
+def open_service(
+    settings: ServiceSettings, models: Mapping[str, str], precisions: tuple[str, str]
+) -> Service:
+    """Find the models and make their service, which loads them when it starts.
+
+    Args:
+      settings: limits of the service.
+      models: {served name: name or path}.
+      precisions: of the denoisers and the autoencoders.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    # Loads JAX, which a service of other upscalers does not need.
+    from vosr_jax.weights.resolve import resolve
+
+    found = {name: resolve(model) for name, model in models.items()}
+    return Service(list(models), partial(load_models, found, precisions), settings)

@@ -16,8 +16,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.files.photo import Photo
 from vosr_jax.files.photo_reading import read_photo
 from vosr_jax.files.photo_writing import encode
-from vosr_jax.restoration.seeds import picture_seed
-from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.restoration.inputs import enlarged_size, picture_seed
 from vosr_jax.serving import refusals
 from vosr_jax.serving.fields import ENDINGS, Fields
 from vosr_jax.serving.jobs import Job

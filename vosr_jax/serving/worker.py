@@ -1,10 +1,12 @@
-"""Worker threads, one per device, that restore queued photos in batches."""
+"""Worker threads, one per device, that load models and restore queued photos in batches."""
 
+import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +14,35 @@ from vosr_jax.errors import UserError
 from vosr_jax.files.photo import Photo
 from vosr_jax.files.photo_reading import read_photo
 from vosr_jax.files.photo_writing import check_target
-from vosr_jax.restoration.shapes import enlarged_size
+from vosr_jax.quiet import open_devices
+from vosr_jax.restoration.inputs import enlarged_size
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
-from vosr_jax.serving.jobs import Job, JobQueue
-from vosr_jax.serving.metrics import Metrics
+from vosr_jax.serving.jobs import Job, JobQueue, Metrics
 from vosr_jax.serving.settings import ServiceSettings
 
 _log = logging.getLogger(__name__)
+
+
+def load_models(
+    models: Mapping[str, Any], precisions: tuple[str, str]
+) -> list[dict[str, Upscaler]]:
+    """Load models on every device of this process.
+
+    Args:
+      models: {served name: the model}, as `Upscaler.from_pretrained` takes it.
+      precisions: of the denoisers and the autoencoders.
+
+    Returns:
+      {served name: upscaler} for each device.
+    """
+    devices = open_devices()
+    loaded = {}
+    for name, model in models.items():
+        upscaler = Upscaler.from_pretrained(model, *precisions)
+        # Use the served name, or errors for clients would show a path of this machine.
+        loaded[name] = Upscaler(dataclasses.replace(upscaler.model, name=name))
+    return [{name: upscaler.on(device) for name, upscaler in loaded.items()} for device in devices]
 
 
 class _NobodyWaits(Exception):

@@ -10,12 +10,11 @@ import numpy as np
 
 from vosr_jax.errors import UserError
 from vosr_jax.evaluation.plots import figure
-from vosr_jax.evaluation.summary import Mean
+from vosr_jax.evaluation.scores import Mean
 from vosr_jax.files import to_path, write_text
-from vosr_jax.sweeps.identity import differences
 from vosr_jax.sweeps.running import finished
 from vosr_jax.sweeps.score import at_psnr, figures_of
-from vosr_jax.sweeps.trials import Sweep
+from vosr_jax.sweeps.trials import Sweep, differences
 
 _RESAMPLES = 4000
 # The key that only repeats a trial.

@@ -1,23 +1,29 @@
-"""Run a sweep's trials: each in its own folder, once, by one process at a time."""
+"""Run a sweep's trials: each in its own folder, once, by one process at a time.
+
+A lock admits one process to each trial of a shared folder. On a disk this is a file lock, which
+the system releases if its process dies. In a bucket it is a lease that its holder renews; it
+expires after a minute of silence.
+"""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vosr_jax.errors import UserError
-from vosr_jax.files import to_path
+from vosr_jax.files import is_remote, to_path
 from vosr_jax.files.mirror import Mirror
-from vosr_jax.sweeps.holding import held
-from vosr_jax.sweeps.identity import differences, write_record
-from vosr_jax.sweeps.trials import Trial
+from vosr_jax.sweeps.trials import Trial, differences, write_record
+from vosr_jax.training.run_lock import RunLock
 from vosr_jax.weights.checkpoint_files import finished_steps
 
 _INDEX_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
-
+_ASK_AGAIN = 10.0
 Tell = Callable[[str], None]
 
 
@@ -168,3 +174,54 @@ def _passing_on(process: subprocess.Popen) -> Iterator[None]:
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it wrote nothing"
+
+
+@contextlib.contextmanager
+def held(workdir: str | os.PathLike, name: str, *, wait: bool) -> Iterator[list[int] | None]:
+    """Hold a trial's lock.
+
+    Args:
+      workdir: of the sweep.
+      name: of the trial.
+      wait: whether to wait until it is free.
+
+    Yields:
+      None if another process has it; else file descriptors that keep the lock for a child.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    if is_remote(workdir):
+        with _leased(workdir, name, wait=wait) as mine:
+            yield [] if mine else None
+        return
+    try:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        file = (Path(workdir) / f"{name}.lock").open("w")
+    except OSError as error:
+        raise UserError(f"{workdir} can't be written ({error.strerror}); choose another") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+            return
+        yield [file.fileno()]
+
+
+@contextlib.contextmanager
+def _leased(workdir: str | os.PathLike, name: str, *, wait: bool) -> Iterator[bool]:
+    while True:
+        try:
+            lock = RunLock(to_path(workdir) / "locks" / name)
+        except UserError:
+            if not wait:
+                yield False
+                return
+            time.sleep(_ASK_AGAIN)
+            continue
+        break
+    try:
+        yield True
+    finally:
+        lock.release()

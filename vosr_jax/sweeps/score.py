@@ -15,11 +15,10 @@ from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.evaluation.pairs import degraded_entries, enlarge, held_out_pictures, pictures_in
 from vosr_jax.files import to_path, write_text
 from vosr_jax.files.cached import local_folder
-from vosr_jax.files.levels import to_uint8
+from vosr_jax.files.photo import to_uint8
 from vosr_jax.metrics.fidelity import psnr
 from vosr_jax.metrics.lpips import load_lpips, lpips
-from vosr_jax.sweeps.identity import settings_of
-from vosr_jax.sweeps.trials import Trial
+from vosr_jax.sweeps.trials import Trial, settings_of
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.preview import make_restore
 from vosr_jax.training.setup import load_train_step

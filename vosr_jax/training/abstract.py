@@ -31,15 +31,21 @@ from vosr_jax.training.build import (
     compute_dtype,
     denoiser_blueprint,
     encoder_gather_on,
+    jit_train_step,
     platform_of,
 )
+from vosr_jax.training.data_failures import FIRST_SOURCE
 from vosr_jax.training.frozen import frozen_nets
-from vosr_jax.training.fsdp import is_matmul_param
-from vosr_jax.training.notes import FIRST_SOURCE
-from vosr_jax.training.perceptual import perceptual_weights
-from vosr_jax.training.sharding import AXES, batch_sharding, make_mesh, weight_shardings
+from vosr_jax.training.pixel_losses import perceptual_weights
+from vosr_jax.training.sharding import (
+    AXES,
+    batch_sharding,
+    is_matmul_param,
+    make_mesh,
+    weight_shardings,
+)
 from vosr_jax.training.state import TrainState
-from vosr_jax.training.step import TrainStep, jit_train_step
+from vosr_jax.training.step import TrainStep
 
 _ENCODERS = {
     "dinov2s": DINOv2Settings.vit_s,
@@ -177,7 +183,7 @@ def _placed(shapes, shardings):
 
 
 def _stored(shapes: dict[str, jax.ShapeDtypeStruct], dtype: jnp.dtype) -> dict[str, Any]:
-    """Shapes of frozen weights in the dtypes of `fsdp.cast_frozen`."""
+    """Shapes of frozen weights in the dtypes of `sharding.cast_frozen`."""
     return {
         name: jax.ShapeDtypeStruct(s.shape, dtype if is_matmul_param(name) else s.dtype)
         for name, s in shapes.items()

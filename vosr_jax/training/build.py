@@ -1,16 +1,18 @@
-"""Build a train step from a config and a mesh, without any weights.
+"""Build a train step from a config and a mesh, and jit it, without any weights.
 
 train.py fills it with arrays; `vosr plan` compiles it from shapes alone.
 """
 
 import dataclasses
 import math
+import os
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vosr_jax.config import Config
@@ -20,20 +22,21 @@ from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.frozen import FrozenNets
-from vosr_jax.training.fsdp import Gather
 from vosr_jax.training.sharding import (
     BATCH_AXES,
     ENCODER_RULES,
+    Gather,
     make_mesh,
     slices_of,
     state_shardings,
 )
 from vosr_jax.training.state import TrainState
-from vosr_jax.training.step import TrainStep
+from vosr_jax.training.step import Metrics, TrainStep
 
 # Lanes of a TPU's vector unit. If a shard of a kernel's rows does not fill them, the gradient is
 # not scattered: the whole is summed.
 _LANES = 128
+StepFn = Callable[[TrainState, dict, dict[str, Array]], tuple[TrainState, Metrics]]
 
 
 def mesh_of(config: Config, devices: list | None = None, slices: int = 0) -> Mesh:
@@ -180,4 +183,71 @@ def abstract_state(train_step: TrainStep, mesh: Mesh) -> TrainState:
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
         shapes,
         state_shardings(shapes, mesh),
+    )
+
+
+# XLA options by platform: {option: (value, why)}. They are part of the program.
+_TPU = {
+    "xla_jf_spmd_threshold_for_windowed_einsum_mib": (
+        "1000000",
+        "a gather that feeds a product stays one collective instead of a loop of permutes around "
+        "pieces of the product, so that what is sent can be counted",
+    ),
+}
+_GPU = {
+    "xla_gpu_enable_latency_hiding_scheduler": (
+        True,
+        "gathers and scatters of fsdp run beside the blocks' products",
+    ),
+}
+_GPU_DETERMINISTIC = {
+    "xla_gpu_deterministic_ops": (True, "no atomics, whose order changes from run to run"),
+    "xla_gpu_autotune_level": (
+        0,
+        "kernels by rule instead of by a measurement, which may choose others the next time",
+    ),
+}
+
+
+def compiler_options(platform: str, *, deterministic: bool = False) -> dict[str, str | bool | int]:
+    """Options for `jax.jit(compiler_options=...)`.
+
+    Args:
+      platform: "tpu", "gpu" or "cpu".
+      deterministic: give the same bits in every run on equal devices, on GPU too, where it costs
+        speed. TPU and CPU programs are deterministic anyway.
+    """
+    by_platform: dict[str, dict] = {"tpu": _TPU, "gpu": _GPU}
+    chosen = by_platform.get(platform, {})
+    if platform == "gpu" and deterministic:
+        chosen = chosen | _GPU_DETERMINISTIC
+    given = {
+        argument.lstrip("-").split("=")[0]
+        for variable in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+        for argument in os.environ.get(variable, "").split()
+    }
+    return {option: value for option, (value, _) in chosen.items() if option not in given}
+
+
+def jit_train_step(train_step: TrainStep, abstract_state: TrainState, mesh: Mesh) -> StepFn:
+    """Jit the step: state donated and sharded, teacher sharded, rows over the batch axes.
+
+    Args:
+      train_step: what to run.
+      abstract_state: shapes of the state.
+      mesh: from `make_mesh`.
+
+    Returns:
+      (state, frozen weights, batch) -> (state, metrics), metrics replicated.
+    """
+    platform = mesh.devices.flat[0].platform
+    states, everywhere = state_shardings(abstract_state, mesh), NamedSharding(mesh, P())
+    # None: `weight_shardings` has placed the weights, `put_batch` and `put_notes` the batch. Their
+    # trees are not known here.
+    return jax.jit(
+        train_step.step,
+        in_shardings=(states, None, None),
+        out_shardings=(states, everywhere),
+        donate_argnums=0,
+        compiler_options=compiler_options(platform, deterministic=train_step.deterministic) or None,
     )

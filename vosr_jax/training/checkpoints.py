@@ -4,26 +4,27 @@ A checkpoint holds the train state. Beside it are the count of samples seen, fro
 resumes, the config, the step's validation and, for a student, its teacher's identity.
 """
 
-import logging
 import os
-import traceback
 from pathlib import Path
 from typing import Any
 
 import jax
+import orbax.checkpoint as ocp
 from etils import epath
 
 from vosr_jax.console import say
 from vosr_jax.errors import UserError
 from vosr_jax.files.paths import is_remote, reason_of, to_path
+from vosr_jax.training.processes import worst_of_all
 from vosr_jax.training.sealing import (
     SummedHandler,
+    figures_of,
     manager_options,
+    quiet_orbax,
     set_aside,
     temporary_path_class,
 )
-from vosr_jax.training.state import TrainState
-from vosr_jax.training.trouble import worst_of_all
+from vosr_jax.training.state import TrainState, as_tree, refuse_other_model, shapes_of
 from vosr_jax.weights.checkpoint_files import Verdict, finished_steps, unfinished_folders, verify
 from vosr_jax.weights.saved_run import (
     Progress,
@@ -55,13 +56,10 @@ class Checkpoints:
         keep_best: str = "none",
         config: dict[str, Any] | None = None,
     ):
-        import orbax.checkpoint as ocp
-
-        _quiet_orbax()
+        quiet_orbax()
         path = to_path(workdir)
         self.workdir = path if is_remote(path) else epath.Path(Path(path).absolute())
         self.folder = self.workdir / "checkpoints"
-        self._ocp = ocp
         self._config = config
         self._keep = keep, keep_every, keep_best
         self._judged: tuple[int, dict[str, float]] | None = None
@@ -75,10 +73,10 @@ class Checkpoints:
         if self._opened is None:
             keep, keep_every, keep_best = self._keep
             if keep_best != "none":
-                self._figures = _figures_of(self.workdir, keep_best)
-            registry = self._ocp.handlers.DefaultCheckpointHandlerRegistry()
-            registry.add("state", self._ocp.args.StandardSave, SummedHandler())
-            self._opened = self._ocp.CheckpointManager(
+                self._figures = figures_of(self.workdir, keep_best)
+            registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+            registry.add("state", ocp.args.StandardSave, SummedHandler())
+            self._opened = ocp.CheckpointManager(
                 self.folder,
                 options=manager_options(
                     keep,
@@ -185,11 +183,11 @@ class Checkpoints:
                 self._figures[step] = judged[self._keep[2]]
         self._judged = None
         progress = Progress(samples_seen, teacher, self._config, judged, base)
-        args = self._ocp.args
+        args = ocp.args
         self._manager.save(
             step,
             args=args.Composite(
-                state=args.StandardSave(_as_tree(state)),
+                state=args.StandardSave(as_tree(state)),
                 progress=args.JsonSave(progress.to_dict()),
             ),
         )
@@ -243,42 +241,20 @@ class Checkpoints:
 
     def _restored(self, step: int, abstract_state: TrainState) -> TrainState:
         # Use the handler itself: a checkpointer would make processes wait for one that has failed.
-        handler = self._ocp.StandardCheckpointHandler()
-        args = self._ocp.args.StandardRestore(_as_tree(abstract_state))
+        handler = ocp.StandardCheckpointHandler()
+        args = ocp.args.StandardRestore(as_tree(abstract_state))
         return TrainState(**handler.restore(self.folder / str(step) / "state", args=args))
 
     def _refuse_other_model(self, step: int, abstract_state: TrainState) -> None:
-        path = self.folder / str(step) / "state"
+        path = self.folder / str(step)
         try:
-            tree = self._ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
-            found, optimizer = tree["parameters"], _shapes(tree["optimizer"])
+            tree = ocp.PyTreeCheckpointer().metadata(path / "state").item_metadata.tree
+            parameters, optimizer = tree["parameters"], shapes_of(tree["optimizer"])
         # A checkpoint without checksums may be damaged here; `restore` then finds that.
         except Exception:
             return
-        for name, wanted in abstract_state.parameters.items():
-            shape = tuple(found[name].shape) if name in found else None
-            if shape != wanted.shape:
-                raise UserError(
-                    f"checkpoint {self.folder / str(step)} is of another model: {name} should be "
-                    f"{wanted.shape} and is {shape or 'missing'}; choose another workdir"
-                )
-        extra = sorted(found.keys() - abstract_state.parameters.keys())
-        if extra:
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} is of another model: it has {extra[0]}"
-            )
-        rival = _shapes(tree.get("discriminator", {}))
-        if rival != _shapes(abstract_state.discriminator):
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} is of another discriminator than "
-                "objective.adversarial_weight's and adversarial_width's; choose another workdir "
-                "and set train.init_from"
-            )
-        if optimizer != _shapes(abstract_state.optimizer):
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} is of another optimizer than "
-                "optimizer.name's; choose another workdir"
-            )
+        rival = tree.get("discriminator", {})
+        refuse_other_model(f"checkpoint {path}", abstract_state, parameters, optimizer, rival)
 
     def _set_aside(self, step: int, reason: str) -> None:
         path = self.folder / str(step)
@@ -313,42 +289,3 @@ class Checkpoints:
 def _reason(error: Exception) -> str:
     text = (str(error).strip().splitlines() or [""])[0][:300]
     return text if len(text) > 3 else f"{type(error).__name__} {text}".strip()
-
-
-def _figures_of(workdir: epath.Path, key: str) -> dict[int, float]:
-    """Figures of earlier validations by step; checkpoints without one are left out."""
-    figures = {}
-    for step in finished_steps(workdir):
-        try:
-            judged = read_progress(workdir / "checkpoints" / str(step)).judged
-            figures[step] = float((judged or {})[key])
-        # The checkpoint is old or damaged; only a restored one has to be whole.
-        except Exception:
-            continue
-    return figures
-
-
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
-    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _as_tree(state: TrainState) -> dict[str, Any]:
-    """The state by field, without fields that are None, such as an absent discriminator."""
-    values = {name: getattr(state, name) for name in state.__dataclass_fields__}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _quiet_orbax() -> None:
-    """Silence Orbax's tracebacks; this module reports a failed save in one line."""
-    for name in ("absl", "asyncio"):
-        logger = logging.getLogger(name)
-        if _not_orbax not in logger.filters:
-            logger.addFilter(_not_orbax)
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    """Whether neither a log record nor its exception comes from Orbax."""
-    places = [record.pathname]
-    if record.exc_info and record.exc_info[2] is not None:
-        places += [frame.filename for frame in traceback.extract_tb(record.exc_info[2])]
-    return not any(f"{os.sep}orbax{os.sep}" in place for place in places)

@@ -14,7 +14,7 @@ from vosr_jax.models.attention.dispatch import Attention
 from vosr_jax.models.dinov2.network import DINOv2, visual_tokens
 from vosr_jax.models.vgg import VGG16
 from vosr_jax.parameters.blueprint import Blueprint, Prepare
-from vosr_jax.weights.of_config import config_autoencoder, config_encoder
+from vosr_jax.weights.opening import config_autoencoder, config_encoder
 
 # Purpose numbers of a row's random draws; those of the objectives start at 2.
 _HR_POSTERIOR, _LQ_POSTERIOR = 0, 1

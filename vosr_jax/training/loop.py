@@ -14,22 +14,22 @@ from vosr_jax.data.pipeline import Batches, batches
 from vosr_jax.diffusion.noise import index_words
 from vosr_jax.errors import UserError
 from vosr_jax.files.mirror import Mirror
+from vosr_jax.training.build import jit_train_step
 from vosr_jax.training.checkpoints import Checkpoints
-from vosr_jax.training.goodput import Goodput
-from vosr_jax.training.guard import UpdateGuard
-from vosr_jax.training.loss_by_time import LossByTime
-from vosr_jax.training.placing import Prefetch
+from vosr_jax.training.data_failures import Board, Feed, Judge
+from vosr_jax.training.executable import compiled_step
+from vosr_jax.training.guard import UpdateGuard, Watchdog
+from vosr_jax.training.placing import Prefetch, process_rows, put_batch, put_notes
 from vosr_jax.training.preview import Preview
-from vosr_jax.training.processes import SharedError, compiled_together, errors_of_one
-from vosr_jax.training.profile import Profile
-from vosr_jax.training.run_report import report_start
+from vosr_jax.training.processes import (
+    SharedError,
+    StopRequest,
+    compiled_together,
+    errors_of_one,
+)
 from vosr_jax.training.setup import Run, pipeline_settings, start_run
-from vosr_jax.training.sharding import process_rows, put_batch, put_notes
-from vosr_jax.training.step import jit_train_step
-from vosr_jax.training.stopping import StopRequest
-from vosr_jax.training.telemetry import Rates, RunLog
-from vosr_jax.training.trouble import Board, Feed, Judge
-from vosr_jax.training.watchdog import Watchdog
+from vosr_jax.training.telemetry import LossByTime, RunLog, report_start
+from vosr_jax.training.timing import Goodput, Profile, Rates
 from vosr_jax.training.workdir import Workdir, open_workdir
 
 # Called after every step with the run, the step and its metrics; true ends the training there.
@@ -147,7 +147,7 @@ def _steps(
             batch = next(placed)
             rates.waited(goodput.lap("data"))
             if step == first + 1:
-                step_fn = compiled_together(step_fn, run.state, run.weights, batch)
+                step_fn = compiled_together(compiled_step, step_fn, run, batch)
             with trace.step(step):
                 run.state, metrics = step_fn(run.state, run.weights, batch)
             guard.see(step, metrics)

@@ -4,19 +4,25 @@
 which gathers every array whole on every device. Here each process reads the shards of its own
 devices, each once, and places them. The caller ensures that all processes read the same file.
 
-`Prefetch` places batches on the devices before the step needs them.
+Of a batch, each process loads only the rows of its own devices. `Prefetch` places batches on the
+devices before the step needs them.
 """
 
+import functools
+import math
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import PartitionSpec as P
 
+from vosr_jax.errors import UserError
 from vosr_jax.parameters.lazy import HostArray
+from vosr_jax.training.sharding import AXES, BATCH_AXES, batch_sharding
 
 
 def place(tree: Any, shardings: Any) -> Any:
@@ -50,6 +56,93 @@ def _placed(value: Any, sharding: Sharding) -> jax.Array:
 
     array = jax.make_array_from_callback(value.shape, sharding, part, dtype=value.dtype)
     return jax.block_until_ready(array)
+
+
+def process_rows(mesh: Mesh, batch_size: int, process_index: int) -> np.ndarray:
+    """Rows of the global batch that a process loads, according to the sharding.
+
+    Args:
+      mesh: from `make_mesh`.
+      batch_size: rows of a global batch; a multiple of the mesh's data * fsdp.
+      process_index: of the process.
+
+    Returns:
+      [rows] int64, ascending, each row of the process's devices once: the order that `put_batch`
+      expects. If tensor parallelism crosses hosts, a row on several processes belongs to each of
+      them. Empty for a process without devices.
+
+    Raises:
+      UserError: the rows do not divide evenly over the devices.
+    """
+    rows = [np.arange(*part, dtype=np.int64) for part in _parts(mesh, batch_size, process_index)]
+    return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+
+
+@functools.lru_cache(maxsize=16)
+def _parts(mesh: Mesh, batch_size: int, process_index: int) -> list[tuple[int, int]]:
+    """(first row, row after the last) of each distinct shard on a process's devices, ascending."""
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % devices:
+        raise UserError(
+            f"a batch of {batch_size} rows does not lie evenly over mesh.data * mesh.fsdp = "
+            f"{devices}; set train.batch_size to a multiple of it"
+        )
+    places: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
+    return sorted(
+        {
+            rows.indices(batch_size)[:2]
+            for device, (rows,) in places.items()
+            if device.process_index == process_index
+        }
+    )
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Put this process's rows into global arrays that are sharded over the batch axes.
+
+    Args:
+      batch: arrays whose first axis has the rows of `process_rows`, in that order.
+      mesh: from `make_mesh`.
+    """
+    sharding = batch_sharding(mesh)
+    return {name: _placed_rows(rows, sharding) for name, rows in batch.items()}
+
+
+def _placed_rows(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    mesh, own = sharding.mesh, jax.process_index()
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    # All devices hold the same number of rows, so this process's rows give the batch size.
+    size = len(rows) // len(_parts(mesh, devices, own)) * devices
+    starts = [start for start, _ in _parts(mesh, size, own)]
+
+    def part(index: Any) -> np.ndarray:
+        start, stop, _ = index[0].indices(size)
+        at = starts.index(start) * (stop - start)
+        return rows[at : at + stop - start]
+
+    return jax.make_array_from_callback((size, *rows.shape[1:]), sharding, part)
+
+
+def put_notes(notes: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Put this process's counts into a global array beside those of all other processes.
+
+    Args:
+      notes: [K] int32.
+      mesh: from `make_mesh`.
+
+    Returns:
+      [devices, K], one row per device. A process's first device holds its notes, its other
+      devices zeros; the sum over rows is the sum over processes.
+    """
+    own = jax.process_index()
+    first = next(i for i, device in enumerate(mesh.devices.flat) if device.process_index == own)
+
+    def row(index: Any) -> np.ndarray:
+        number = index[0].indices(mesh.size)[0]
+        return notes[None] if number == first else np.zeros_like(notes[None])
+
+    shape = (mesh.size, len(notes))
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, P(AXES)), row)
 
 
 class Prefetch:

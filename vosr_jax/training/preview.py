@@ -21,9 +21,9 @@ from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.sampler import SamplerSettings, build_context, run_steps
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
-from vosr_jax.files.attempts import Attempts
+from vosr_jax.files.atomic import Attempts
 from vosr_jax.files.cached import local_folder
-from vosr_jax.files.levels import to_uint8
+from vosr_jax.files.photo import to_uint8
 from vosr_jax.metrics.fidelity import psnr
 from vosr_jax.metrics.lpips import load_lpips, lpips
 from vosr_jax.models import autoencoders
@@ -156,7 +156,6 @@ class Preview:
 
     def save_samples(self, run: Run, step: int) -> None:
         """Write samples/<step>.png: one row per pair with input, ours and truth."""
-
         restored = self.restore(run)
         if jax.process_index():
             return

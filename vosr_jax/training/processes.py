@@ -1,115 +1,86 @@
-"""Join several processes into one job, and end the job if one of them falls silent."""
+"""Processes of one job act together: they compile, fail and stop at the same step.
+
+For findings outside of steps, as in files, they agree through `worst_of_all`.
+"""
 
 import contextlib
 import os
+import signal
+import socket
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 import jax
+import numpy as np
+from jax._src import distributed as jax_distributed
+from jax.experimental import multihost_utils
 
 from vosr_jax.errors import UserError
 from vosr_jax.files.mirror import upload_before_leaving
-from vosr_jax.training.meeting import address_of, meet
 
-# If a killed or stopped process sends no heartbeat for this long, the job ends: every other process
-# exits non-zero, and the message names it. Restarting the same command resumes.
-HEARTBEAT_SECONDS = 30
-# How long a process waits at start-up for missing ones, which it then names.
-START_SECONDS = 300
-# How long it waits for the others to compile the step; a dead process ends the wait sooner.
+# How long a process waits for the others to compile the step; a dead process ends the wait sooner.
 COMPILE_SECONDS = 4 * 3600
-
-_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-
-
-def join(detect: bool = False) -> None:
-    """Join the job that the environment describes; do nothing if it describes none.
-
-    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID
-    describe it. Must run before anything touches a device.
-
-    Args:
-      detect: let JAX find the job itself, as it can on TPU pods, under Slurm and in GKE.
-
-    Raises:
-      UserError: the variables contradict each other, or processes are missing; the message names
-        those that arrived.
-    """
-    given = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    if not given and not detect:
-        return
-    wait = _seconds("VOSR_START_SECONDS", START_SECONDS)
-    heartbeat = _seconds("VOSR_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
-    options = _described(given) if given else _detected(wait)
-    if options:
-        meet(
-            address_of(options["coordinator_address"]),
-            options["process_id"],
-            options["num_processes"],
-            wait,
-        )
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    try:
-        jax.distributed.initialize(
-            **options, initialization_timeout=wait, heartbeat_timeout_seconds=heartbeat
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the job's processes did not come together: {reason}") from error
+# The exit code that shells give a program that Ctrl-C has ended.
+_INTERRUPTED = 130
+_BYTES = 600
+_T = TypeVar("_T")
 
 
-def _described(given: dict[str, str]) -> dict[str, Any]:
-    """Arguments of `jax.distributed.initialize` from the environment variables."""
-    missing = [name for name in _VARIABLES if name not in given]
-    if missing:
-        raise UserError(f"set {', '.join(missing)} too: {', '.join(given)} alone say no job")
-    address_of(given[_VARIABLES[0]])
-    try:
-        number, count = int(given[_VARIABLES[2]]), int(given[_VARIABLES[1]])
-    except ValueError as error:
-        raise UserError(f"JAX_NUM_PROCESSES and JAX_PROCESS_ID are numbers ({error})") from error
-    if not 0 <= number < count:
-        raise UserError(f"JAX_PROCESS_ID={number} is none of JAX_NUM_PROCESSES={count}")
-    return dict(coordinator_address=given[_VARIABLES[0]], num_processes=count, process_id=number)
+def store():
+    """The job's key-value store, None in a job of one process; JAX gives it no public name."""
+    return jax_distributed.global_state.client
 
 
-def _detected(wait: int) -> dict[str, Any]:
-    """Arguments of the job that JAX detects; {} if they cannot be read."""
-    try:
-        from jax._src.clusters import ClusterEnv
-
-        address, count, number, _ = ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, wait
-        )
-    # The interface is not public. If it has changed, the processes meet only in JAX.
-    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError):
-        return {}
-    if None in (address, count, number):
-        return {}
-    return dict(coordinator_address=address, num_processes=count, process_id=number)
-
-
-def _seconds(name: str, usual: int) -> int:
-    text = os.environ.get(name, str(usual))
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"{name}={text} must be a whole number of seconds, at least 1")
-    return int(text)
-
-
-def compiled_together(program: Any, *arguments: Any) -> Any:
-    """Compile a jitted program for these arguments on every process before any process runs it.
+def compiled_together(compile_program: Callable, *arguments: Any) -> Any:
+    """Compile or load a program on every process before any process runs it.
 
     A running collective waits only seconds for the other processes. A slower host, or one without
-    a cached program on its disk, may compile for minutes longer. In a job of one process the
-    program stays as it is.
+    a cached program on its disk, may compile for minutes longer.
+    """
+    compiled = compile_program(*arguments)
+    if jax.process_count() > 1:
+        store().wait_at_barrier("vosr/compiled", COMPILE_SECONDS * 1000)
+    return compiled
+
+
+def worst_of_all(rank: int, sentence: str = "") -> tuple[int, str]:
+    """The highest rank of any process, and that process's sentence; all processes wait.
+
+    Args:
+      rank: severity on this process, 0 to 255.
+      sentence: the reason, cut after 600 bytes.
     """
     if jax.process_count() == 1:
-        return program
-    compiled = program.lower(*arguments).compile()
-    store().wait_at_barrier("vosr/compiled", COMPILE_SECONDS * 1000)
-    return compiled
+        return rank, sentence
+    own = np.zeros(_BYTES + 1, np.uint8)
+    text = sentence.encode()[:_BYTES]
+    own[0], own[1 : 1 + len(text)] = rank, np.frombuffer(text, np.uint8)
+    everyone = np.asarray(multihost_utils.process_allgather(own))
+    worst = everyone[everyone[:, 0].argmax()]
+    return int(worst[0]), worst[1:].tobytes().rstrip(b"\0").decode(errors="ignore")
+
+
+def refused_together(action: Callable[[], _T]) -> _T:
+    """Run an action on all processes and return its result; if one refuses, all raise its reason.
+
+    Raises:
+      UserError: the action was refused on some process.
+    """
+    failure: UserError | None = None
+    result = None
+    try:
+        result = action()
+    except UserError as error:
+        failure = error
+    refused, sentence = worst_of_all(int(failure is not None), str(failure or ""))
+    if failure is not None:
+        raise failure
+    if refused:
+        raise UserError(sentence)
+    return result  # type: ignore[return-value]
 
 
 class SharedError(UserError):
@@ -133,7 +104,8 @@ def leave_alone(error: Exception) -> NoReturn:
     """End this process of a job at once, for an error that the others do not have.
 
     A normal exit would wait for the others, which wait for this process inside a step. After this
-    exit they notice the missing heartbeat within HEARTBEAT_SECONDS.
+    exit they notice the missing heartbeat within
+    `distributed.HEARTBEAT_SECONDS`.
     """
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
@@ -144,8 +116,85 @@ def leave_alone(error: Exception) -> NoReturn:
     os._exit(1)
 
 
-def store():
-    """The job's key-value store, None in a job of one process; JAX gives it no public name."""
-    from jax._src import distributed
+class StopRequest:
+    """Record SIGTERM and SIGINT; the loop then saves and stops at the end of a step.
 
-    return distributed.global_state.client
+    If only one of several processes gets the signal, all of them agree on a step. A second SIGINT
+    ends this process at once, even inside a compilation.
+
+    Args:
+      newest: gives the step from which the run would resume if it ended now, or None.
+
+    Attributes:
+      seen: whether the loop was told to stop.
+    """
+
+    def __init__(self, newest: Callable[[], int | None]):
+        self._newest = newest
+        self._noted = self.seen = False
+        self._interrupts = 0
+        self._alone = jax.process_count() == 1
+        # Python runs handlers between two instructions of the main thread, which may be inside XLA
+        # for minutes. This socket gets a signal's number at once.
+        self._wakes, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._pass)}
+        if self._alone:
+            # In a job of several processes JAX handles SIGTERM, so that they agree on a step.
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._pass)
+        self._wakeup = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _pass(self, *_) -> None:
+        """Do nothing; the thread handles the signal."""
+
+    def _listen(self) -> None:
+        while numbers := self._wakes.recv(64):
+            for number in numbers:
+                if number == signal.SIGINT:
+                    self._interrupted()
+                elif number == signal.SIGTERM:
+                    self._noted = True
+
+    def _interrupted(self) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1:
+            _tell(f"left at once; {self._outlook()}")
+            os._exit(_INTERRUPTED)
+        _tell(
+            "interrupted: the run saves after this step and leaves; once more leaves at once, and "
+            + self._outlook()
+        )
+        if self._alone:
+            self._noted = True
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _outlook(self) -> str:
+        step = self._newest()
+        if not step:
+            return "nothing is saved yet, so that the same command begins anew"
+        return f"the same command goes on from step {step}"
+
+    def at(self, step: int) -> bool:
+        """Whether to stop after this step."""
+        if self._alone:
+            self.seen = self._noted
+        else:
+            self.seen = multihost_utils.reached_preemption_sync_point(step)
+        return self.seen
+
+    def restore(self) -> None:
+        """Restore the previous signal handlers."""
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._waker.close()
+        self._thread.join()
+        self._wakes.close()
+
+
+def _tell(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)

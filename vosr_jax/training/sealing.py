@@ -5,12 +5,14 @@ by a last file in a bucket. Each process checksums the files that it wrote as so
 written. Process 0 checksums the rest, writes `checksums.txt` and commits. All of this runs in
 Orbax's background thread. A kill at any moment leaves either no checkpoint or one with checksums.
 
-This module also renames damaged checkpoints and decides which whole ones are kept.
+This module also renames damaged checkpoints, decides which whole ones are kept, and sets up Orbax.
 """
 
 import asyncio
+import logging
 import os
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +32,8 @@ from vosr_jax.files.checksums import (
     render,
 )
 from vosr_jax.files.paths import filesystem, is_remote
-from vosr_jax.weights.checkpoint_files import COMMITTED, SUMS, UNFINISHED
+from vosr_jax.weights.checkpoint_files import COMMITTED, SUMS, UNFINISHED, finished_steps
+from vosr_jax.weights.saved_run import read_progress
 
 _PART = "checksums.process_"
 
@@ -155,6 +158,19 @@ def set_aside(checkpoint: epath.Path) -> str:
     return target.name
 
 
+def figures_of(workdir: epath.Path, key: str) -> dict[int, float]:
+    """Figures of earlier validations by step; checkpoints without one are left out."""
+    figures = {}
+    for step in finished_steps(workdir):
+        try:
+            judged = read_progress(workdir / "checkpoints" / str(step)).judged
+            figures[step] = float((judged or {})[key])
+        # The checkpoint is old or damaged; only a restored one has to be whole.
+        except Exception:
+            continue
+    return figures
+
+
 class _Best:
     """Keep the checkpoint with the best figure; one without a figure never counts.
 
@@ -200,3 +216,19 @@ def manager_options(
         create=True,
         temporary_path_class=temporary_path_class,
     )
+
+
+def quiet_orbax() -> None:
+    """Silence Orbax's tracebacks; `Checkpoints` reports a failed save in one line."""
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        if _not_orbax not in logger.filters:
+            logger.addFilter(_not_orbax)
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    """Whether neither a log record nor its exception comes from Orbax."""
+    places = [record.pathname]
+    if record.exc_info and record.exc_info[2] is not None:
+        places += [frame.filename for frame in traceback.extract_tb(record.exc_info[2])]
+    return not any(f"{os.sep}orbax{os.sep}" in place for place in places)

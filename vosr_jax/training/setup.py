@@ -22,10 +22,9 @@ from vosr_jax.training.build import (
 )
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.frozen import open_frozen
-from vosr_jax.training.fsdp import cast_frozen
-from vosr_jax.training.perceptual import perceptual_weights
+from vosr_jax.training.pixel_losses import perceptual_weights
 from vosr_jax.training.placing import place
-from vosr_jax.training.sharding import weight_shardings
+from vosr_jax.training.sharding import cast_frozen, weight_shardings
 from vosr_jax.training.state import TrainState
 from vosr_jax.training.step import TrainStep
 from vosr_jax.training.teacher import (

@@ -1,17 +1,20 @@
-"""Mesh and sharding rules by parameter path; the networks themselves contain none.
+"""Mesh and sharding rules by parameter path, and the gather of sharded parameters for compute.
 
-Axes: `data` (replicas), `fsdp` (parameters and batch) and `tensor` (heads and hidden widths).
-A batch's rows are sharded over (data, fsdp).
+The networks themselves contain none of it. Axes: `data` (replicas), `fsdp` (parameters and batch)
+and `tensor` (heads and hidden widths). A batch's rows are sharded over (data, fsdp).
 """
 
-import functools
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -20,7 +23,6 @@ from vosr_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
-
 # (pattern of the dotted path, axes); the first match wins. Blocks have a leading depth axis. Only
 # a kernel's first axis is sharded over fsdp: a shard of the last axis may be smaller than a TPU's
 # 128 lanes, and the whole gradient is then summed instead of scattered.
@@ -92,7 +94,6 @@ def make_mesh(
 
 def _laid_out(sizes: list[int], devices: list) -> np.ndarray:
     """The devices in an order that suits their interconnect."""
-
     return mesh_utils.create_device_mesh(
         tuple(sizes), devices, contiguous_submeshes=False, allow_split_physical_axes=True
     )
@@ -196,103 +197,94 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def process_rows(mesh: Mesh, batch_size: int, process_index: int) -> np.ndarray:
-    """Rows of the global batch that a process loads, according to the sharding.
+# Parameters that the networks cast to their matrix products' dtype anyway, so casting them early
+# changes nothing: all kernels and biases except those of times, norms and the encoder's patches.
+_IN_PRODUCTS = re.compile(
+    r"(patch_embed|token_mlp\.\w+|final\.linear|blocks\.(attn|cross_attn|mlp)\.\w+"
+    r"|detailer\.(embed|out|out\.(spread|refine|out)|refine\.(first|second)"
+    r"|(stem_)?blocks\.\d+\.(first|second))"
+    r"|blocks\.(qkv|proj|ffn_in|ffn_out))\.(kernel|bias)"  # the visual encoder's
+    r"|blocks\.(attn|cross_attn|mlp)\.\w+\.lora\.(down|up)"
+)
+_BLOCKS = "blocks."
 
-    Args:
-      mesh: from `make_mesh`.
-      batch_size: rows of a global batch; a multiple of the mesh's data * fsdp.
-      process_index: of the process.
 
-    Returns:
-      [rows] int64, ascending, each row of the process's devices once: the order that `put_batch`
-      expects. If tensor parallelism crosses hosts, a row on several processes belongs to each of
-      them. Empty for a process without devices.
+def is_matmul_param(name: str) -> bool:
+    """Whether a parameter is read only in the matrix products' dtype."""
+    return _IN_PRODUCTS.fullmatch(name) is not None
 
-    Raises:
-      UserError: the rows do not divide evenly over the devices.
+
+@dataclasses.dataclass(frozen=True)
+class Gather:
+    """Gather sharded parameters for compute, and scatter their gradients.
+
+    A block's slice is cast to the matrix products' dtype, gathered over `fsdp` where the block
+    reads it, and then dropped; no program holds a gathered stack. Its gradient is scattered in
+    float32, or on request in the products' dtype.
+
+    Attributes:
+      mesh: of the parameters.
+      dtype: of the matrix products; their parameters are gathered in it.
+      rules: that shard the parameters.
+      short_gradients: gradients of parameters gathered in `dtype` return in it. Each device sums
+        over its rows in float32 and rounds; these are then summed over the devices.
     """
-    rows = [np.arange(*part, dtype=np.int64) for part in _parts(mesh, batch_size, process_index)]
-    return np.concatenate(rows) if rows else np.zeros(0, np.int64)
 
+    mesh: Mesh
+    dtype: jnp.dtype
+    rules: Rules = PARAMETER_RULES
+    short_gradients: bool = False
 
-@functools.lru_cache(maxsize=16)
-def _parts(mesh: Mesh, batch_size: int, process_index: int) -> list[tuple[int, int]]:
-    """(first row, row after the last) of each distinct shard on a process's devices, ascending."""
-    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if batch_size % devices:
-        raise UserError(
-            f"a batch of {batch_size} rows does not lie evenly over mesh.data * mesh.fsdp = "
-            f"{devices}; set train.batch_size to a multiple of it"
+    def __call__(self, name: str, value: Array) -> Array:
+        """Gather one block's slice of a stacked parameter, without the depth axis."""
+        return self._gathered(
+            name, value, P(*parameter_spec(name, (1, *value.shape), self.mesh, self.rules)[1:])
         )
-    places: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
-    return sorted(
-        {
-            rows.indices(batch_size)[:2]
-            for device, (rows,) in places.items()
-            if device.process_index == process_index
-        }
-    )
+
+    def others(self, parameters: Mapping[str, Array]) -> dict[str, Array]:
+        """All parameters; those outside the blocks are gathered."""
+        gathered = dict(parameters)
+        for name, value in parameters.items():
+            if not name.startswith(_BLOCKS):
+                spec = parameter_spec(name, value.shape, self.mesh, self.rules)
+                gathered[name] = self._gathered(name, value, spec)
+        return gathered
+
+    def _gathered(self, name: str, value: Array, spec: P) -> Array:
+        if not sharded_over(spec, "fsdp"):
+            return value
+        parts = NamedSharding(self.mesh, spec)
+        without = (tuple(axis for axis in axes_of(entry) if axis != "fsdp") for entry in spec)
+        whole = NamedSharding(self.mesh, P(*without))
+        dtype = self.dtype if is_matmul_param(name) else value.dtype
+        return _gather(value, jnp.dtype(dtype), self.short_gradients, parts, whole)
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Put this process's rows into global arrays that are sharded over the batch axes.
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _gather(
+    value: Array, dtype: jnp.dtype, short: bool, parts: NamedSharding, whole: NamedSharding
+) -> Array:
+    cast = jax.lax.with_sharding_constraint(value.astype(dtype), parts)
+    gathered = jax.lax.with_sharding_constraint(cast, whole)
+    # Cast back to its own dtype, which costs nothing, so that the gradient arrives in that dtype.
+    return gathered if short else gathered.astype(value.dtype)
 
-    Args:
-      batch: arrays whose first axis has the rows of `process_rows`, in that order.
-      mesh: from `make_mesh`.
+
+def _forward(value, dtype, short, parts, whole):
+    # An empty array carries the parameter's dtype to the backward pass.
+    return _gather(value, dtype, short, parts, whole), jnp.zeros(0, value.dtype)
+
+
+def _backward(dtype, short, parts, whole, like, cotangent):
+    return (jax.lax.with_sharding_constraint(cotangent, parts).astype(like.dtype),)
+
+
+_gather.defvjp(_forward, _backward)
+
+
+def cast_frozen(parameters: Mapping[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
+    """Cast frozen parameters for the devices: products' operands to `dtype`, others stay float32.
+
+    The network's output is the same, bit for bit.
     """
-    sharding = batch_sharding(mesh)
-    return {name: _placed(rows, sharding) for name, rows in batch.items()}
-
-
-def _placed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    mesh, own = sharding.mesh, jax.process_index()
-    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    # All devices hold the same number of rows, so this process's rows give the batch size.
-    size = len(rows) // len(_parts(mesh, devices, own)) * devices
-    starts = [start for start, _ in _parts(mesh, size, own)]
-
-    def part(index: Any) -> np.ndarray:
-        start, stop, _ = index[0].indices(size)
-        at = starts.index(start) * (stop - start)
-        return rows[at : at + stop - start]
-
-    return jax.make_array_from_callback((size, *rows.shape[1:]), sharding, part)
-
-
-def put_notes(notes: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Put this process's counts into a global array beside those of all other processes.
-
-    Args:
-      notes: [K] int32.
-      mesh: from `make_mesh`.
-
-    Returns:
-      [devices, K], one row per device. A process's first device holds its notes, its other
-      devices zeros; the sum over rows is the sum over processes.
-    """
-    own = jax.process_index()
-    first = next(i for i, device in enumerate(mesh.devices.flat) if device.process_index == own)
-
-    def row(index: Any) -> np.ndarray:
-        number = index[0].indices(mesh.size)[0]
-        return notes[None] if number == first else np.zeros_like(notes[None])
-
-    shape = (mesh.size, len(notes))
-    return jax.make_array_from_callback(shape, NamedSharding(mesh, P(AXES)), row)
-
-
-def describe(parameters: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh) -> str:
-    """A table of every parameter: name, shape, sharding and bytes on one device."""
-    lines, total = [], 0
-    width = max(map(len, parameters))
-    for name, value in parameters.items():
-        spec = parameter_spec(name, value.shape, mesh)
-        shape = NamedSharding(mesh, spec).shard_shape(value.shape)
-        size = int(np.prod(shape)) * value.dtype.itemsize
-        total += size
-        lines.append(f"{name:{width}} {str(value.shape):24} {str(spec):48} {size:>12,}")
-    count = sum(value.size for value in parameters.values())
-    lines.append(f"{count:,} parameters, {total:,} bytes on a device")
-    return "\n".join(lines)
+    return {k: v.astype(dtype) if is_matmul_param(k) else v for k, v in parameters.items()}

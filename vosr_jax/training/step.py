@@ -1,7 +1,6 @@
 """One update: frozen nets, objective, gradient, optimizer and EMA in a single jitted program."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from vosr_jax.config import Config
 from vosr_jax.diffusion.denoiser import CachedDenoiser
@@ -19,21 +16,23 @@ from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.models.lora import trained_of, with_base
 from vosr_jax.parameters.blueprint import Blueprint
-from vosr_jax.training.adversary import Adversary, make_adversary
-from vosr_jax.training.compiler_options import compiler_options
+from vosr_jax.training.data_failures import FAILED
 from vosr_jax.training.frozen import FrozenNets
-from vosr_jax.training.fsdp import Gather
-from vosr_jax.training.loss_by_time import loss_by_time
-from vosr_jax.training.notes import FAILED
 from vosr_jax.training.optimizer import make_optimizer, schedule_of
-from vosr_jax.training.perceptual import PerceptualTerm, perceptual_term
-from vosr_jax.training.sharding import state_shardings
+from vosr_jax.training.pixel_losses import (
+    Adversary,
+    PerceptualTerm,
+    make_adversary,
+    perceptual_term,
+)
+from vosr_jax.training.sharding import Gather
 from vosr_jax.training.state import TrainState, new_state
 
 Metrics = dict[str, Any]
 # Metrics key of the discriminator's gradient, which the network's pass computes beside its own.
 _RIVAL = "discriminator_gradient"
-StepFn = Callable[[TrainState, dict, dict[str, Array]], tuple[TrainState, Metrics]]
+# Parts of [0, 1] over which the loss is logged by t.
+TIME_BINS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +219,7 @@ class TrainStep:
           state: before this step.
           weights: of the frozen nets.
           batch: "hr", "lq" uint8 [B, H, W, 3], "index" uint32 [B, 2]; optionally "notes" int32
-            [devices, K] (training/notes.py).
+            [devices, K] (training/data_failures.py).
 
         Returns:
           (state, metrics): scalars; "loss_rows" [B] and, in two columns, the indices of their
@@ -275,25 +274,18 @@ def _chosen(
     return jax.tree.map(chosen, updated, state)
 
 
-def jit_train_step(train_step: TrainStep, abstract_state: TrainState, mesh: Mesh) -> StepFn:
-    """Jit the step: state donated and sharded, teacher sharded, rows over the batch axes.
+def loss_by_time(losses: Array, t: Array) -> Array:
+    """Sums and counts of the rows' losses by tenth of t; rows that are not finite are left out.
 
     Args:
-      train_step: what to run.
-      abstract_state: shapes of the state.
-      mesh: from `make_mesh`.
+      losses: [B].
+      t: [B] in [0, 1].
 
     Returns:
-      (state, frozen weights, batch) -> (state, metrics), metrics replicated.
+      [2, 10] float32: sums, counts.
     """
-    platform = mesh.devices.flat[0].platform
-    states, everywhere = state_shardings(abstract_state, mesh), NamedSharding(mesh, P())
-    # None: `weight_shardings` has placed the weights, `put_batch` and `put_notes` the batch. Their
-    # trees are not known here.
-    return jax.jit(
-        train_step.step,
-        in_shardings=(states, None, None),
-        out_shardings=(states, everywhere),
-        donate_argnums=0,
-        compiler_options=compiler_options(platform, deterministic=train_step.deterministic) or None,
-    )
+    tenth = jnp.clip(jnp.floor(t * TIME_BINS).astype(jnp.int32), 0, TIME_BINS - 1)
+    finite = jnp.isfinite(losses)
+    inside = (tenth == jnp.arange(TIME_BINS)[:, None]) & finite
+    sums = jnp.sum(jnp.where(inside, losses, 0.0), axis=1)
+    return jnp.stack([sums, jnp.sum(inside, axis=1)]).astype(jnp.float32)

@@ -12,7 +12,7 @@ from typing import Any
 from vosr_jax.config import Config, validate
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.errors import UserError
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 from vosr_jax.models.lora import base_of
 from vosr_jax.parameters.lazy import HostArray, sha256_of

@@ -1,25 +1,92 @@
-"""Logs of a run: metrics.jsonl, TensorBoard through clu, a progress line and throughput."""
+"""What a run says: its start report, metrics.jsonl, TensorBoard through clu, progress lines."""
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
 
-from vosr_jax.chips import peak_flops
-from vosr_jax.config import Config
 from vosr_jax.console import say
+from vosr_jax.data.sources.source import Source, megapixels
+from vosr_jax.errors import UserError
 from vosr_jax.files import write_text
-from vosr_jax.files.attempts import Attempts
-from vosr_jax.training.abstract import analytic_flops
+from vosr_jax.files.atomic import Attempts
+from vosr_jax.models.lora import share_of, trained_of
+from vosr_jax.training.setup import Run
+from vosr_jax.training.sharding import parameter_spec
+from vosr_jax.training.step import TIME_BINS
 
-# Share of the time spent waiting for data above which a warning is printed.
-_TOO_LONG = 0.1
+PARAMETERS = "parameters.txt"
+# Steps whose values may still be in flight; the loop itself is never further ahead.
+_AT_ONCE = 2
+
+
+def report_start(run: Run, folder: Path, sources: Iterable[Source]) -> None:
+    """Print what this run works with, on process 0; list every parameter in a file.
+
+    Args:
+      run: begun or resumed.
+      folder: of the run; gets parameters.txt.
+      sources: opened.
+    """
+    if jax.process_index():
+        return
+    say(about_devices(run.mesh))
+    shapes = run.train_step.network.shapes
+    table, last = parameter_table(trained_of(shapes), run.mesh).rsplit("\n", 1)
+    if run.base is not None:
+        last += f", of adapters: {share_of(shapes):.2%} of the network"
+    where = ""
+    try:
+        write_text(folder / PARAMETERS, f"{table}\n{last}\n")
+        where = f"; each in {PARAMETERS}"
+    except UserError as error:
+        where = f"; {error}"
+    say(f"{last}{where}")
+    for source in sources:
+        say(about_source(source))
+
+
+def about_devices(mesh: Mesh) -> str:
+    """Describe the devices by number and kind, their processes and their mesh."""
+    devices = list(mesh.devices.flat)
+    kinds = Counter(device.device_kind for device in devices)
+    named = " and ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    processes = len({device.process_index for device in devices})
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    of = f" of {processes} processes" if processes > 1 else ""
+    return f"devices: {named}{of}; mesh {axes}"
+
+
+def about_source(source: Source) -> str:
+    """Describe a source and the size of its images."""
+    size = megapixels(source)
+    told = "none that were looked at can be read"
+    if size is not None:
+        told = f"about {size[0]:.2g} megapixels each ({size[1]} looked at)"
+    return f"source {source.about()}, {told}"
+
+
+def parameter_table(parameters: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh) -> str:
+    """A table of every parameter: name, shape, sharding and bytes on one device."""
+    lines, total = [], 0
+    width = max(map(len, parameters))
+    for name, value in parameters.items():
+        spec = parameter_spec(name, value.shape, mesh)
+        shape = NamedSharding(mesh, spec).shard_shape(value.shape)
+        size = int(np.prod(shape)) * value.dtype.itemsize
+        total += size
+        lines.append(f"{name:{width}} {str(value.shape):24} {str(spec):48} {size:>12,}")
+    count = sum(value.size for value in parameters.values())
+    lines.append(f"{count:,} parameters, {total:,} bytes on a device")
+    return "\n".join(lines)
 
 
 class RunLog:
@@ -147,7 +214,7 @@ def _tensorboard(workdir: Path, trying: Attempts):
 
     clu logs a traceback for every error that reaches its thread, so all errors are caught here.
     """
-    from clu import metric_writers
+    from clu import metric_writers  # optional, and TensorFlow comes with it
 
     class Flushing(metric_writers.SummaryWriter):
         def write_scalars(self, step, scalars):
@@ -174,70 +241,25 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-class Rates:
-    """Seconds of steps and of waiting for data, summed until they are taken.
+class LossByTime:
+    """Sum the steps' losses until they are taken; `see` does not wait for steps in flight."""
 
-    Args:
-      config: of the run.
-      mesh: of its devices.
-    """
+    def __init__(self):
+        self._under_way: deque[Array] = deque()
+        self._total = np.zeros((2, TIME_BINS))
 
-    def __init__(self, config: Config, mesh: Mesh):
-        self._config, self._devices = config, mesh.devices.size
-        self._peak = _peak_flops(mesh)
-        self._flops = _flops_a_pair(config, mesh) if self._peak else 0.0
-        self._said = False
-        self._reset()
-
-    def _reset(self) -> None:
-        self._waits: list[float] = []
-        self._seconds = 0.0
-        self._steps = 0
-
-    def waited(self, seconds: float) -> None:
-        """Add the seconds of waiting for a batch."""
-        self._waits.append(seconds)
-
-    def stepped(self, seconds: float, steps: int = 1) -> None:
-        """Add the seconds spent in steps, and how many steps that makes."""
-        self._seconds += seconds
-        self._steps += steps
+    def see(self, metrics: dict[str, Array]) -> None:
+        """Add a started step."""
+        found = metrics["loss_by_t"]
+        found.copy_to_host_async()
+        self._under_way.append(found)
+        if len(self._under_way) > _AT_ONCE:
+            self._total += np.asarray(self._under_way.popleft())
 
     def take(self) -> dict[str, float]:
-        """Rates since the last call; warn once if the data cannot keep up."""
-        total = self._seconds + sum(self._waits)
-        pairs = self._steps * self._config.train.batch_size / total
-        values = {
-            "pairs_per_second": pairs,
-            "step_seconds": total / self._steps,
-            "data_wait_seconds": sum(self._waits) / len(self._waits),
-            "data_wait_seconds_max": max(self._waits),
-        }
-        if self._flops:
-            values["mfu"] = pairs * self._flops / (self._peak * self._devices)
-        share = sum(self._waits) / total
-        if share > _TOO_LONG and self._steps > 1 and not self._said:
-            self._said = True
-            say(
-                f"the data cannot keep up: {share:.0%} of the time the devices waited for them; "
-                f"raise data.workers (now {self._config.data.workers}), or cut large pictures "
-                "into pieces beforehand (docs/data.md)"
-            )
-        self._reset()
-        return values
-
-
-def _peak_flops(mesh: Mesh) -> float:
-    """Peak of one device in bfloat16; 0 if unknown."""
-    return peak_flops(mesh.devices.flat[0].device_kind)
-
-
-def _flops_a_pair(config: Config, mesh: Mesh) -> float:
-    """FLOPs per pair, counted in a trace that is not run; 0 with a message if that fails."""
-    try:
-        return analytic_flops(config, mesh.devices.flat[0])
-    except Exception as error:
-        # For example, the config may not determine the encoder's sizes.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        say(f"metrics have no mfu, a step's operations can't be counted: {reason}")
-        return 0.0
+        """Means loss_t0 to loss_t9 of all rows since the last call, without empty tenths."""
+        sums, counts = self._total + sum(map(np.asarray, self._under_way))
+        self._under_way.clear()
+        self._total = np.zeros((2, TIME_BINS))
+        means = enumerate(zip(sums, counts, strict=True))
+        return {f"loss_t{i}": float(total / count) for i, (total, count) in means if count}

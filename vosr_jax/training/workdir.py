@@ -14,14 +14,21 @@ from vosr_jax.console import say
 from vosr_jax.errors import UserError
 from vosr_jax.files.atomic import remove_parts, write_json
 from vosr_jax.files.paths import is_remote, reason_of, to_path, writing
+from vosr_jax.training.processes import refused_together
 from vosr_jax.training.run_lock import NAME as LOCK
 from vosr_jax.training.run_lock import RunLock
-from vosr_jax.training.trouble import refused_together
 from vosr_jax.weights.checkpoint_files import damaged_folders, finished_steps, unfinished_folders
 from vosr_jax.weights.saved_run import CONFIG, read_config
 
 # Keys that may change on resume: length, evaluation, data workers and mesh (and all `*_every`).
-_FREE = ("train.total_steps", "eval.", "data.workers", "data.cache_bytes", "mesh.")
+_FREE = (
+    "train.total_steps",
+    "eval.",
+    "data.workers",
+    "data.cache_bytes",
+    "mesh.",
+    "train.executable",
+)
 _SPANNING = ("schedule", "warmup_steps", "warmup_share")
 
 

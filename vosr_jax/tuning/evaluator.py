@@ -1,4 +1,4 @@
-"""Compare the base and the trained model on held-out crops."""
+"""Compare the base and the trained model on held-out crops, and say which is better."""
 
 import dataclasses
 import zlib
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from vosr_jax.data.cropping import random_crop
 from vosr_jax.data.degradation import DegradationSettings
 from vosr_jax.data.pictures import UnreadablePicture, read_picture
-from vosr_jax.data.preparation.measures import grey_levels, sharpness
+from vosr_jax.data.preparation.filters import grey_levels, sharpness
 from vosr_jax.data.validation import Pair, validation_pairs
 from vosr_jax.errors import UserError
 from vosr_jax.files import whole_file
@@ -20,11 +20,14 @@ from vosr_jax.metrics.lpips import load_lpips, lpips
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.restoration.model import RestorationModel
 from vosr_jax.restoration.upscaler import Upscaler
+from vosr_jax.tuning.settings import Wishes
 
 _CROPS, _SHOWN, _LABEL = 12, 4, 16
 # A crop is the sharpest of this many places: most of a photo may be sky.
 _PLACES = 8
 _SEED = 0
+# A gain in LPIPS below this share of the base's is called little.
+_LITTLE = 0.005
 
 
 def _crops(files: Sequence[Path], side: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -149,3 +152,43 @@ class Evaluator:
                 sheet.paste(panel, (column * side, row * side + _LABEL))
         with whole_file(file) as part:
             sheet.save(part, format="PNG", optimize=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Result of a command.
+
+    Attributes:
+      step: finished updates.
+      verdict: comparison with the base; None if the training was stopped before its end.
+    """
+
+    step: int
+    verdict: Verdict | None
+
+
+def closing_lines(outcome: Outcome, out: str | Path, wishes: Wishes) -> list[str]:
+    """The lines printed at the end: the comparison, and the command that uses the model."""
+    verdict = outcome.verdict
+    if verdict is None:
+        return []
+    lines = [
+        f"{out}/before-after.png: input, bicubic, base, yours",
+        f"held-out crops, LPIPS (lower is nearer to the truth): base {verdict.base:.4f}, yours "
+        f"{verdict.ours:.4f} after {outcome.step} steps; {verdict.wins} of {verdict.crops} crops "
+        "are nearer",
+    ]
+    own = f"vosr upscale photo.jpg -o out/ -m {out}/model"
+    if verdict.better:
+        if verdict.base - verdict.ours < _LITTLE * verdict.base:
+            lines.append(
+                "that is little, hardly to be seen; more --minutes or photographs may help"
+            )
+        return [*lines, f"use it: {own}"]
+    return [
+        *lines,
+        "yours is NOT better than the base on photographs that it has not seen; keep the base, "
+        "train longer (--minutes) or with more photographs",
+        f"use the base: vosr upscale photo.jpg -o out/ -m {wishes.model}",
+        f"yours all the same: {own}",
+    ]

@@ -6,13 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vosr_jax.data.pictures import UnreadablePicture, read_picture
-from vosr_jax.data.preparation.measures import (
-    grey_levels,
-    hash_distance,
-    perceptual_hash,
-    sharpness,
-)
-from vosr_jax.data.preparation.settings import FilterSettings
+from vosr_jax.data.preparation import FilterSettings
+from vosr_jax.data.preparation.filters import grey_levels, hash_distance, perceptual_hash, sharpness
 from vosr_jax.data.sources.files import folder_source
 from vosr_jax.errors import UserError
 

@@ -1,15 +1,24 @@
-"""The fine-tuning config: the model's own, made gentler for few images and little time."""
+"""What a fine-tuning run is asked for: its config, and the record in its output folder.
+
+The config is the model's own, made gentler for few images and little time. The record lets only
+the same command resume.
+"""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
+from vosr_jax.files import read_json_object, write_json
 
 # Width up to which a model counts as small and is trained on small crops.
 _SMALL_WIDTH = 512
 _FOREVER = 1_000_000
 # Mean of the logit from which on nearly all timesteps are 1, as in configs/nano_direct.py.
 _NEAR_NOISE = 4.0
+# File of the record.
+NAME = "train-on.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,3 +129,79 @@ def _rate(small: bool, rank: int) -> float:
     if rank:
         return 1e-3 if small else 1e-4
     return 1e-4 if small else 1e-5
+
+
+@dataclasses.dataclass
+class Record:
+    """An output folder's content.
+
+    Attributes:
+      model: the base, as it was named.
+      sha256: of the base's values.
+      rank: of the adapters; 0: all weights are trained.
+      folder: of the photos.
+      training, held_out: files, relative to it.
+      seconds: spent by commands on training and evaluation so far.
+    """
+
+    model: str
+    sha256: str
+    rank: int
+    folder: str
+    training: list[str]
+    held_out: list[str]
+    seconds: float = 0.0
+
+    def write(self, out: Path) -> None:
+        """Write the record into its folder."""
+        write_json(out / NAME, dataclasses.asdict(self))
+
+
+def read_record(out: Path) -> Record | None:
+    """The record of an output folder; None if the folder is new or empty.
+
+    Raises:
+      UserError: it holds something else, or the record is damaged.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"-o {out} is a file; name a new folder")
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    if not (out / NAME).is_file():
+        raise UserError(
+            f"-o {out} is not empty and no folder of vosr train-on; choose a new folder"
+        )
+    values = read_json_object(out / NAME)
+    try:
+        return Record(**values)
+    except TypeError as error:
+        raise UserError(f"{out / NAME} is damaged ({error}); choose a new folder") from error
+
+
+def require_same(record: Record, asked: dict[str, Any], out: Path) -> None:
+    """Refuse to resume with another base, rank or folder.
+
+    Args:
+      record: of the output folder.
+      asked: some of its fields, as this command has them.
+      out: the folder.
+
+    Raises:
+      UserError: one differs; the message names it.
+    """
+    called = {"model": "-m", "rank": "--rank", "folder": "the photographs of"}
+    for key, name in called.items():
+        before, now = getattr(record, key), asked[key]
+        if before == now:
+            continue
+        if key == "rank":
+            before, now = (value or "--full" for value in (before, now))
+        raise UserError(
+            f"-o {out} holds another run ({name} {before}, not {now}); give the same to go on, or "
+            "choose a new folder"
+        )
+    if record.sha256 != asked["sha256"]:
+        raise UserError(
+            f"-o {out} was begun with another {record.model}, whose weights have changed since; "
+            "choose a new folder"
+        )

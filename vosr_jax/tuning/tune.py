@@ -12,18 +12,22 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.files import write_text
-from vosr_jax.files.folders import make_folder
+from vosr_jax.files import make_folder, write_text
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.parameters.lazy import sha256_of
 from vosr_jax.restoration.loading import from_config
 from vosr_jax.training.loop import train
 from vosr_jax.training.setup import Run
-from vosr_jax.tuning.evaluator import Evaluator, Verdict
+from vosr_jax.tuning.evaluator import Evaluator, Outcome, Verdict
 from vosr_jax.tuning.photographs import divide, look
-from vosr_jax.tuning.record import Record, read_record, require_same
-from vosr_jax.tuning.settings import Wishes, judged_side, tuning_config
-from vosr_jax.tuning.watch import Watch
+from vosr_jax.tuning.settings import (
+    Record,
+    Wishes,
+    judged_side,
+    read_record,
+    require_same,
+    tuning_config,
+)
 from vosr_jax.weights.adapter import Adapter, adapter_of_run, merged, write_adapter
 from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.official_reader import read_args, with_parts
@@ -33,24 +37,10 @@ from vosr_jax.weights.resolve import Found, lasting_name, resolve
 from vosr_jax.weights.saved_run import load_run
 
 _SHOWN_AT = (1 / 3, 2 / 3)
+_EVERY_SECONDS = 10.0
 # Time for writing the results, in addition to the time of an evaluation.
 _CLOSING_SECONDS = 10.0
-# A gain in LPIPS below this share of the base's is called little.
-_LITTLE = 0.005
 Tell = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """Result of a command.
-
-    Attributes:
-      step: finished updates.
-      verdict: comparison with the base; None if the training was stopped before its end.
-    """
-
-    step: int
-    verdict: Verdict | None
 
 
 def train_on(folder: str | Path, out: str | Path, wishes: Wishes, tell: Tell = print) -> Outcome:
@@ -211,28 +201,57 @@ def _compared(verdict: Verdict) -> str:
     return f"LPIPS {verdict.ours:.4f}, the base {verdict.base:.4f}"
 
 
-def closing_lines(outcome: Outcome, out: str | Path, wishes: Wishes) -> list[str]:
-    """The lines printed at the end: the comparison, and the command that uses the model."""
-    verdict = outcome.verdict
-    if verdict is None:
-        return []
-    lines = [
-        f"{out}/before-after.png: input, bicubic, base, yours",
-        f"held-out crops, LPIPS (lower is nearer to the truth): base {verdict.base:.4f}, yours "
-        f"{verdict.ours:.4f} after {outcome.step} steps; {verdict.wins} of {verdict.crops} crops "
-        "are nearer",
-    ]
-    own = f"vosr upscale photo.jpg -o out/ -m {out}/model"
-    if verdict.better:
-        if verdict.base - verdict.ours < _LITTLE * verdict.base:
-            lines.append(
-                "that is little, hardly to be seen; more --minutes or photographs may help"
-            )
-        return [*lines, f"use it: {own}"]
-    return [
-        *lines,
-        "yours is NOT better than the base on photographs that it has not seen; keep the base, "
-        "train longer (--minutes) or with more photographs",
-        f"use the base: vosr upscale photo.jpg -o out/ -m {wishes.model}",
-        f"yours all the same: {own}",
-    ]
+class Watch:
+    """Called by the train loop after every step.
+
+    Args:
+      steps: number of steps at which training ends; 0: only the clock ends it.
+      until: `time.monotonic()` at which training ends; None: only the steps end it.
+      shows: shares of the training at which `show` is called.
+      show: evaluates and draws the run.
+      tell: prints a line.
+
+    Attributes:
+      finished: whether steps or time are up.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        until: float | None,
+        shows: tuple[float, ...],
+        show: Callable[[Run], None],
+        tell: Callable[[str], None],
+    ):
+        self._steps, self._until = steps, until
+        self._shows, self._show, self._tell = list(shows), show, tell
+        self._began = self._told = time.monotonic()
+        self.finished = False
+
+    def __call__(self, run: Run, step: int, metrics: dict[str, Any]) -> bool:
+        """Report progress and show samples if due; return whether to stop after this step."""
+        way = self._way(step)
+        now = time.monotonic()
+        if now - self._told > _EVERY_SECONDS or way >= 1 or step == run.first[0] + 1:
+            # Reading the loss waits for the step and idles the device, so do it rarely.
+            self._tell(f"step {step}: loss {float(metrics['loss']):.4f}, {self._left(way)}")
+            self._told = now
+        if self._shows and way >= self._shows[0]:
+            while self._shows and way >= self._shows[0]:
+                self._shows.pop(0)
+            self._show(run)
+        self.finished = way >= 1
+        return self.finished
+
+    def _way(self, step: int) -> float:
+        """The share of the training that is done."""
+        if self._steps:
+            return step / self._steps
+        assert self._until is not None
+        return (time.monotonic() - self._began) / max(self._until - self._began, 1e-3)
+
+    def _left(self, way: float) -> str:
+        if self._steps:
+            return f"{min(way, 1):.0%} of {self._steps} steps"
+        left = max((self._until or 0.0) - time.monotonic(), 0.0)
+        return f"{int(left // 60)}:{int(left % 60):02} left"

@@ -16,10 +16,10 @@ def load_denoiser(path: str | Path):
     Raises:
       UserError: no such model, a damaged file, or tensors that do not fit the network.
     """
-    from vosr_jax.weights.opening import open_denoiser
-    from vosr_jax.weights.resolve import resolve
+    # Here and below: networks need JAX, and this package is also imported for names and checksums.
+    from vosr_jax.weights import opening, resolve
 
-    opened = open_denoiser(resolve(path))
+    opened = opening.open_denoiser(resolve.resolve(path))
     return opened.network.network(), opened.config.model_settings()
 
 
@@ -36,6 +36,7 @@ def load_encoder(path: str | Path, *, block: int | None = None):
     Raises:
       UserError: no such file, a damaged one, or tensors that do not fit a DINOv2.
     """
+    # As in `load_denoiser`.
     from vosr_jax.models.dinov2 import weights as dinov2
 
     network, settings = dinov2.open_encoder(path, block=block)
@@ -64,6 +65,7 @@ def load_autoencoder(
       UserError: no such file, a damaged one, an autoencoder of an unknown kind, or tensors that
         do not fit the network.
     """
+    # As in `load_denoiser`.
     from vosr_jax.models.autoencoders import weights as autoencoders
 
     network, settings = autoencoders.open_autoencoder(path, decoder=decoder, parts=parts)

@@ -9,9 +9,7 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.files import write_json
-from vosr_jax.files.folders import whole_folder
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object, whole_folder, write_json
 from vosr_jax.models.lora import is_adapter, kernels_of, merged_kernel
 from vosr_jax.parameters.lazy import HostArray, HostNetwork, sha256_of
 from vosr_jax.parameters.sharded import write_safetensors

@@ -14,8 +14,7 @@ from flax import nnx
 
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
-from vosr_jax.files import write_json
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object, write_json
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.parameters.lazy import HostArray, HostNetwork

@@ -11,62 +11,24 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from vosr_jax.errors import UserError
-from vosr_jax.files import write_text
-from vosr_jax.files.json_file import read_json_object
-from vosr_jax.weights.model_names import RELEASE_REPO, RELEASED
-from vosr_jax.weights.official_args import (
+from vosr_jax.files import read_json_object, write_text
+from vosr_jax.weights.model_names import (
     AUTOENCODERS,
     ENCODER_FOLDER,
     ENCODERS,
     LIGHT_DECODER,
+    HubModel,
 )
 
-_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::([^@]+))?(?:@(.+))?")
 _CHECKPOINT = re.compile(r"(?:(?:clean_weights|checkpoints)/)?(ema_model|model)[^/]*")
 _VERIFIED = ".vosr_verified"
 _CHUNK = 1 << 22
-
-
-@dataclasses.dataclass(frozen=True)
-class HubModel:
-    """A model on the hub.
-
-    Attributes:
-      repo: owner/name.
-      subfolder: folder in the repository, or "" for its top.
-      revision: branch, tag or commit; None for the newest.
-    """
-
-    repo: str
-    subfolder: str = ""
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        folder = f":{self.subfolder}" if self.subfolder else ""
-        return f"{self.repo}{folder}" + (f"@{self.revision}" if self.revision else "")
-
-
-def parse(name: str) -> HubModel | None:
-    """Parse a released model's name or owner/repo:subfolder@revision; None for anything else.
-
-    Raises:
-      UserError: a subfolder that leads out of the repository.
-    """
-    plain, _, revision = name.partition("@")
-    if plain in RELEASED:
-        return HubModel(RELEASE_REPO, RELEASED[plain], revision or None)
-    match = _ID.fullmatch(name)
-    if match is None or name.startswith((".", "/")):
-        return None
-    subfolder = (match[2] or "").strip("/")
-    if ".." in PurePosixPath(subfolder).parts:
-        raise UserError(f"{name}: a subfolder must lie inside the repository")
-    return HubModel(match[1], subfolder, match[3])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +40,7 @@ class _Remote:
 
 
 def hub_library(otherwise: str) -> Any:
-    """Import the optional package huggingface_hub.
+    """Import the optional package huggingface_hub, with its modules that are used here.
 
     Args:
       otherwise: added to the message if the package is missing.
@@ -87,8 +49,11 @@ def hub_library(otherwise: str) -> Any:
       UserError: it is missing.
     """
     try:
+        # An optional package.
         import huggingface_hub.constants
         import huggingface_hub.errors
+        import huggingface_hub.file_download
+        import huggingface_hub.utils
     except ImportError as error:
         raise UserError(
             f"the hub needs one more package: pip install 'vosr_jax[hub]'; {otherwise}"
@@ -109,37 +74,35 @@ def fetch(model: HubModel) -> Path:
       UserError: huggingface_hub is missing, the hub cannot be reached, there is no such
         repository, folder or file, or a checksum differs.
     """
-    huggingface_hub = hub_library(f"or download {model} and give the folder")
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return _cached(model)
-    commit, remote = _listing(model, huggingface_hub)
-    wanted = _wanted(model, remote, lambda path: _get(model, commit, remote[path]))
-    places = [_get(model, commit, remote[path]) for path in wanted]
-    reference = _reference(model)
-    write_text(reference, commit)
+    library = hub_library(f"or download {model} and give the folder")
+    if library.constants.HF_HUB_OFFLINE:
+        return _cached(library, model)
+    commit, remote = _listing(library, model)
+    get = partial(_get, library, model, commit)
+    wanted = _wanted(model, remote, lambda path: get(remote[path]))
+    places = [get(remote[path]) for path in wanted]
+    write_text(_reference(library, model), commit)
     # Go up from the file to the local folder of the repository's top.
     top = places[0].parents[len(PurePosixPath(wanted[0]).parts) - 1]
     return top / model.subfolder
 
 
-def _store(model: HubModel) -> Path:
+def _store(library: Any, model: HubModel) -> Path:
     """A repository's folder in the cache of huggingface_hub."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
+    name = library.file_download.repo_folder_name(repo_id=model.repo, repo_type="model")
+    return Path(library.constants.HF_HUB_CACHE) / name
 
 
-def _reference(model: HubModel) -> Path:
+def _reference(library: Any, model: HubModel) -> Path:
     """The cache's file that maps a revision to its commit."""
-    return _store(model) / "refs" / (model.revision or "main")
+    return _store(library, model) / "refs" / (model.revision or "main")
 
 
-def _cached(model: HubModel) -> Path:
+def _cached(library: Any, model: HubModel) -> Path:
     """Find a model that was fetched before, without a request to the hub."""
-    reference = _reference(model)
+    reference = _reference(library, model)
     commit = reference.read_text().strip() if reference.is_file() else model.revision or "main"
-    folder = _store(model) / "snapshots" / commit / model.subfolder
+    folder = _store(library, model) / "snapshots" / commit / model.subfolder
     if not folder.is_dir():
         raise UserError(
             f"{model} is not in the local cache and HF_HUB_OFFLINE is set; unset it once to "
@@ -148,13 +111,13 @@ def _cached(model: HubModel) -> Path:
     return folder
 
 
-def _listing(model: HubModel, library: Any) -> tuple[str, dict[str, _Remote]]:
+def _listing(library: Any, model: HubModel) -> tuple[str, dict[str, _Remote]]:
     """(commit, {path: file}) of a repository."""
-    from huggingface_hub import errors
-
+    errors = library.errors
     try:
+        timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", 10))
         info = library.HfApi().model_info(
-            model.repo, revision=model.revision, files_metadata=True, timeout=_timeout()
+            model.repo, revision=model.revision, files_metadata=True, timeout=timeout
         )
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{model}: the repository has no revision {model.revision}") from error
@@ -176,10 +139,6 @@ def _listing(model: HubModel, library: Any) -> tuple[str, dict[str, _Remote]]:
     return str(info.sha), files
 
 
-def _timeout() -> float:
-    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT", 10))
-
-
 def _unreachable(model: HubModel, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -189,17 +148,15 @@ def _unreachable(model: HubModel, error: Exception) -> str:
     )
 
 
-def _get(model: HubModel, commit: str, file: _Remote) -> Path:
+def _get(library: Any, model: HubModel, commit: str, file: _Remote) -> Path:
     """Download one file, from where an earlier download stopped, and check it."""
-    from huggingface_hub import errors, hf_hub_download
-
     try:
         if file.checksum:
-            _fill_cache(model, commit, file)
-        place = Path(hf_hub_download(model.repo, file.path, revision=commit))
+            _fill_cache(library, model, commit, file)
+        place = Path(library.hf_hub_download(model.repo, file.path, revision=commit))
     except UserError:
         raise
-    except errors.EntryNotFoundError as error:
+    except library.errors.EntryNotFoundError as error:
         raise UserError(
             f"{model}: the hub lists {file.path} but does not give it; try again later, or "
             "download it by other means and give the folder"
@@ -209,13 +166,9 @@ def _get(model: HubModel, commit: str, file: _Remote) -> Path:
     return place
 
 
-def _fill_cache(model: HubModel, commit: str, file: _Remote) -> None:
+def _fill_cache(library: Any, model: HubModel, commit: str, file: _Remote) -> None:
     """Put a file's content into the cache of huggingface_hub, named by its checksum."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
-
-    store = _store(model)
+    store = _store(library, model)
     blob = store / "blobs" / file.checksum
     mark = store / _VERIFIED / file.checksum
     if mark.exists() and blob.exists():
@@ -223,16 +176,17 @@ def _fill_cache(model: HubModel, commit: str, file: _Remote) -> None:
     blob.parent.mkdir(parents=True, exist_ok=True)
     mark.parent.mkdir(exist_ok=True)
     partial = blob.with_name(f"{file.checksum}.partial")
-    with WeakFileLock(mark.with_suffix(".lock")):
+    with library.utils.WeakFileLock(mark.with_suffix(".lock")):
         if not blob.exists():
-            url, headers = hf_hub_url(model.repo, file.path, revision=commit), build_hf_headers()
-            facts = get_hf_file_metadata(url, headers=headers)
+            url = library.hf_hub_url(model.repo, file.path, revision=commit)
+            headers = library.utils.build_hf_headers()
+            facts = library.get_hf_file_metadata(url, headers=headers)
             if urlsplit(facts.location).netloc != urlsplit(url).netloc:
                 headers.pop("authorization", None)  # the storage host must not get the token
             with open(partial, "ab") as target:
                 if facts.size is not None and target.tell() > facts.size:
                     target.truncate(0)
-                http_get(
+                library.file_download.http_get(
                     facts.location,
                     target,
                     resume_size=target.seek(0, os.SEEK_END),
@@ -276,7 +230,6 @@ def _wanted(model: HubModel, remote: dict[str, _Remote], get) -> list[str]:
     if "config.json" in names and {"model.safetensors", "model.safetensors.index.json"} & names:
         return own
     args_path = _args_path(model, remote)
-
     args = read_json_object(get(args_path))
     weights = _weights(model, names)
     return [args_path, *(inside + name for name in weights), *_parts(model, args, remote)]

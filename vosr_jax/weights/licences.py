@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vosr_jax.config import Config, validate
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object
 from vosr_jax.weights import official_reader
 from vosr_jax.weights.manifest import NAME
 from vosr_jax.weights.official_args import config_of_args

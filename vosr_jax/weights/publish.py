@@ -15,8 +15,7 @@ from PIL import Image
 
 from vosr_jax.config import Config, validate
 from vosr_jax.errors import UserError
-from vosr_jax.files import whole_file, write_text
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object, whole_file, write_text
 from vosr_jax.weights.export import is_export
 from vosr_jax.weights.hub import hub_library
 from vosr_jax.weights.licences import NOT_STATED, of_folder

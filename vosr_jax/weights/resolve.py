@@ -10,7 +10,7 @@ from vosr_jax.files import is_remote, listing, to_path
 from vosr_jax.files.cached import local_folder
 from vosr_jax.weights import hub
 from vosr_jax.weights.export import is_export
-from vosr_jax.weights.model_names import RELEASE_REPO, RELEASED, SHIPPED
+from vosr_jax.weights.model_names import RELEASE_REPO, RELEASED, SHIPPED, hub_model
 from vosr_jax.weights.official_reader import find_args
 
 _SHIPPED_FOLDER = Path(__file__).parents[1] / "pretrained"
@@ -81,7 +81,7 @@ def locate(name_or_path: Any, called: str) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    on_hub = hub.parse(name)
+    on_hub = hub_model(name)
     if on_hub is None:
         raise UserError(_unknown(name, called))
     try:

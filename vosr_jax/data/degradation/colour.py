@@ -1,5 +1,7 @@
 """Colour changes that the recipe supports but the default settings leave out."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from vosr_jax.data.degradation.noise import greyscale
@@ -72,3 +74,22 @@ def jitter(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
         "hue": adjust_hue,
     }
     return functions[kind](image, amount)
+
+
+@dataclass(frozen=True)
+class TurnGrey:
+    """Turn the image grey in all channels."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return turn_grey(image)
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """One change of colour; kind is one of colour.JITTERS."""
+
+    kind: str
+    amount: float
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return jitter(image, self.kind, self.amount)

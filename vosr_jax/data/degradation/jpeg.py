@@ -7,6 +7,7 @@ photos are compressed.
 """
 
 import functools
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -154,3 +155,15 @@ def compress_with_libjpeg(image: np.ndarray, quality: float) -> np.ndarray:
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None, "OpenCV cannot read the JPEG file it has just written"
     return decoded[..., ::-1].astype(np.float32) / np.float32(255)
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """JPEG compression; variant is "official" or "libjpeg"."""
+
+    quality: float
+    variant: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        apply = compress if self.variant == "official" else compress_with_libjpeg
+        return apply(image, self.quality)

@@ -1,9 +1,13 @@
-"""Blur kernels: three bell shapes, round or elongated, and the circular low-pass (sinc)."""
+"""Blur kernels, and filtering with them.
+
+There are three bell shapes, round or elongated, and the circular low-pass (sinc).
+"""
 
 import functools
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from vosr_jax.data.degradation.settings import KERNEL_FAMILIES, BlurSettings
@@ -142,3 +146,39 @@ def sample_final_sinc(rng: np.random.Generator, probability: float) -> Kernel:
     if rng.random() >= probability:
         return Kernel("pulse", 1)
     return Kernel("sinc", sample_size(rng), cutoff=rng.uniform(math.pi / 3, math.pi))
+
+
+def filter2d(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Correlate all channels with one kernel; the border is reflected without its edge pixel.
+
+    Args:
+      image: [H, W, 3] float32.
+      kernel: [k, k] with odd k.
+
+    Returns:
+      [H, W, 3] float32, not clipped.
+    """
+    return cv2.filter2D(image, -1, kernel.astype(np.float32), borderType=cv2.BORDER_REFLECT_101)
+
+
+def blur(image: np.ndarray, kernel: Kernel) -> np.ndarray:
+    """Apply a kernel given by its parameters: [H, W, 3] float32 -> the same, not clipped."""
+    if kernel.family == "pulse":
+        return image
+    if kernel.family == "iso":
+        # A round Gaussian is separable: 2k instead of k^2 products per pixel.
+        offset = np.arange(kernel.size) - kernel.size // 2
+        line = np.exp(-0.5 * (offset / kernel.sigma_x) ** 2)
+        line = (line / line.sum()).astype(np.float32)
+        return cv2.sepFilter2D(image, -1, line, line, borderType=cv2.BORDER_REFLECT_101)
+    return filter2d(image, kernel_array(kernel))
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Filter with a kernel."""
+
+    kernel: Kernel
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return blur(image, self.kernel)

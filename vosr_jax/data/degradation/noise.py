@@ -1,5 +1,7 @@
 """Gaussian and Poisson noise, per channel or equal in all channels."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -94,3 +96,27 @@ def draw_poisson_noise(image: np.ndarray, scale: float, grey: bool, seed: int) -
     rounded, white = poisson_rate(image, grey)
     counts = np.random.default_rng(seed).poisson(rounded * np.float32(white))
     return add_poisson_noise(image, scale, rounded, white, counts)
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Gaussian noise; sigma in grey levels of 255."""
+
+    sigma: float
+    grey: bool
+    seed: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return draw_gaussian_noise(image, self.sigma, self.grey, self.seed)
+
+
+@dataclass(frozen=True)
+class PoissonNoise:
+    """Poisson noise, multiplied by scale."""
+
+    scale: float
+    grey: bool
+    seed: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return draw_poisson_noise(image, self.scale, self.grey, self.seed)

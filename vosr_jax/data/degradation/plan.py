@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vosr_jax.data.degradation import colour, filters, jpeg, kernels, noise, resize
-from vosr_jax.data.degradation.kernels import Kernel
+from vosr_jax.data.degradation.colour import JITTERS, ColourJitter, TurnGrey
+from vosr_jax.data.degradation.jpeg import Jpeg
+from vosr_jax.data.degradation.kernels import Blur, sample_final_sinc, sample_kernel
+from vosr_jax.data.degradation.noise import GaussianNoise, PoissonNoise, eight_bits
+from vosr_jax.data.degradation.resize import MODES, EnlargeTo, ReduceTo, ResizeBy, ResizeTo
 from vosr_jax.data.degradation.settings import (
     DegradationSettings,
     Range,
@@ -16,119 +19,6 @@ from vosr_jax.data.degradation.settings import (
 )
 
 Settings = DegradationSettings | RealESRGANSettings | ReducedSettings
-
-
-@dataclass(frozen=True)
-class Blur:
-    """Filter with a kernel."""
-
-    kernel: Kernel
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return filters.blur(image, self.kernel)
-
-
-@dataclass(frozen=True)
-class ResizeBy:
-    """Resize by a scale factor."""
-
-    scale_factor: float
-    mode: str
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return resize.resize_by(image, self.scale_factor, self.mode)
-
-
-@dataclass(frozen=True)
-class ResizeTo:
-    """Resize to a size."""
-
-    height: int
-    width: int
-    mode: str
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return resize.resize_to(image, self.height, self.width, self.mode)
-
-
-@dataclass(frozen=True)
-class ReduceTo:
-    """Round to eight bits and resize to a smaller size with antialiasing, as editors do."""
-
-    height: int
-    width: int
-    filter: str
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return resize.resize_eight_bits(image, self.height, self.width, self.filter)
-
-
-@dataclass(frozen=True)
-class EnlargeTo:
-    """Round to eight bits and enlarge bicubically, as restoration does with the LR image."""
-
-    height: int
-    width: int
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return resize.resize_eight_bits(image, self.height, self.width, "bicubic")
-
-
-@dataclass(frozen=True)
-class GaussianNoise:
-    """Gaussian noise; sigma in grey levels of 255."""
-
-    sigma: float
-    grey: bool
-    seed: int
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return noise.draw_gaussian_noise(image, self.sigma, self.grey, self.seed)
-
-
-@dataclass(frozen=True)
-class PoissonNoise:
-    """Poisson noise, multiplied by scale."""
-
-    scale: float
-    grey: bool
-    seed: int
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return noise.draw_poisson_noise(image, self.scale, self.grey, self.seed)
-
-
-@dataclass(frozen=True)
-class Jpeg:
-    """JPEG compression; variant is "official" or "libjpeg"."""
-
-    quality: float
-    variant: str
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        compress = jpeg.compress if self.variant == "official" else jpeg.compress_with_libjpeg
-        return compress(image, self.quality)
-
-
-@dataclass(frozen=True)
-class TurnGrey:
-    """Turn the image grey in all channels."""
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return colour.turn_grey(image)
-
-
-@dataclass(frozen=True)
-class ColourJitter:
-    """One change of colour; kind is one of colour.JITTERS."""
-
-    kind: str
-    amount: float
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        return colour.jitter(image, self.kind, self.amount)
-
-
 Operation = (
     Blur
     | ResizeBy
@@ -169,7 +59,7 @@ class DegradationPlan:
         image = hr.astype(np.float32) / np.float32(255)
         for operation in self.operations:
             image = operation.apply(image)
-        return image, noise.eight_bits(self.resize_back.apply(image))
+        return image, eight_bits(self.resize_back.apply(image))
 
     def describe(self) -> list[dict]:
         """The operations with their parameters, resize_back last, as plain values for JSON."""
@@ -215,7 +105,7 @@ def _sample_reduced(
 ) -> DegradationPlan:
     operations: list[Operation] = []
     if rng.random() < settings.blur_probability:
-        operations.append(Blur(kernels.sample_kernel(rng, settings.blur)))
+        operations.append(Blur(sample_kernel(rng, settings.blur)))
     reduction = settings.filters[rng.integers(len(settings.filters))]
     operations.append(ReduceTo(height // scale, width // scale, reduction))
     if rng.random() < settings.noise_probability:
@@ -249,7 +139,7 @@ def _sample_official(
 def _first_stage(rng, stage: StageSettings, jpeg_variant: str) -> list[Operation]:
     operations: list[Operation] = []
     if rng.random() < stage.blur_probability:
-        operations.append(Blur(kernels.sample_kernel(rng, stage.blur)))
+        operations.append(Blur(sample_kernel(rng, stage.blur)))
     factor = _sample_factor(rng, stage)
     operations.append(ResizeBy(factor, _sample_mode(rng)))
     operations.append(_sample_noise(rng, stage))
@@ -261,7 +151,7 @@ def _second_stage(rng, settings, lr_height: float, lr_width: float) -> list[Oper
     stage = settings.second
     operations: list[Operation] = []
     if rng.random() < stage.blur_probability:
-        operations.append(Blur(kernels.sample_kernel(rng, stage.blur)))
+        operations.append(Blur(sample_kernel(rng, stage.blur)))
     factor = _sample_factor(rng, stage)
     height, width = (max(int(side * factor), 1) for side in (lr_height, lr_width))
     operations.append(ResizeTo(height, width, _sample_mode(rng)))
@@ -273,7 +163,7 @@ def _finish(rng, settings, lr_size: tuple[int, int]) -> list[Operation]:
     """Draw the last resize with the sinc filter, and JPEG before or after them."""
     compress = Jpeg(rng.uniform(*settings.second.jpeg_quality), settings.jpeg)
     resize_and_filter: list[Operation] = [ResizeTo(*lr_size, _sample_mode(rng))]
-    kernel = kernels.sample_final_sinc(rng, settings.final_sinc_probability)
+    kernel = sample_final_sinc(rng, settings.final_sinc_probability)
     if kernel.family != "pulse":
         resize_and_filter.append(Blur(kernel))
     if rng.random() < 0.5:
@@ -286,14 +176,14 @@ def _colours(rng, settings) -> list[Operation]:
     if rng.random() < settings.grey_probability:
         operations.append(TurnGrey())
     if rng.random() < settings.jitter_probability:
-        for position in rng.permutation(len(colour.JITTERS)):
-            kind = colour.JITTERS[position]
+        for position in rng.permutation(len(JITTERS)):
+            kind = JITTERS[position]
             operations.append(ColourJitter(kind, rng.uniform(*getattr(settings, kind))))
     return operations
 
 
 def _sample_mode(rng) -> str:
-    return resize.MODES[rng.integers(len(resize.MODES))]
+    return MODES[rng.integers(len(MODES))]
 
 
 def _uniform(rng, bounds: Range) -> float:

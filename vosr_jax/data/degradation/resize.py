@@ -7,6 +7,7 @@ on the sizes alone.
 
 import functools
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -127,3 +128,49 @@ def _along_rows(image, index, weight):
 def _along_columns(image, index, weight):
     """Compute weighted sums of columns as rows of the transpose, where memory is contiguous."""
     return cv2.transpose(_along_rows(cv2.transpose(image), index, weight))
+
+
+@dataclass(frozen=True)
+class ResizeBy:
+    """Resize by a scale factor."""
+
+    scale_factor: float
+    mode: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize_by(image, self.scale_factor, self.mode)
+
+
+@dataclass(frozen=True)
+class ResizeTo:
+    """Resize to a size."""
+
+    height: int
+    width: int
+    mode: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize_to(image, self.height, self.width, self.mode)
+
+
+@dataclass(frozen=True)
+class ReduceTo:
+    """Round to eight bits and resize to a smaller size with antialiasing, as editors do."""
+
+    height: int
+    width: int
+    filter: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize_eight_bits(image, self.height, self.width, self.filter)
+
+
+@dataclass(frozen=True)
+class EnlargeTo:
+    """Round to eight bits and enlarge bicubically, as restoration does with the LR image."""
+
+    height: int
+    width: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return resize_eight_bits(image, self.height, self.width, "bicubic")

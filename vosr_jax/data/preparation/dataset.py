@@ -18,14 +18,15 @@ import apache_beam as beam
 import tensorflow_datasets as tfds
 
 from vosr_jax.data.pictures import UnreadablePicture, read_all
-from vosr_jax.data.preparation.duplicates import bands, duplicates_in
+from vosr_jax.data.preparation import FilterSettings
 from vosr_jax.data.preparation.filters import (
     DUPLICATE,
     UNREADABLE,
     Verdict,
+    bands,
+    duplicates_in,
     judge,
 )
-from vosr_jax.data.preparation.settings import FilterSettings
 from vosr_jax.data.sources import Source, parse_sources
 from vosr_jax.data.sources.source import in_memory
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vosr_jax.data.preparation.settings import FilterSettings
+from vosr_jax.data.preparation import FilterSettings
 from vosr_jax.data.sources import parse_sources
 from vosr_jax.errors import UserError
 
@@ -59,6 +59,7 @@ def prepare(
         raise UserError(f"{folder} exists already; remove it, or choose another folder for -o")
     parse_sources(sources)
     try:
+        # Optional packages that take seconds to import; `dataset` needs them.
         import tensorflow_datasets as tfds
         from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -53,6 +53,7 @@ class ArrayRecordSource(_Opened):
 
     def _open_records(self) -> Any:
         try:
+            # An optional package.
             from array_record.python.array_record_data_source import ArrayRecordDataSource
         except ImportError as error:
             raise UserError("ArrayRecord shards need pip install array_record") from error
@@ -82,6 +83,7 @@ class TfdsSource(_Opened):
 
     def _open_records(self) -> Any:
         try:
+            # An optional package that takes seconds to import.
             import tensorflow_datasets as tfds
         except ImportError as error:
             raise UserError(
@@ -185,6 +187,7 @@ def _version_folder(dataset: str, data_dir: str) -> str:
     """Find the folder of one version of a dataset in a bucket."""
     to_path(data_dir)
     try:
+        # As in `TfdsSource`.
         import tensorflow_datasets as tfds
 
         return os.fspath(tfds.builder(dataset, data_dir=data_dir).data_path)

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vosr_jax.data.pictures import UnreadablePicture, is_picture_path
-from vosr_jax.data.sources.packed_strings import Names
-from vosr_jax.data.sources.remote import names_below
-from vosr_jax.data.sources.source import Source
-from vosr_jax.data.sources.storage import exists, is_folder, is_remote, join, open_file
+from vosr_jax.data.sources.source import Names, Source
+from vosr_jax.data.sources.storage import (
+    exists,
+    is_folder,
+    is_remote,
+    join,
+    open_file,
+    remote_names_below,
+)
 from vosr_jax.errors import UserError
 
 
@@ -68,7 +73,7 @@ def folder_source(folder: str, weight: float = 1.0) -> FileSource:
 def _remote_folder_source(folder: str, weight: float) -> FileSource:
     if exists(folder) and not is_folder(folder):
         raise UserError(f"data.sources: {folder} is a file; name the folder that holds pictures")
-    files = Names(sorted(name for name in names_below(folder) if is_picture_path(name)))
+    files = Names(sorted(name for name in remote_names_below(folder) if is_picture_path(name)))
     _require_some(files, folder)
     return FileSource(folder, weight, folder, files)
 

@@ -10,11 +10,10 @@ from vosr_jax.data.sources.array_records import (
     tfds_folder_source,
     tfds_source,
 )
-from vosr_jax.data.sources.concatenated import ConcatenatedSource
 from vosr_jax.data.sources.files import file_source, folder_source
-from vosr_jax.data.sources.official_text import text_sources
+from vosr_jax.data.sources.lists import text_sources
 from vosr_jax.data.sources.patterns import expand_braces, split_outside_braces
-from vosr_jax.data.sources.source import Source
+from vosr_jax.data.sources.source import ConcatenatedSource, Source
 from vosr_jax.data.sources.storage import exists, is_folder, matching, names_in
 from vosr_jax.data.sources.tar import tar_source
 from vosr_jax.errors import UserError

@@ -1,4 +1,4 @@
-"""Common parts of the one-step distillation objectives: settings, draws and the sample.
+"""Common parts of the one-step distillation objectives: settings, draws, sample, guided target.
 
 The student learns the average velocity u(z_t, t, r) over [r, t], with z_r = z_t - (t - r) u.
 At r = t it is the instantaneous velocity of the guided teacher.
@@ -16,13 +16,14 @@ from vosr_jax.diffusion.denoiser import Denoiser, split_rows, stack_rows
 from vosr_jax.diffusion.guidance import (
     GuidanceSettings,
     full_condition,
+    mix,
     training_condition,
     weak_condition,
 )
-from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.noise import row_keys
 from vosr_jax.diffusion.objectives import flow_matching
 from vosr_jax.diffusion.parameterization import Parameterization
+from vosr_jax.diffusion.timesteps import IntervalSettings
 
 EndpointDistance = Callable[[Array, dict[str, Array], Array], Array]
 
@@ -190,3 +191,40 @@ def with_perceptual(
         metrics["perceptual_rows"] = endpoint_distance(latent, batch, sample.r == 0)
         total += settings.perceptual_weight * jnp.mean(metrics["perceptual_rows"])
     return total, jax.lax.stop_gradient(metrics)
+
+
+def guided_target(
+    student: Denoiser,
+    teacher: Denoiser | None,
+    sample: Sample,
+    settings: DistillationSettings,
+) -> Array:
+    """The velocity that a student learns at r = t: v_weak + omega (v_full - v_weak).
+
+    omega is the scale inside the guidance interval and 1 outside. Without a teacher the full branch
+    is the data's velocity and the weak branch is the student's. (official: vosr.py,
+    _teacher_target)
+
+    Args:
+      student: evaluated if there is no teacher.
+      teacher: the frozen multi-step network, without r.
+      sample: the batch.
+      settings: for the guidance; kind "none" and a scale of 1 need no weak branch.
+
+    Returns:
+      [B, h, w, C], without gradient.
+    """
+    guidance, s = settings.guidance, sample
+    if guidance.kind == "none" or guidance.scale == 1.0:
+        if teacher is None:
+            return s.velocity
+        return jax.lax.stop_gradient(teacher(s.full, s.z_t, s.t, s.full_tokens, None))
+    start, end = guidance.interval
+    omega = wide(jnp.where((s.t >= start) & (s.t <= end), guidance.scale, 1.0))
+    if teacher is not None:
+        context = None if s.full_tokens is None else teacher.precompute(s.full_tokens)
+        inputs = s.full, s.weak, s.z_t, teacher.times(s.t), context, teacher.null_context()
+        return jax.lax.stop_gradient(teacher.guided(*inputs, omega))
+    nothing = None if s.full_tokens is None else jnp.zeros_like(s.full_tokens)
+    weak = student(s.weak, s.z_t, s.t, nothing, s.t)
+    return jax.lax.stop_gradient(mix(s.velocity, weak, omega))

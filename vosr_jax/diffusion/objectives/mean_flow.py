@@ -18,18 +18,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from vosr_jax.diffusion.denoiser import Denoiser, as_denoiser
-from vosr_jax.diffusion.intervals import IntervalSettings
 from vosr_jax.diffusion.objectives.distillation import (
     DistillationSettings,
     EndpointDistance,
     Sample,
+    guided_target,
     prepare,
     wide,
     with_perceptual,
 )
-from vosr_jax.diffusion.objectives.guided_target import guided_target
 from vosr_jax.diffusion.parameterization import VelocityFn
-from vosr_jax.diffusion.timesteps import TimeSettings
+from vosr_jax.diffusion.timesteps import IntervalSettings, TimeSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,13 @@ from vosr_jax.diffusion.objectives.distillation import (
     DistillationSettings,
     EndpointDistance,
     Sample,
+    guided_target,
     instant_and_average,
     mean_square,
     prepare,
     wide,
     with_perceptual,
 )
-from vosr_jax.diffusion.objectives.guided_target import guided_target
 from vosr_jax.diffusion.parameterization import VelocityFn
 
 

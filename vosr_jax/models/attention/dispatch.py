@@ -1,20 +1,15 @@
-"""Scaled dot-product attention: the plain formula, and the choice of each platform's kernel."""
+"""Scaled dot-product attention: the plain formula, cuDNN's kernel, and the choice by platform."""
 
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from vosr_jax.models.attention.cudnn import (
-    cudnn_attention,
-    cudnn_fits,
-    cudnn_has_gradient,
-    kept_of_cudnn,
-)
 from vosr_jax.models.attention.head_by_head import head_attention, worth_it
 from vosr_jax.models.attention.splash import splash_attention, splash_fits
 from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
@@ -22,6 +17,8 @@ from vosr_jax.models.layers import matmul_precision
 
 # Checkpoint name of attention's results, for rematerialization policies.
 ATTENTION = "attention"
+# JAX's name of the forward pass of cuDNN's kernel, which returns the output and the logsumexp.
+_CUDNN_FORWARD = "dot_product_attention_fwd_wrapper"
 # (query, key, value) as in `plain_attention`.
 Attention = Callable[[Array, Array, Array], Array]
 
@@ -30,8 +27,17 @@ def keep_attention() -> Callable[..., bool]:
     """Rematerialization policy that saves attention's results, from every implementation."""
     policies = jax.checkpoint_policies
     return policies.save_from_both_policies(
-        policies.save_only_these_names(ATTENTION), kept_of_cudnn
+        policies.save_only_these_names(ATTENTION), _is_cudnn_forward
     )
+
+
+def _is_cudnn_forward(primitive: Any, *_, **__) -> bool:
+    """Rematerialization policy that saves the forward pass's results, so that it runs once.
+
+    It goes by the primitive: unlike the results of our own kernels these have no checkpoint names,
+    because JAX creates them inside its own function.
+    """
+    return primitive.name == _CUDNN_FORWARD
 
 
 def plain_attention(query: Array, key: Array, value: Array) -> Array:
@@ -79,6 +85,46 @@ def masked_attention(query: Array, key: Array, value: Array, unpadded: Array) ->
 
     heads = tuple(jnp.moveaxis(x, 2, 0) for x in (query, key, value))
     return jnp.moveaxis(jax.lax.map(one, heads), 0, 2)
+
+
+def cudnn_fits(query: Array, key: Array, value: Array, gpu: Gpu) -> bool:
+    """Whether the kernel supports these arrays on this GPU, without a gradient.
+
+    Args:
+      query: [B, N, heads, d].
+      key, value: [B, M, heads, d].
+      gpu: the GPU that would run it.
+    """
+    if not (gpu.cuda and gpu.cudnn and gpu.capability >= (8, 0)):
+        return False
+    if gpu.capability == (10, 3) and gpu.cudnn < 91100:
+        return False
+    widest = 256 if gpu.capability >= (9, 0) else 128
+    width, dtype = query.shape[-1], query.dtype
+    return (
+        dtype in (jnp.bfloat16, jnp.float16)
+        and key.dtype == value.dtype == dtype
+        and width % 8 == 0
+        and width <= widest
+    )
+
+
+def cudnn_has_gradient(query: Array, key: Array) -> bool:
+    """Whether JAX supports the kernel's gradient: both lengths must be even."""
+    return query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
+
+
+def cudnn_attention(query: Array, key: Array, value: Array) -> Array:
+    """The same as `plain_attention` in half precision; scores and softmax in float32.
+
+    Args:
+      query: [B, N, heads, d].
+      key, value: [B, M, heads, d].
+
+    Returns:
+      [B, N, heads, d] in the query's dtype.
+    """
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
 
 
 def attention(query: Array, key: Array, value: Array) -> Array:

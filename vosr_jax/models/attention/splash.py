@@ -42,6 +42,7 @@ def splash_attention(
     rows = [_pad(x).swapaxes(1, 2) for x in (scaled, key, value)]
     if (_padded(queries), _padded(keys)) == (queries, keys):
         return jax.vmap(kernel)(*rows).swapaxes(1, 2)
+    # Pallas takes a tenth of a second to import, and only a TPU needs it.
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
     segments = SegmentIds(_segments(queries), _segments(keys))
@@ -65,13 +66,14 @@ def _segments(length: int) -> Array:
 
 @lru_cache
 def _kernel(heads: int, queries: int, keys: int, saved_as: str | None, interpret: bool):
+    # As above.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_kernel as kernels,
+        splash_attention_kernel,
+        splash_attention_mask,
     )
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     block_q, block_kv = _block(queries), _block(keys)
-    sizes = kernels.BlockSizes(
+    sizes = splash_attention_kernel.BlockSizes(
         block_q=block_q,
         block_kv=block_kv,
         block_q_dkv=block_q,
@@ -80,8 +82,9 @@ def _kernel(heads: int, queries: int, keys: int, saved_as: str | None, interpret
     )
     # Evaluated eagerly even inside a trace, because later traces reuse the kernel.
     with jax.ensure_compile_time_eval():
-        return kernels.make_splash_mha(
-            masks.MultiHeadMask([masks.FullMask((queries, keys))] * heads),
+        mask = splash_attention_mask.FullMask((queries, keys))
+        return splash_attention_kernel.make_splash_mha(
+            splash_attention_mask.MultiHeadMask([mask] * heads),
             block_sizes=sizes,
             head_shards=1,
             q_seq_shards=1,

@@ -5,7 +5,7 @@ import dataclasses
 from flax import nnx
 from jax import Array
 
-from vosr_jax.models.patches import patchify, unpatchify
+from vosr_jax.models.layers import patchify, unpatchify
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vosr_jax.errors import UserError
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object
 from vosr_jax.models.autoencoders import qwen_weights as qwen_autoencoder
 from vosr_jax.models.autoencoders import sd_weights as sd_autoencoder
 from vosr_jax.models.autoencoders.sd import SDSettings

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.errors import UserError
-from vosr_jax.files.json_file import read_json_object
+from vosr_jax.files import read_json_object
 from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
 from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.parameters.sharded import find_safetensors

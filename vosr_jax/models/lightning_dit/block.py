@@ -1,4 +1,4 @@
-"""LightningDiT's block: attention, cross-attention and MLP, modulated by time."""
+"""LightningDiT's block and final layer: attention, cross-attention and MLP, modulated by time."""
 
 import math
 from collections.abc import Callable
@@ -54,6 +54,20 @@ class CrossKV(NamedTuple):
 
     keys: Array
     values: Array
+
+
+class TimeFeatures(NamedTuple):
+    """The network's modulations from a batch of times.
+
+    Attributes:
+      blocks: [B, 6, width] modulation, one for all blocks.
+      final: [B, 2, width] modulation of the final layer.
+      detail: [B, 3, detail_width] modulations of the detailer's blocks; empty without one.
+    """
+
+    blocks: Array
+    final: Array
+    detail: list[Array]
 
 
 class CrossAttention(nnx.Module):
@@ -177,3 +191,17 @@ class Block(nnx.Module):
             x = (x + cross(x)).astype(stream)
         y = self.norm2(x).astype(stream) * (1 + scale2) + shift2
         return (x + gate2 * self.mlp(y, dtype)).astype(stream)
+
+
+class FinalLayer(nnx.Module):
+    """Modulated norm and a linear map to patches; it starts at zero unless a detailer follows."""
+
+    def __init__(self, settings: LightningDiTSettings, outputs: int, *, rngs: nnx.Rngs):
+        self.norm = token_norm(settings)
+        init = "xavier" if settings.detail_width else "zeros"
+        self.linear = Linear(settings.width, outputs, rngs=rngs, init=init)
+        self.modulation = Linear(settings.width, (2, settings.width), rngs=rngs, init="zeros")
+
+    def __call__(self, x: Array, modulation: Array, dtype: DTypeLike) -> Array:
+        shift, scale = jnp.split(modulation, 2, axis=1)
+        return self.linear(self.norm(x).astype(x.dtype) * (1 + scale) + shift, dtype)

@@ -18,8 +18,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.layers import Conv, Linear
-from vosr_jax.models.patches import patchify, unpatchify
+from vosr_jax.models.layers import Conv, Linear, patchify, unpatchify
+from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 
 
 class ResidualConv(nnx.Module):
@@ -116,6 +116,21 @@ class ConvStemHead(nnx.Module):
             )
         else:
             self.out = Conv(width, outputs, rngs=rngs, init="zeros")
+
+    @classmethod
+    def of(cls, settings: LightningDiTSettings, *, rngs: nnx.Rngs) -> "ConvStemHead":
+        """Make the stem and head of a network; its detail_width is not 0."""
+        return cls(
+            2 * settings.latent_channels,
+            settings.latent_channels,
+            settings.detail_width,
+            settings.width,
+            blocks=settings.detail_blocks,
+            stem_blocks=settings.detail_stem_blocks,
+            pixel_width=settings.pixel_width,
+            pixel_scale=settings.pixel_scale,
+            rngs=rngs,
+        )
 
     def modulations(self, time: Array, dtype: DTypeLike) -> list[Array]:
         """Modulations [B, 3, width] of all blocks, stem then head, from time [B, time_width]."""

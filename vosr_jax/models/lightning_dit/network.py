@@ -4,8 +4,7 @@ After the official models/lightningdit.py. The blocks' parameters are stacked wi
 axis and the blocks run in one scan, so compile time does not grow with depth.
 """
 
-from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -13,47 +12,21 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention.dispatch import Attention, attention, keep_attention
-from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding
-from vosr_jax.models.lightning_dit.block import Block, CrossAttention, CrossKV, Mlp, token_norm
+from vosr_jax.models.attention.dispatch import Attention, attention
+from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding, patchify, unpatchify
+from vosr_jax.models.lightning_dit.block import CrossKV, FinalLayer, Mlp, TimeFeatures
 from vosr_jax.models.lightning_dit.conv_stem_head import ConvStemHead
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
-from vosr_jax.models.lora import with_adapters
-from vosr_jax.models.patches import patchify, unpatchify
-from vosr_jax.models.rotary import RotaryTable, rotary_table, rotary_table_within
-from vosr_jax.parameters.blueprint import Prepare, prepared
+from vosr_jax.models.lightning_dit.stack import (
+    Remat,
+    map_cross_attentions,
+    run_blocks,
+    stacked_blocks,
+    within_extent,
+)
+from vosr_jax.parameters.blueprint import Prepare
 
 __all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "CrossKV"]
-
-Remat = Literal["none", "full", "attention", "dots", "offload"]
-
-
-class TimeFeatures(NamedTuple):
-    """The network's modulations from a batch of times.
-
-    Attributes:
-      blocks: [B, 6, width] modulation, one for all blocks.
-      final: [B, 2, width] modulation of the final layer.
-      detail: [B, 3, detail_width] modulations of the detailer's blocks; empty without one.
-    """
-
-    blocks: Array
-    final: Array
-    detail: list[Array]
-
-
-class FinalLayer(nnx.Module):
-    """Modulated norm and a linear map to patches; it starts at zero unless a detailer follows."""
-
-    def __init__(self, settings: LightningDiTSettings, outputs: int, *, rngs: nnx.Rngs):
-        self.norm = token_norm(settings)
-        init = "xavier" if settings.detail_width else "zeros"
-        self.linear = Linear(settings.width, outputs, rngs=rngs, init=init)
-        self.modulation = Linear(settings.width, (2, settings.width), rngs=rngs, init="zeros")
-
-    def __call__(self, x: Array, modulation: Array, dtype: DTypeLike) -> Array:
-        shift, scale = jnp.split(modulation, 2, axis=1)
-        return self.linear(self.norm(x).astype(x.dtype) * (1 + scale) + shift, dtype)
 
 
 class LightningDiT(nnx.Module):
@@ -105,9 +78,9 @@ class LightningDiT(nnx.Module):
             self.token_mlp: Mlp | None = Mlp(settings.token_width, hidden, width, rngs=rngs)
         else:
             self.token_norm, self.token_mlp = None, None
-        self.blocks = _stacked_blocks(settings, rngs, attention)
+        self.blocks = stacked_blocks(settings, rngs, attention)
         self.final = FinalLayer(settings, patch_area * (detail or single), rngs=rngs)
-        self.detailer = _conv_stem_head(settings, rngs) if detail else None
+        self.detailer = ConvStemHead.of(settings, rngs=rngs) if detail else None
 
     def __call__(
         self,
@@ -190,7 +163,9 @@ class LightningDiT(nnx.Module):
         """Every block's keys and values, [depth, B, N, heads, head_width], from `token_context`."""
         if context is None:
             return None
-        return self._of_cross_attentions(lambda cross: cross.kv(context, self.dtype))
+        return map_cross_attentions(
+            self.blocks, lambda cross: cross.kv(context, self.dtype), self.prepare
+        )
 
     def null_cross_attention(self) -> Array | None:
         """Every block's cross-attention for all-zero visual tokens, [depth, width].
@@ -201,7 +176,9 @@ class LightningDiT(nnx.Module):
             return None
         zeros = jnp.zeros((1, 1, self.settings.token_width))
         context = cast(Array, self.token_context(zeros))[0, 0]
-        return self._of_cross_attentions(lambda cross: cross.constant(context, self.dtype))
+        return map_cross_attentions(
+            self.blocks, lambda cross: cross.constant(context, self.dtype), self.prepare
+        )
 
     def denoise(
         self,
@@ -281,7 +258,7 @@ class LightningDiT(nnx.Module):
 
     def _denoise(self, condition, noisy, time: TimeFeatures, context, null, extent) -> Array:
         s = self.settings
-        unpadded = None if extent is None else _unpadded(noisy.shape[1:3], extent)[..., None]
+        unpadded = None if extent is None else within_extent(noisy.shape[1:3], extent)[..., None]
         features, x, grid = self._embedded(condition, noisy, time, context, unpadded)
         x = self._run_blocks(x, time.blocks, grid, context, null, extent)[0]
         y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
@@ -302,109 +279,14 @@ class LightningDiT(nnx.Module):
         x = self.patch_embed(patchify(features, s.patch_size), self.dtype)
         return features, x.astype(self.stream_dtype), grid
 
-    def _run_blocks(
-        self,
-        x: Array,
-        modulation: Array,
-        grid,
-        context,
-        null=None,
-        extent=None,
-        *,
-        keep: bool = False,
-    ) -> tuple[Array, Array | None]:
-        """Run all blocks in one scan; with `keep`, also return each block's output.
-
-        With null, every second row gets it as its cross-attention.
-        """
-        s = self.settings
-        table: RotaryTable | None = None
-        unpadded = None
-        side, rescale = s.latent_size // s.patch_size, s.rescale_positions
-        if extent is not None:
-            extent = extent // s.patch_size
-            unpadded = _unpadded(grid, extent).reshape(len(extent), -1)
-        if s.rotary and extent is None:
-            table = rotary_table(grid, side, s.head_width, rescale=rescale)
-        elif s.rotary:
-            table = rotary_table_within(grid, extent, side, s.head_width, rescale=rescale)
-        graph, stacked = nnx.split(self.blocks)
-        kept = context if isinstance(context, CrossKV) else None
-
-        def body(x: Array, scanned) -> tuple[Array, Array | None]:
-            parameters, kept, null = scanned
-            block = nnx.merge(graph, prepared(parameters, self.prepare, "blocks"))
-            cross = None
-            if block.cross_attn is not None and context is not None:
-                read = block.cross_attn.kv(context, self.dtype) if kept is None else kept
-                cross = partial(_attend, block.cross_attn, read, null, self.dtype)
-            y = block(x, modulation, cross, table, self.dtype, unpadded)
-            return y, y if keep else None
-
-        scanned = (stacked, kept, null)
-        return jax.lax.scan(_rematerialized(body, self.remat), x, scanned)
-
-    def _of_cross_attentions(self, function):
-        """Apply function to every block's cross-attention; stack the results over depth."""
-        graph, stacked = nnx.split(self.blocks.cross_attn)
-
-        def of_one(parameters: nnx.State):
-            parameters = prepared(parameters, self.prepare, "blocks.cross_attn")
-            return function(cast(CrossAttention, nnx.merge(graph, parameters)))
-
-        return jax.lax.map(of_one, stacked)
-
-
-def _unpadded(sides: tuple[int, int], extent: Array) -> Array:
-    """Mask [B, rows, columns] bool, true within each sample's extent [B, 2]."""
-    rows, columns = (jnp.arange(side) < extent[:, i, None] for i, side in enumerate(sides))
-    return rows[:, :, None] & columns[:, None]
-
-
-def _attend(cross_attn: CrossAttention, context, null: Array | None, dtype, x: Array) -> Array:
-    """Every row's cross-attention; with null, the second row of each pair gets null."""
-    if null is None:
-        return cross_attn.attend(x, context, dtype)
-    full = cross_attn.attend(x.reshape(-1, 2, *x.shape[1:])[:, 0], context, dtype)
-    return jnp.stack([full, jnp.broadcast_to(null, full.shape)], 1).reshape(x.shape)
-
-
-def _conv_stem_head(s: LightningDiTSettings, rngs: nnx.Rngs) -> ConvStemHead:
-    return ConvStemHead(
-        2 * s.latent_channels,
-        s.latent_channels,
-        s.detail_width,
-        s.width,
-        blocks=s.detail_blocks,
-        stem_blocks=s.detail_stem_blocks,
-        pixel_width=s.pixel_width,
-        pixel_scale=s.pixel_scale,
-        rngs=rngs,
-    )
-
-
-def _stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs, attention: Attention) -> Block:
-    @nnx.split_rngs(splits=settings.depth)
-    @partial(nnx.vmap, in_axes=0, out_axes=0)
-    def make(rngs: nnx.Rngs) -> Block:
-        block = Block(settings, rngs=rngs, attention=attention)
-        return with_adapters(block, settings.lora_rank, settings.lora_alpha, rngs=rngs)
-
-    return cast(Block, make(rngs))
-
-
-def _rematerialized(body, remat: Remat):
-    if remat == "none":
-        return body
-    policies = jax.checkpoint_policies
-    policy = {
-        "full": None,
-        "attention": keep_attention(),
-        "dots": policies.dots_with_no_batch_dims_saveable,
-        "offload": policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
-    }[remat]
-    # Inside a scan XLA cannot undo the rematerialization, so no barrier is needed.
-    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+    def _run_blocks(self, *inputs, keep: bool = False) -> tuple[Array, Array | None]:
+        return run_blocks(
+            *(self.settings, self.blocks, *inputs),
+            dtype=self.dtype,
+            prepare=self.prepare,
+            remat=self.remat,
+            keep=keep,
+        )
 
 
 def _check_latents(s: LightningDiTSettings, condition: Array, noisy: Array) -> None:

@@ -17,9 +17,13 @@ from jax import Array
 
 from vosr_jax.models.autoencoders.blocks import double
 from vosr_jax.models.layers import Conv
-from vosr_jax.restoration.tiled.attention import streamed_attention
 from vosr_jax.restoration.tiled.feature_store import FeatureStore
-from vosr_jax.restoration.tiled.streaming import Stage, Statistics, run_stage
+from vosr_jax.restoration.tiled.streaming import (
+    Stage,
+    Statistics,
+    run_stage,
+    streamed_attention,
+)
 
 
 def encode_tiled(
