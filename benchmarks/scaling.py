@@ -53,9 +53,9 @@ def rows() -> list[dict]:
     """All rows, the most wanted first."""
     listed = [
         _row(topology, model, number, settings)
-        for settings in ("paper", "short")
-        for topology in _FIRST
         for number, model in enumerate(_MODELS)
+        for topology in _FIRST
+        for settings in ("paper", "short")
     ]
     listed += [_row(t, m, n) for t in _THEN for n, m in enumerate(_MODELS)]
     listed += [_row(t, m, n) for t in _LARGEST for n, m in enumerate(_MODELS) if n < 2]
@@ -63,6 +63,8 @@ def rows() -> list[dict]:
         first = _row("v5p:4x4x4", ("0.5B", "flow matching"), 0)
         listed.append(first | {"precision": precision})
     listed.append(_row("2*v5e:16x16", ("0.5B", "flow matching"), 0))
+    for settings in ("paper", "short"):
+        listed.append(_row("2*v5e:16x16", ("1.4B", "flow matching"), 1, settings))
     return listed
 
 

@@ -14,47 +14,24 @@ configs/ablations/nano.py:VARIANT picks one of
 import dataclasses
 
 from vosr_jax import config as c
-from vosr_jax.diffusion.guidance import GuidanceSettings
 
 
-def nano() -> c.Config:
+def small() -> c.Config:
     """The arm that the others are compared with: restoration guidance, VGG16's own tokens."""
-    return c.Config(
+    replace = dataclasses.replace
+    config = c.parent(__file__, "../nano").nano()
+    return replace(
+        config,
         seed=0,
-        model=c.ModelConfig(
-            patch_size=4,
-            width=128,
-            depth=3,
-            heads=4,
-            token_hidden_ratio=1,
-            rescale_positions=False,
-            detail_width=16,
-            remat="none",
+        model=replace(
+            config.model, width=128, depth=3, heads=4, token_hidden_ratio=1, detail_width=16
         ),
-        autoencoder=c.AutoencoderConfig(kind="space_to_depth", downscale=2),
         encoder=c.EncoderConfig(kind="vgg16", size=32, block=9),
-        objective=c.ObjectiveConfig(
-            time_distribution="lognorm",
-            time_mu=0.8,
-            time_sigma=1.2,
-            endpoint="residual",
-            prediction="endpoint",
-            smallest_t=0.2,
-            residual_scale=0.15,
-        ),
-        guidance=GuidanceSettings(condition_strength=(9.0, 1.0), scale=1.0),
-        data=c.DataConfig(crop_size=64, flip=True, workers=1),
-        optimizer=c.OptimizerConfig(
-            name="muon",
-            learning_rate=1e-3,
-            muon_learning_rate=0.015,
-            schedule="cosine",
-            warmup_steps=None,
-            warmup_share=50 / 500,
-            beta2=0.99,
-        ),
-        ema=c.EmaConfig(decay=0.99, ramp=True),
-        train=c.TrainConfig(
+        data=replace(config.data, crop_size=64),
+        optimizer=replace(config.optimizer, warmup_share=50 / 500),
+        ema=replace(config.ema, decay=0.99),
+        train=replace(
+            config.train,
             total_steps=500,
             batch_size=8,
             log_every=50,
@@ -74,7 +51,7 @@ def get_config(variant: str = ""):
     """The whole experiment."""
     if variant not in ("", "dinov2"):
         raise ValueError(f"configs/ablations/nano.py has the variant dinov2, not {variant!r}")
-    config = nano()
+    config = small()
     if variant:
         encoder = c.EncoderConfig(kind="dinov2b", size=448, block=8)
         config = dataclasses.replace(config, encoder=encoder)

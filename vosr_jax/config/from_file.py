@@ -121,13 +121,13 @@ def get_config_dict(config: Config):
 
 
 def parent(child: str, name: str) -> ModuleType:
-    """Load a config file from the folder of another.
+    """Load the config file that another one changes.
 
     Args:
       child: `__file__` of the calling config file.
-      name: name of the file to load, without .py.
+      name: path of the file to load from that file's folder, without .py.
     """
-    path = Path(child).with_name(f"{name}.py")
+    path = Path(child).parent / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -87,7 +87,11 @@ def _train(place: Workdir, mirror: Mirror, watch: Watch | None) -> Run:
             run = start_run(config, checkpoints)
             goodput = Goodput(folder, run.step)
             try:
-                _steps(run, place, mirror, checkpoints, stop, goodput, watch)
+                if run.step < t.total_steps:
+                    _steps(run, place, mirror, checkpoints, stop, goodput, watch)
+                else:
+                    at = f"already at step {run.step} of {t.total_steps}"
+                    say(f"{at}; raise train.total_steps to go on")
             except UserError as error:
                 # The error comes between two steps, for example from the data: save the state.
                 # Saving needs all processes; after an error of one, earlier checkpoints serve.
@@ -119,29 +123,18 @@ def _steps(
 ) -> None:
     config, t, folder = run.config, run.config.train, mirror.folder
     first = run.step
-    if first >= t.total_steps:
-        say(f"already at step {first} of {t.total_steps}; raise train.total_steps to go on")
-        return
     log = RunLog(folder, t.total_steps, config.to_dict())
     preview, profile = Preview(config, folder), Profile(folder, t.profile_steps)
     step_fn = jit_train_step(run.train_step, run.abstract_state, run.mesh)
-    rows = process_rows(run.mesh, t.batch_size, jax.process_index())
-    data, board = _data(run, folder, rows), Board()
+    data, board, feed = _data(run, folder)
     place.keep_config()
     report_start(run, folder, data.sources)
-    feed = Feed(data, board, len(rows), config.data.crop_size)
     log.start(first)
     guard = UpdateGuard(folder, t.max_skipped, Judge(data, board))
     rates, by_time = Rates(config, run.mesh), LossByTime()
     placed = Prefetch(feed, lambda batch: device_batch(batch, run))
     goodput.lap("start")
-    with (
-        data,
-        placed,
-        Watchdog(t.hang_seconds) as watchdog,
-        profile as trace,
-        log,
-    ):
+    with data, placed, Watchdog(t.hang_seconds) as watchdog, profile as trace, log:
         watchdog.begin("the first step with its compilation")
         for step in range(first + 1, t.total_steps + 1):
             batch = next(placed)
@@ -155,14 +148,13 @@ def _steps(
             rates.stepped(goodput.lap("compile" if step == first + 1 else "train", step))
             watchdog.see(step)
             trace.after(step, run.state)
-            at_an_end = step in (first + 1, t.total_steps)
             if any(_due(step, n) for n in (t.sample_every, t.eval_every, t.checkpoint_every)):
                 # These wait for the step anyway, and must not begin if it has failed.
                 guard.finish()
                 rates.stepped(goodput.lap("train", step), steps=0)
-            if _due(step, t.log_every) or (at_an_end and t.log_every):
+            if _due(step, t.log_every) or (t.log_every and step in (first + 1, t.total_steps)):
                 guard.finish()
-                values = {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
+                values = _scalars(metrics)
                 rates.stepped(goodput.lap("train", step), steps=0)
                 values |= {"samples_seen": run.samples_seen(step), "goodput": goodput.share}
                 log.report(step, values | by_time.take() | rates.take() | data.log.counts())
@@ -182,14 +174,23 @@ def _steps(
         goodput.lap("train", run.step)
 
 
-def _data(run: Run, folder: Path, rows: np.ndarray) -> Batches:
+def _scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics of one number each, once the step is done."""
+    return {k: float(v) for k, v in jax.device_get(metrics).items() if v.ndim == 0}
+
+
+def _data(run: Run, folder: Path) -> tuple[Batches, Board, Feed]:
     """This process's rows of every batch from the run's step on."""
-    return batches(
-        pipeline_settings(run.config),
+    config = run.config
+    rows = process_rows(run.mesh, config.train.batch_size, jax.process_index())
+    data = batches(
+        pipeline_settings(config),
         samples_seen=run.samples_seen(run.step),
         rows=rows,
         bad_records_path=folder / "bad_records.jsonl",
     )
+    board = Board()
+    return data, board, Feed(data, board, len(rows), config.data.crop_size)
 
 
 def _save(run: Run, checkpoints: Checkpoints) -> None:
