@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -77,18 +78,27 @@ def change_error(ours: np.ndarray, after: np.ndarray, before: np.ndarray) -> flo
     return float(np.linalg.norm(difference) / np.linalg.norm(after - before))
 
 
-@pytest.mark.parametrize("kind", kinds())
-def test_four_optimizer_steps_are_the_official_ones(kind: str):
+def run_trace(
+    kind: str, dtype: str = "float32", stream_dtype: str = "float32"
+) -> tuple[LightningDiT, TrainStep, TrainState, dict[str, tuple[float, float]]]:
+    """(model, train step, last state, {step: (loss, gradient norm)}) of a recorded kind.
+
+    Args:
+      kind: one of `KINDS`.
+      dtype, stream_dtype: of the networks' products and of their residual stream.
+    """
     folder = goldens.folder("train_trace")
     hyper = goldens.read_json(folder / "hyperparameters.json")
     arrays = goldens.arrays(folder / f"{kind}.npz")
     settings_of_case, r_embedding = KINDS[kind]
     # "student's weights (teacher: teacher's weights)", or the first alone.
     initial, _, named = hyper["initial"][kind].partition(" (teacher: ")
-    model = network(Path(initial).stem, r_embedding=r_embedding)
+    formats = jnp.dtype(dtype), jnp.dtype(stream_dtype)
+    model = network(Path(initial).stem, r_embedding=r_embedding).with_dtype(*formats)
     form, teacher = Parameterization(), None
     if named:
-        teacher = CachedDenoiser(network(Path(named.rstrip(")")).stem, r_embedding=False), form)
+        of_teacher = network(Path(named.rstrip(")")).stem, r_embedding=False)
+        teacher = CachedDenoiser(of_teacher.with_dtype(*formats), form)
     train_step = train_step_of(hyper, model, settings_of_case(hyper), len(steps_of(arrays)))
     objective = loss_of(train_step.objective)
 
@@ -104,8 +114,19 @@ def test_four_optimizer_steps_are_the_official_ones(kind: str):
         return train_step.update(state, gradients), value, optax.global_norm(gradients)
 
     state = new_state(flatten(model), train_step.optimizer)
+    made = {}
     for step in steps_of(arrays):
         state, loss, norm = update(state, *replay(arrays, f"{step}/"))
+        made[step] = float(loss), float(norm)
+    return model, train_step, state, made
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_four_optimizer_steps_are_the_official_ones(kind: str):
+    folder = goldens.folder("train_trace")
+    arrays = goldens.arrays(folder / f"{kind}.npz")
+    model, train_step, state, made = run_trace(kind)
+    for step, (loss, norm) in made.items():
         goldens.check(f"train_trace/{kind}/{step}/loss", loss, arrays[f"{step}/loss"], 2e-5)
         goldens.check(f"train_trace/{kind}/{step}/norm", norm, arrays[f"{step}/grad_norm"], 1e-4)
 
