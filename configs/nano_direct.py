@@ -11,6 +11,8 @@ configs/nano_direct.py:VARIANT picks one of
     (none)      stage one: Charbonnier's distance alone
     perceptual  stage two, from stage one's weights (train.init_from): with LPIPS
     finish      stage three, from stage two's: against the weave that LPIPS brings
+    adversarial stage four, from stage three's on crops of 128 px: with a discriminator; its
+                weights are blended with stage three's (benchmarks/blend_weights.py)
     steps       the multi-step model, from any: times of all kinds, and a weak condition
 """
 
@@ -107,6 +109,23 @@ def finish(config: c.Config) -> c.Config:
     )
 
 
+def adversarial(config: c.Config) -> c.Config:
+    """A discriminator asks for detail where LPIPS and a median are content with a soft picture."""
+    replace = dataclasses.replace
+    config = finish(config)
+    mixture = DegradationSettings(mixture="official:0.7,mild:0.2,clean:0.1")
+    return replace(
+        config,
+        seed=11,
+        objective=replace(
+            config.objective, adversarial_weight=0.4, perceptual_weight=4.0, perceptual_crop=96
+        ),
+        data=replace(config.data, crop_size=128, degradation=mixture),
+        optimizer=replace(config.optimizer, learning_rate=3e-4),
+        train=replace(config.train, total_steps=1000, batch_size=8),
+    )
+
+
 def steps(config: c.Config) -> c.Config:
     """Times of all kinds, most of them large, as the few steps of the sampler ask for."""
     replace = dataclasses.replace
@@ -126,6 +145,7 @@ def get_config(variant: str = ""):
         "": lambda config: config,
         "perceptual": perceptual,
         "finish": finish,
+        "adversarial": adversarial,
         "steps": steps,
     }
     if variant not in variants:
