@@ -5,10 +5,10 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vosr_jax.command_line import parse_flags
 from vosr_jax.config import validate
 from vosr_jax.errors import UserError, run_main
 from vosr_jax.quiet import quiet_libraries
+from vosr_jax.script_flags import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the experiment's settings.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run there is resumed.")

@@ -14,7 +14,7 @@ import numpy as np
 
 from vosr_jax.errors import UserError
 from vosr_jax.files import read_json_object
-from vosr_jax.parameters.sharded import find_safetensors
+from vosr_jax.parameters.safetensors_files import find_safetensors
 from vosr_jax.parameters.tensors import open_tensors
 from vosr_jax.weights.export import save_export
 

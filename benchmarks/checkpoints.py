@@ -28,7 +28,7 @@ from etils import epath
 
 from tests.training.saved_states import abstract, saved_run
 from tests.training.test_checksums_of_checkpoints import flips
-from vosr_jax.training import sealing
+from vosr_jax.training import checkpoint_sealing
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.state import TrainState
 from vosr_jax.weights.checkpoint_files import verify
@@ -53,8 +53,8 @@ class Clock:
 
     def __init__(self):
         self.seconds, self.processor, self.on = 0.0, 0.0, True
-        self._seal = sealing.seal
-        sealing.seal = self._timed
+        self._seal = checkpoint_sealing.seal
+        checkpoint_sealing.seal = self._timed
 
     def _timed(self, folder: epath.Path, final: epath.Path) -> None:
         began, worked = time.perf_counter(), time.process_time()

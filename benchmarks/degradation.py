@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.pipeline import write_jpegs
 from vosr_jax.data.degradation import RealESRGANSettings, sample_plan
-from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import read_picture
 from vosr_jax.data.pipeline import PipelineSettings, batches
+from vosr_jax.data.scikit_image_photos import HELD_OUT, scikit_image_photographs
 
 PAIRS = {128: 200, 512: 30}
 

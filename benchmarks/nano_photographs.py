@@ -25,7 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vosr_jax.data.photographs import TRAINING, scikit_image_photographs
+from vosr_jax.data.scikit_image_photos import TRAINING, scikit_image_photographs
 
 SPLIT = Path(__file__).parents[1] / "assets" / "heldout" / "split.json"
 LARGE = 1400  # pictures whose shorter side reaches this are reduced

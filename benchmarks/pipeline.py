@@ -23,9 +23,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from vosr_jax.data.photographs import scikit_image_photographs
 from vosr_jax.data.pictures import read_picture
 from vosr_jax.data.pipeline import PipelineSettings, batches
+from vosr_jax.data.scikit_image_photos import scikit_image_photographs
 
 RECORDS = 1_000_000
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from vosr_jax import Upscaler
 from vosr_jax.evaluation.pairs import HELD_OUT, degraded_entries, held_out_pictures
-from vosr_jax.restoration.settings import PRESETS, preset_settings
+from vosr_jax.restoration.presets import PRESETS, preset_settings
 
 _SIDE, _SCALE, _TEXT = 192, 4, 18
 # Numbers among the pairs: a crop of the bridge and one of the cup.

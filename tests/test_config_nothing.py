@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from vosr_jax import command_line
+from vosr_jax import script_flags
 from vosr_jax.config import validate
 from vosr_jax.config.from_file import config_from_file, take_nones
 from vosr_jax.errors import UserError
@@ -40,7 +40,7 @@ def test_programs_take_it_too(monkeypatch):
     monkeypatch.setattr(flags, "FLAGS", values)
     argv = ["train.py", f"--config={CONFIG}", "--config.teacher=None", "--config.seed=9"]
     monkeypatch.setattr(sys, "argv", argv)
-    command_line.parse_flags(argv)
+    script_flags.parse_flags(argv)
     config = validate(values["config"].value)
     assert config.teacher is None and config.seed == 9
     assert sys.argv is argv

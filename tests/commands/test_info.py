@@ -8,7 +8,7 @@ from tests.parity import goldens
 from tests.restoration.models import tiny_model
 from vosr_jax import cli
 from vosr_jax.restoration import memory as footprint
-from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.convert import write_export
 from vosr_jax.weights.package import read_package
 
 

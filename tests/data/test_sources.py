@@ -2,7 +2,7 @@
 
 import pytest
 
-from vosr_jax.data.photographs import HELD_OUT, TRAINING, scikit_image_photographs
+from vosr_jax.data.scikit_image_photos import HELD_OUT, TRAINING, scikit_image_photographs
 from vosr_jax.data.sources import parse_sources
 from vosr_jax.errors import UserError
 

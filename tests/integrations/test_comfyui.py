@@ -19,7 +19,8 @@ from PIL import Image
 
 from vosr_jax import Upscaler
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.settings import FIXES, PRECISIONS, PRESETS
+from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.restoration.settings import FIXES, PRECISIONS
 
 PACK = Path(__file__).parents[2] / "integrations" / "comfyui"
 COFFEE = Path(__file__).parents[2] / "assets" / "demo" / "coffee.png"

@@ -20,7 +20,7 @@ from vosr_jax.models.attention.dispatch import (
 )
 from vosr_jax.models.attention.head_by_head import head_attention
 from vosr_jax.models.attention.splash import splash_attention, splash_fits
-from vosr_jax.models.gpu import Gpu, gpu_of
+from vosr_jax.models.gpu_features import Gpu, gpu_of
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.training.tiny import tiny_config
 from vosr_jax.parameters.lazy import HostArray
-from vosr_jax.parameters.sharded import give_back_pages, map_file
+from vosr_jax.parameters.safetensors_files import give_back_pages, map_file
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.weights.export import save_export
 

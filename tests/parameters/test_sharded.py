@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.errors import UserError
-from vosr_jax.parameters.sharded import find_safetensors, shard_files, write_safetensors
+from vosr_jax.parameters.safetensors_files import find_safetensors, shard_files, write_safetensors
 from vosr_jax.parameters.tensors import read_tensors
 
 TENSORS = {

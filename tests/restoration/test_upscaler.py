@@ -17,7 +17,7 @@ from vosr_jax.diffusion.sampler import SamplerSettings
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_writing import write_photo
 from vosr_jax.restoration import denoiser_programs, denoising, restore
-from vosr_jax.restoration.settings import PRESETS
+from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.restoration.tiled import streaming
 from vosr_jax.restoration.upscaler import Upscaler
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.serving.conftest import serving
 from tests.serving.fakes import FakeUpscaler, fields, png, until
 from vosr_jax import Upscaler, cli
-from vosr_jax.serving import visits
+from vosr_jax.serving import page_work
 from vosr_jax.serving.fields import Fields, command_line, command_lines
 from vosr_jax.serving.refusals import Refusal
 
@@ -25,7 +25,7 @@ def _files(folder: Path, *named: tuple[str, bytes]) -> list[tuple[str, Path]]:
 
 def _visit(service, uploads, asked, tell=lambda share, line: None):
     asked = asked if isinstance(asked, list) else [asked]
-    return list(visits.restore(service, uploads, asked, tell))[-1]
+    return list(page_work.restore(service, uploads, asked, tell))[-1]
 
 
 def test_several_pictures_keep_their_formats_and_names(start, tmp_path):
@@ -61,11 +61,11 @@ def test_the_page_waits_in_the_same_queue(start, tmp_path):
     client, service = start(upscaler, queue=1)
     uploads = _files(tmp_path / "in", ("a.png", png()))
     told = []
-    steps = visits.restore(service, uploads, [fields()], lambda share, line: told.append(line))
+    steps = page_work.restore(service, uploads, [fields()], lambda share, line: told.append(line))
     with service.place():
         with pytest.raises(Refusal, match="full"):
             next(steps)
-    steps = visits.restore(service, uploads, [fields()], lambda *what: told.append(what))
+    steps = page_work.restore(service, uploads, [fields()], lambda *what: told.append(what))
     done = []
     thread = threading.Thread(target=lambda: done.extend(steps))
     thread.start()
@@ -96,7 +96,7 @@ def test_a_visitor_sees_finished_tiles_while_he_waits(start, tmp_path):
     upscaler = FakeUpscaler(open_=False)
     _, service = start(upscaler)
     uploads = _files(tmp_path / "in", ("a.png", png()), ("b.png", png()))
-    steps, seen = visits.restore(service, uploads, [fields()], lambda share, line: None), []
+    steps, seen = page_work.restore(service, uploads, [fields()], lambda share, line: None), []
     end = time.monotonic() + 20
     for visit in steps:
         assert time.monotonic() < end, "waited in vain"

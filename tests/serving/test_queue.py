@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.serving.fakes import FakeUpscaler, fields, png, until
-from vosr_jax.serving.jobs import Job
+from vosr_jax.serving.job_queue import Job
 from vosr_jax.serving.refusals import Refusal
 
 

@@ -152,7 +152,7 @@ def test_train_py_understands_the_arguments_of_such_a_trial(tmp_path):
     made = load_sweep(_file(tmp_path, 'sweep("teacher", [None])', "configs/nano_onestep.py"))
     code = (
         "import sys; from absl import app, flags; from ml_collections import config_flags\n"
-        "from vosr_jax.command_line import parse_flags\n"
+        "from vosr_jax.script_flags import parse_flags\n"
         "flag = config_flags.DEFINE_config_file('config')\n"
         "app.run(lambda _: print(flag.value.teacher), flags_parser=parse_flags)\n"
     )

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.training.tiny import tiny_config
-from vosr_jax.models.gpu import Gpu
+from vosr_jax.models.gpu_features import Gpu
 from vosr_jax.models.layers import linear_product
 from vosr_jax.training.build import compute_dtype, denoiser_blueprint, gather_on
 from vosr_jax.training.sharding import _gather, make_mesh

@@ -188,7 +188,7 @@ def test_a_whole_checkpoint_that_orbax_cannot_restore_is_no_damage(run, tmp_path
 
 def test_a_kill_while_checksums_are_written_leaves_no_checkpoint(tmp_path: Path, monkeypatch):
     """Sealed before it is committed: without checksums the new one does not count."""
-    import vosr_jax.training.sealing as sealing
+    from vosr_jax.training import checkpoint_sealing as sealing
 
     folder = saved_run(tmp_path / "run", (10,))
 
@@ -208,7 +208,7 @@ def test_a_kill_while_checksums_are_written_leaves_no_checkpoint(tmp_path: Path,
 def test_each_process_sums_what_it_wrote_and_the_first_one_the_rest(tmp_path: Path, monkeypatch):
     import jax
 
-    import vosr_jax.training.sealing as sealing
+    from vosr_jax.training import checkpoint_sealing as sealing
 
     step = epath.Path(tmp_path / "8.orbax-checkpoint-tmp")
     for name in ("ocdbt.process_0/d/a", "ocdbt.process_1/d/b", "array_metadatas/process_1", "_M"):

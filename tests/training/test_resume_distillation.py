@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.processes import finish, rows, start, wait_for_step
 from tests.training.test_resume import saved_state
-from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.convert import write_export
 from vosr_jax.weights.package import read_package
 from vosr_jax.weights.saved_run import teacher_of
 

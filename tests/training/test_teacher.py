@@ -23,8 +23,8 @@ from vosr_jax.training.loop import train
 from vosr_jax.training.setup import start_run
 from vosr_jax.training.sharding import cast_frozen
 from vosr_jax.training.teacher import open_teacher
+from vosr_jax.weights.convert import write_export
 from vosr_jax.weights.export import load_export
-from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.package import read_package
 from vosr_jax.weights.saved_run import load_ema, teacher_of
 

@@ -22,8 +22,8 @@ from vosr_jax.restoration.loading import load_model
 from vosr_jax.restoration.summary import describe
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.weights import load_denoiser
+from vosr_jax.weights.convert import write_export
 from vosr_jax.weights.export import save_export
-from vosr_jax.weights.export_folder import write_export
 from vosr_jax.weights.manifest import verify
 from vosr_jax.weights.official_writer import write_official
 from vosr_jax.weights.package import Package, read_package
@@ -172,7 +172,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vosr_jax.weights.export_folder.write_manifest", full)
+    monkeypatch.setattr("vosr_jax.weights.convert.write_manifest", full)
     with pytest.raises(UserError, match="out cannot be written .*No space left"):
         write_export(package, tmp_path / "out")
     assert not os.listdir(tmp_path)

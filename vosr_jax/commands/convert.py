@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     if options.adapter:
         return _write_adapter(options)
     # These load JAX.
-    from vosr_jax.weights import export_folder, official_writer, package, resolve
+    from vosr_jax.weights import official_writer, package, resolve
+    from vosr_jax.weights.convert import write_export
 
     model = package.read_package(resolve.resolve(options.model))
     dtype = options.dtype
@@ -51,9 +52,7 @@ def run(options: argparse.Namespace) -> int:
         dtype = None
     notes: tuple[str, ...] = ()
     if options.to == "export":
-        folder = export_folder.write_export(
-            model, options.out, dtype=dtype, shard_bytes=shard_bytes
-        )
+        folder = write_export(model, options.out, dtype=dtype, shard_bytes=shard_bytes)
     else:
         folder, notes = official_writer.write_official(model, options.out, dtype=dtype)
     size = folder_size(options.out) / 1e6

@@ -14,13 +14,8 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import make_folder
 from vosr_jax.quiet import open_devices
 from vosr_jax.restoration.manifest import Manifest, manifest_path, read_records
-from vosr_jax.restoration.settings import (
-    AUTOENCODER_PRECISIONS,
-    FIXES,
-    PRECISIONS,
-    PRESETS,
-    SHAPES,
-)
+from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.restoration.settings import AUTOENCODER_PRECISIONS, FIXES, PRECISIONS, SHAPES
 from vosr_jax.weights.model_names import SHIPPED
 
 if TYPE_CHECKING:  # these load NumPy and Pillow
@@ -122,7 +117,7 @@ def _restore(
         pixel_counts,
         restore_all,
     )
-    from vosr_jax.restoration.standing import run_record, standing_of
+    from vosr_jax.restoration.resume import run_record, standing_of
 
     open_devices()
     records = read_records(folder)

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from vosr_jax.parameters.blueprint import Blueprint, flatten
-from vosr_jax.parameters.sharded import give_back_pages
+from vosr_jax.parameters.safetensors_files import give_back_pages
 
 Network = TypeVar("Network", bound=nnx.Module)
 PIECE_BYTES = 64 << 20

@@ -12,7 +12,7 @@ from flax import nnx
 from vosr_jax.errors import UserError
 from vosr_jax.parameters.blueprint import Blueprint, dotted
 from vosr_jax.parameters.lazy import HostArray, HostNetwork
-from vosr_jax.parameters.sharded import INDEX, open_safetensors, open_shards
+from vosr_jax.parameters.safetensors_files import INDEX, open_safetensors, open_shards
 from vosr_jax.parameters.torch_reader import read_torch_zip
 
 Network = TypeVar("Network", bound=nnx.Module)

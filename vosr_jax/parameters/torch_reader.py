@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from vosr_jax.errors import UserError
-from vosr_jax.parameters.sharded import map_file
+from vosr_jax.parameters.safetensors_files import map_file
 
 _STORAGES: dict[str, np.dtype] = {
     "torch.DoubleStorage": np.dtype(np.float64),

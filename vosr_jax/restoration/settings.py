@@ -1,9 +1,6 @@
 """Settings of one restoration: the names to choose from, and the checks before any computing.
 
-A preset lies between fidelity to the image and invented detail. Guidance mixes the full branch with
-the weak one, which sees little of the image: v_weak + s (v_full - v_weak). A model without a weak
-branch uses its strength instead, the share of its change that is applied. docs/upscaling.md shows
-what each preset does; docs/sampling.md has figures of the number formats.
+docs/sampling.md has figures of the number formats.
 """
 
 import dataclasses
@@ -24,8 +21,6 @@ FIXES = ("adain", "wavelet", "none")
 # result is the same up to rounding.
 Shapes = Literal["shared", "exact"]
 SHAPES: tuple[str, ...] = get_args(Shapes)
-PresetName = Literal["faithful", "balanced", "creative"]
-PRESETS: tuple[str, ...] = get_args(PresetName)
 
 # Short formats save no time on CPU. A GPU multiplies float16 and bfloat16 at the same rate, and
 # float16 is closer to float32. A TPU multiplies bfloat16 only.
@@ -177,49 +172,3 @@ def settle(precision: str, autoencoder_precision: str, platform: str) -> tuple[s
             raise UserError(f"{key} '{name}' is unknown; choose {', '.join(known)}")
         chosen.append(automatic.get(platform, "float32") if name == "auto" else name)
     return chosen[0], chosen[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """Settings of the guidance.
-
-    Attributes:
-      guidance_scale: s of the formula above.
-      weak_strength: how much the weak branch sees; None means the checkpoint's own.
-    """
-
-    guidance_scale: float
-    weak_strength: float | None = None
-
-
-# 0.5 and -0.5 are the released models' own presets; 1 is the full branch alone.
-_LATENT = {
-    "faithful": Preset(1.0),
-    "balanced": Preset(0.5),
-    "creative": Preset(-0.5),
-}
-# Chosen by eye on the nano model, which predicts a residual on pixels. At 0 it hardly changes the
-# enlarged input. Towards 1 noise disappears and edges sharpen. Above 1 plain areas turn flat.
-_PIXELS = {
-    "faithful": Preset(0.5),
-    "balanced": Preset(1.0),
-    "creative": Preset(1.5),
-}
-
-# Share of a one-step model's change to the enlarged input; 1 is the whole change.
-_STRENGTH = {"faithful": 0.7, "balanced": 1.0, "creative": 1.25}
-
-
-def preset_settings(name: str, model: "RestorationModel") -> dict[str, float]:
-    """Settings of one of PRESETS for a model, as keyword arguments of the upscaler.
-
-    Raises:
-      ValueError: no such preset.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset '{name}'; choose {', '.join(PRESETS)}")
-    if not model.guided:
-        return {"strength": _STRENGTH[name]}
-    table = _PIXELS if model.parameterization.endpoint == "residual" else _LATENT
-    settings = dataclasses.asdict(table[name])
-    return {key: value for key, value in settings.items() if value is not None}

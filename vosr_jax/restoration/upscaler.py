@@ -12,14 +12,8 @@ from vosr_jax.compilation_cache import use_compilation_cache
 from vosr_jax.errors import UserError
 from vosr_jax.platforms import check_fork
 from vosr_jax.restoration.inputs import Picture, as_plain
-from vosr_jax.restoration.settings import (
-    PRESETS,
-    Shapes,
-    UpscalerSettings,
-    divide,
-    preset_settings,
-    sampler_settings,
-)
+from vosr_jax.restoration.presets import PRESETS, preset_settings
+from vosr_jax.restoration.settings import Shapes, UpscalerSettings, divide, sampler_settings
 
 if TYPE_CHECKING:  # this file is imported without JAX
     import jax

@@ -21,7 +21,7 @@ from vosr_jax.files.photo import Photo
 from vosr_jax.files.photo_writing import encode
 from vosr_jax.serving import openapi, refusals
 from vosr_jax.serving.fields import MEDIA_TYPES, read_request
-from vosr_jax.serving.jobs import Job
+from vosr_jax.serving.job_queue import Job
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.server import BodyLimit, CountAnswers
 from vosr_jax.serving.service import Service

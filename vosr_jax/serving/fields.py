@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from vosr_jax.restoration.settings import PresetName
+from vosr_jax.restoration.presets import PresetName
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
 from vosr_jax.serving.refusals import Refusal
@@ -215,7 +215,7 @@ def command_lines(
 
     Args:
       names: names of the files.
-      fields: as given to `visits.restore`.
+      fields: as given to `page_work.restore`.
       model: the model's served name.
       precisions: precisions of its denoiser and its autoencoder.
     """

@@ -6,10 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from vosr_jax.restoration.settings import PRESETS
-from vosr_jax.serving import clicks, visits
-from vosr_jax.serving.clicks import gr
+from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.serving import page_updates, page_work
 from vosr_jax.serving.fields import TILE_SIZES
+from vosr_jax.serving.page_updates import gr
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
 from vosr_jax.weights.model_names import SHIPPED
@@ -69,7 +69,7 @@ def build_page(service: Service) -> gr.Blocks:
         title="vosr", analytics_enabled=False, delete_cache=(_ONE_HOUR // 4, _ONE_HOUR)
     ) as page:
         gr.Markdown("# vosr\nRestore and enlarge photographs.")
-        visit = gr.State(None, time_to_live=_ONE_HOUR, delete_callback=clicks.close)
+        visit = gr.State(None, time_to_live=_ONE_HOUR, delete_callback=page_updates.close)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 files = gr.File(
@@ -88,11 +88,11 @@ def build_page(service: Service) -> gr.Blocks:
         shown["visit"] = visit
 
         def run(given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
-            for made in clicks.run(service, {key: given[box] for key, box in inputs.items()}):
+            for made in page_updates.run(service, {key: given[box] for key, box in inputs.items()}):
                 yield {shown[key]: value for key, value in made.items()}
 
-        def show(visit: visits.Visit | None, number: int) -> dict[Any, Any]:
-            return {shown[key]: value for key, value in clicks.show(visit, number).items()}
+        def show(visit: page_work.Visit | None, number: int) -> dict[Any, Any]:
+            return {shown[key]: value for key, value in page_updates.show(visit, number).items()}
 
         running = start.click(
             run,
@@ -104,7 +104,7 @@ def build_page(service: Service) -> gr.Blocks:
         )
         at_work = [shown["state"], shown["so_far"]]
         stop.click(
-            lambda: tuple(clicks.NOTHING.values()),
+            lambda: tuple(page_updates.NOTHING.values()),
             None,
             at_work,
             cancels=[running],

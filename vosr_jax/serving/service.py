@@ -8,11 +8,11 @@ from typing import Any
 from vosr_jax.errors import UserError
 from vosr_jax.files.photo_reading import photo_size
 from vosr_jax.restoration.inputs import enlarged_size
-from vosr_jax.restoration.settings import PRESETS
+from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
 from vosr_jax.serving.fields import Fields, hint
-from vosr_jax.serving.jobs import Job, JobQueue, Metrics
+from vosr_jax.serving.job_queue import Job, JobQueue, Metrics
 from vosr_jax.serving.settings import ServiceSettings
 from vosr_jax.serving.worker import Workers, load_models
 

@@ -18,7 +18,7 @@ from vosr_jax.quiet import open_devices
 from vosr_jax.restoration.inputs import enlarged_size
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
-from vosr_jax.serving.jobs import Job, JobQueue, Metrics
+from vosr_jax.serving.job_queue import Job, JobQueue, Metrics
 from vosr_jax.serving.settings import ServiceSettings
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from vosr_jax.config import Config
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.models.attention.dispatch import Attention, attention_on, plain_attention
-from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
+from vosr_jax.models.gpu_features import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.frozen import FrozenNets

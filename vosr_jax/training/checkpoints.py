@@ -15,8 +15,7 @@ from etils import epath
 from vosr_jax.console import say
 from vosr_jax.errors import UserError
 from vosr_jax.files.paths import is_remote, reason_of, to_path
-from vosr_jax.training.processes import worst_of_all
-from vosr_jax.training.sealing import (
+from vosr_jax.training.checkpoint_sealing import (
     SummedHandler,
     figures_of,
     manager_options,
@@ -24,6 +23,7 @@ from vosr_jax.training.sealing import (
     set_aside,
     temporary_path_class,
 )
+from vosr_jax.training.processes import worst_of_all
 from vosr_jax.training.state import TrainState, as_tree, refuse_other_model, shapes_of
 from vosr_jax.weights.checkpoint_files import Verdict, finished_steps, unfinished_folders, verify
 from vosr_jax.weights.saved_run import (

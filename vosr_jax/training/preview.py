@@ -14,8 +14,8 @@ from PIL import Image
 
 from vosr_jax.config import Config
 from vosr_jax.console import say
-from vosr_jax.data.photographs import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
+from vosr_jax.data.scikit_image_photos import HELD_OUT, scikit_image_photographs
 from vosr_jax.data.validation import Pair, readable_pictures, validation_pairs
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.sampler import SamplerSettings, build_context, run_steps

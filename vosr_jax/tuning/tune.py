@@ -29,7 +29,7 @@ from vosr_jax.tuning.settings import (
     tuning_config,
 )
 from vosr_jax.weights.adapter import Adapter, adapter_of_run, merged, write_adapter
-from vosr_jax.weights.export_folder import write_export
+from vosr_jax.weights.convert import write_export
 from vosr_jax.weights.official_reader import read_args, with_parts
 from vosr_jax.weights.opening import OpenDenoiser, open_denoiser
 from vosr_jax.weights.package import read_package

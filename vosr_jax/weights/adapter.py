@@ -12,7 +12,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import read_json_object, whole_folder, write_json
 from vosr_jax.models.lora import is_adapter, kernels_of, merged_kernel
 from vosr_jax.parameters.lazy import HostArray, HostNetwork, sha256_of
-from vosr_jax.parameters.sharded import write_safetensors
+from vosr_jax.parameters.safetensors_files import write_safetensors
 from vosr_jax.parameters.tensors import read_tensors
 from vosr_jax.version import __version__
 from vosr_jax.weights.saved_run import SavedRun, facts_of

@@ -18,7 +18,7 @@ from vosr_jax.files import read_json_object, write_json
 from vosr_jax.models.lightning_dit.network import LightningDiT, LightningDiTSettings
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.parameters.lazy import HostArray, HostNetwork
-from vosr_jax.parameters.sharded import find_safetensors, write_safetensors
+from vosr_jax.parameters.safetensors_files import find_safetensors, write_safetensors
 from vosr_jax.parameters.tensors import open_tensors
 
 # The official args.json, kept if the export was converted from a release.

@@ -14,7 +14,7 @@ from vosr_jax.models.dinov2 import weights as dinov2
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.lightning_dit.weights import from_official
 from vosr_jax.parameters.lazy import HostNetwork
-from vosr_jax.parameters.sharded import INDEX
+from vosr_jax.parameters.safetensors_files import INDEX
 from vosr_jax.parameters.tensors import open_tensors
 from vosr_jax.weights.official_args import config_of_args
 

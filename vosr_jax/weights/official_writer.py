@@ -8,10 +8,10 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import local_or_epath, whole_folder, write_json
 from vosr_jax.models.autoencoders.weights import read_light
 from vosr_jax.models.lightning_dit.weights import entries, rotary_buffers
-from vosr_jax.parameters.sharded import SHARD_BYTES, write_safetensors
+from vosr_jax.parameters.safetensors_files import SHARD_BYTES, write_safetensors
 from vosr_jax.parameters.tensors import name_officially
 from vosr_jax.parameters.torch_writer import write_torch_zip
-from vosr_jax.weights.export_folder import DIFFUSERS_STEM, cast_tensors, facts_of, write_part
+from vosr_jax.weights.convert import DIFFUSERS_STEM, cast_tensors, facts_of, write_part
 from vosr_jax.weights.manifest import write_manifest
 from vosr_jax.weights.model_names import AUTOENCODERS, ENCODER_FOLDER, ENCODERS, LIGHT_DECODER
 from vosr_jax.weights.package import Package, Part

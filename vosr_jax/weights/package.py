@@ -19,7 +19,7 @@ from vosr_jax.models.dinov2 import weights as dinov2
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.models.lightning_dit.weights import ROTARY_BUFFERS, entries
 from vosr_jax.parameters.blueprint import Blueprint
-from vosr_jax.parameters.sharded import INDEX, find_safetensors, shard_files
+from vosr_jax.parameters.safetensors_files import INDEX, find_safetensors, shard_files
 from vosr_jax.parameters.tensors import arrange, read_tensors
 from vosr_jax.weights import official_reader
 from vosr_jax.weights.adapter import (

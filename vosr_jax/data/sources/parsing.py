@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable
 
-from vosr_jax.data.photographs import scikit_image_photographs
 from vosr_jax.data.pictures import is_picture_path
+from vosr_jax.data.scikit_image_photos import scikit_image_photographs
 from vosr_jax.data.sources.array_records import (
     array_record_source,
     tfds_folder_source,

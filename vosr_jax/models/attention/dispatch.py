@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vosr_jax.models.attention.head_by_head import head_attention, worth_it
 from vosr_jax.models.attention.splash import splash_attention, splash_fits
-from vosr_jax.models.gpu import GPU_PLATFORMS, Gpu, local_gpu
+from vosr_jax.models.gpu_features import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.layers import matmul_precision
 
 # Checkpoint name of attention's results, for rematerialization policies.

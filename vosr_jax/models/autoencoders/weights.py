@@ -11,7 +11,7 @@ from vosr_jax.files import read_json_object
 from vosr_jax.models.autoencoders import qwen_weights as qwen_autoencoder
 from vosr_jax.models.autoencoders import sd_weights as sd_autoencoder
 from vosr_jax.models.autoencoders.sd import SDSettings
-from vosr_jax.parameters.sharded import INDEX
+from vosr_jax.parameters.safetensors_files import INDEX
 from vosr_jax.parameters.tensors import open_tensors, state_dict
 from vosr_jax.parameters.torch_reader import read_torch_zip
 

@@ -12,7 +12,7 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import read_json_object
 from vosr_jax.models.dinov2.network import DINOv2, DINOv2Settings
 from vosr_jax.parameters.lazy import HostNetwork
-from vosr_jax.parameters.sharded import find_safetensors
+from vosr_jax.parameters.safetensors_files import find_safetensors
 from vosr_jax.parameters.tensors import FLAT, SAME, Entry, Layout, assign, dense, open_tensors
 
 _HEAD_CHANNELS = 64

@@ -13,7 +13,7 @@ import numpy as np
 from vosr_jax.errors import UserError
 from vosr_jax.files import local_or_epath, whole_folder, write_json
 from vosr_jax.models.autoencoders.weights import LIGHT_DECODER
-from vosr_jax.parameters.sharded import SHARD_BYTES, write_safetensors
+from vosr_jax.parameters.safetensors_files import SHARD_BYTES, write_safetensors
 from vosr_jax.version import __version__
 from vosr_jax.weights.licences import licences
 from vosr_jax.weights.manifest import describe_files, write_manifest

@@ -12,8 +12,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.settings import PRESETS
-from vosr_jax.serving import visits
+from vosr_jax.restoration.presets import PRESETS
+from vosr_jax.serving import page_work
 from vosr_jax.serving.fields import command_lines, read_fields
 from vosr_jax.serving.refusals import Refusal, failed
 from vosr_jax.serving.service import Service
@@ -38,7 +38,7 @@ def run(service: Service, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
       gr.Error: why nothing can be shown.
     """
     files, before = given.pop("files") or [], given.pop("visit")
-    # Use the page's order, not that of the clicks.
+    # Use the page's order, not that of the page_updates.
     chosen = set(given.pop("presets"))
     presets = [name for name in ("", *PRESETS) if name in chosen] or [""]
     if not files:
@@ -53,7 +53,7 @@ def run(service: Service, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     finished = told = 0
     seen: Path | None = None
-    visit: visits.Visit | None = None
+    visit: page_work.Visit | None = None
     try:
         fields = [read_fields(given | {"preset": preset}) for preset in presets]
         name, upscaler = service.model(fields[0].model)
@@ -61,7 +61,7 @@ def run(service: Service, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
             one.settings(upscaler)
         precisions = upscaler.model.precision, upscaler.model.autoencoder_precision
         call = command_lines([name for name, _ in uploads], fields, name, precisions)
-        for visit in visits.restore(service, uploads, fields, tell):
+        for visit in page_work.restore(service, uploads, fields, tell):
             for failure in visit.failures[told:]:
                 gr.Warning(failure, duration=None)
             told = len(visit.failures)
@@ -89,7 +89,7 @@ def _sentence(error: Exception) -> str:
     return str(failed())
 
 
-def _view(visit: visits.Visit, call: str) -> dict[str, Any]:
+def _view(visit: page_work.Visit, call: str) -> dict[str, Any]:
     """Update the page with all finished photos, the newest in the slider."""
     names = [(picture.title, number) for number, picture in enumerate(visit.pictures)]
     files = [str(picture.result) for picture in visit.pictures]
@@ -101,7 +101,7 @@ def _view(visit: visits.Visit, call: str) -> dict[str, Any]:
     }
 
 
-def show(visit: visits.Visit | None, number: int) -> dict[str, Any]:
+def show(visit: page_work.Visit | None, number: int) -> dict[str, Any]:
     """Show a result in the slider, and beside it the other results of the same upload."""
     if visit is None or not 0 <= number < len(visit.pictures):
         return {"slider": gr.skip()}
@@ -114,7 +114,7 @@ def show(visit: visits.Visit | None, number: int) -> dict[str, Any]:
     }
 
 
-def close(visit: visits.Visit | None) -> None:
+def close(visit: page_work.Visit | None) -> None:
     """Remove a visit's files, if there is one."""
     if visit is not None:
         visit.close()

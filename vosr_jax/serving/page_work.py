@@ -19,7 +19,7 @@ from vosr_jax.files.photo_writing import encode
 from vosr_jax.restoration.inputs import enlarged_size, picture_seed
 from vosr_jax.serving import refusals
 from vosr_jax.serving.fields import ENDINGS, Fields
-from vosr_jax.serving.jobs import Job
+from vosr_jax.serving.job_queue import Job
 from vosr_jax.serving.refusals import Refusal
 from vosr_jax.serving.service import Service
 
