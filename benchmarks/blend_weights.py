@@ -23,13 +23,18 @@ def blend(first: Path, second: Path, share: float, out: Path) -> Path:
     """Write the blend of two exports.
 
     Raises:
-      UserError: a folder is no export, or they hold different networks.
+      UserError: a folder is no export or holds frozen networks, the networks differ, or the share
+        is not one.
     """
+    if not 0 <= share <= 1:
+        raise UserError(f"--share must be between 0 and 1, not {share:g}")
     parts = []
     for folder in (first, second):
         weights = find_safetensors(folder, "model")
         if weights is None:
             raise UserError(f"{folder} is no export; write one with vosr convert")
+        if inner := [path.name for path in folder.iterdir() if path.is_dir()]:
+            raise UserError(f"{folder} holds {', '.join(inner)}, which a blend would not have")
         parts.append({name: np.asarray(value) for name, value in open_tensors(weights).items()})
     shapes = [{name: value.shape for name, value in part.items()} for part in parts]
     if shapes[0] != shapes[1]:

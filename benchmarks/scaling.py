@@ -118,7 +118,9 @@ def run(out: Path) -> None:
 
 def read(out: Path) -> list[dict]:
     """The rows so far."""
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    lines = out.read_text().splitlines() if out.exists() else []
+    # Older files had the paper's settings alone.
+    return [{"settings": "paper"} | json.loads(line) for line in lines]
 
 
 def table(out: Path) -> None:

@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import json
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -221,3 +222,40 @@ def test_of_several_branches_one_runs_and_is_counted():
         return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, default=lambda x: x @ x @ x)
 
     assert product_flops(by_platform, x) == 2 * 2 * 8**3
+
+
+@pytest.mark.parametrize("config", ["vosr_0_5b", "vosr_1_4b"])
+def test_the_step_of_a_plan_is_that_of_a_machine_with_tpus(config: str, monkeypatch):
+    changes = (
+        *("batch_size=8", "frozen_chunks=1"),
+        *("model.depth=1", "autoencoder.activations=bfloat16", "autoencoder.precision=bfloat16"),
+    )
+    names = [c if "." in c else f"train.{c}" for c in changes]
+    asked = config_from_file(f"configs/{config}.py:512", [f"--config.{name}" for name in names])
+    mesh = mesh_of(asked, devices_of(parse_topology("v5e:2x2")))
+    here = abstract_run(asked, mesh).lower().as_text()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert abstract_run(asked, mesh).lower().as_text() == here
+
+
+def test_a_plan_sets_the_flag_that_jax_sets_beside_tpus(monkeypatch):
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_other=true")
+    devices_of(parse_topology("v5e:2x2"))
+    assert "--xla_tpu_use_enhanced_launch_barrier=true" in os.environ["LIBTPU_INIT_ARGS"].split()
+
+
+def test_a_plan_is_not_lost_with_its_executable(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / "file" / "step")
+    plan = make_plan(small_config(), parse_topology("v5e:2x4"), executable=path)
+    assert plan.fits
+    assert plan.executable.startswith("not saved")
+    kept = make_plan(small_config(), parse_topology("v5e:2x4"), executable=str(tmp_path / "step"))
+    assert kept.executable.startswith(str(tmp_path / "step"))
+    assert (tmp_path / "step").stat().st_size > 1e6
+
+
+def test_an_executable_of_a_sweep_is_refused(capsys):
+    command = ["plan", "--config", "configs/nano.py", "--topology", "v5e:2x2", "--sweep"]
+    assert main([*command, "--save-executable", "x"]) == 1
+    assert "leave --sweep out" in capsys.readouterr().err

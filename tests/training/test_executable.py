@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from tests.training.tiny import tiny_config
+from vosr_jax.compilation_cache import no_compilation_cache
 from vosr_jax.errors import UserError
+from vosr_jax.training import executable
 from vosr_jax.training.abstract import abstract_run
 from vosr_jax.training.build import mesh_of
 from vosr_jax.training.executable import Identity, identity, load_executable, save_executable
@@ -29,7 +31,8 @@ def saved(tmp_path_factory):
     lowered = run.lower()
     own = identity(run.train_step, lowered, mesh)
     path = tmp_path_factory.mktemp("executable") / "step"
-    compiled = lowered.compile()
+    with no_compilation_cache():
+        compiled = lowered.compile()
     assert save_executable(path, compiled, own) == path.stat().st_size
     return path, run, lowered, own, compiled
 
@@ -46,7 +49,7 @@ def _arguments(run):
 
 def test_a_loaded_step_gives_the_same_bits(saved):
     path, run, lowered, own, compiled = saved
-    loaded = load_executable(path, lowered, own, run.mesh)
+    loaded, _ = load_executable(path, lowered, own, run.mesh)
     assert loaded is not None
     expected = jax.device_get(compiled(*_arguments(run)))
     found = jax.device_get(loaded(*_arguments(run)))
@@ -54,11 +57,29 @@ def test_a_loaded_step_gives_the_same_bits(saved):
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Identity)])
-def test_an_executable_of_something_else_is_not_run(saved, field, capsys):
+def test_an_executable_of_something_else_is_not_run(saved, field):
     path, run, lowered, own, _ = saved
     other = dataclasses.replace(own, **{field: "another"})
-    assert load_executable(path, lowered, other, run.mesh) is None
-    assert field in capsys.readouterr().err
+    loaded, why = load_executable(path, lowered, other, run.mesh)
+    assert loaded is None
+    assert why.startswith(f"another {field}")
+
+
+def test_an_executable_that_the_backend_refuses_is_not_run(saved, monkeypatch):
+    path, run, lowered, own, _ = saved
+    monkeypatch.setattr(executable, "deserialize_and_load", lambda *_, **__: 1 / 0)
+    loaded, why = load_executable(path, lowered, own, run.mesh)
+    assert loaded is None
+    assert "ZeroDivisionError" in why
+
+
+def test_flags_count_as_a_set(saved, monkeypatch):
+    _, run, lowered, own, _ = saved
+    flags = os.environ.get("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", f"  {flags} ")
+    assert identity(run.train_step, lowered, run.mesh) == own
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_other=true")
+    assert identity(run.train_step, lowered, run.mesh).options != own.options
 
 
 def test_a_damaged_or_foreign_file_is_refused(saved, tmp_path):
@@ -82,21 +103,23 @@ def test_a_start_finds_the_step_that_a_plan_compiled(tmp_path, capsys):
     run = abstract_run(config, mesh)
     lowered = run.lower()
     path = tmp_path / "step"
-    save_executable(path, lowered.compile(), identity(run.train_step, lowered, mesh))
+    with no_compilation_cache():
+        compiled_step = lowered.compile()
+    save_executable(path, compiled_step, identity(run.train_step, lowered, mesh))
     compiled = train(config, tmp_path / "compiled")
     given = dataclasses.replace(config.train, executable=str(path))
     loaded = train(dataclasses.replace(config, train=given), tmp_path / "loaded")
-    assert "not this step's executable" not in capsys.readouterr().err
+    assert "is not used" not in capsys.readouterr().err
     jax.tree.map(
         np.testing.assert_array_equal, *map(jax.device_get, (compiled.state, loaded.state))
     )
 
 
 def test_a_start_of_another_step_says_so_and_compiles(saved, tmp_path, capsys):
-    executable = str(saved[0])
-    config = tiny_config(train={"total_steps": 1, "batch_size": 8, "executable": executable})
+    given = {"total_steps": 1, "batch_size": 8, "executable": str(saved[0])}
+    config = tiny_config(train=given)
     train(config, tmp_path / "run")
-    assert "which is compiled now: program" in capsys.readouterr().err
+    assert "is compiled now: another program" in capsys.readouterr().err
 
 
 def test_it_does_so_on_several_devices():

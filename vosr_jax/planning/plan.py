@@ -19,7 +19,7 @@ from vosr_jax.planning.communication import (
 )
 from vosr_jax.planning.hlo import parse
 from vosr_jax.planning.memory import memory_by_kind, start_memory
-from vosr_jax.planning.roofline import Work, kernel_flops, least_seconds, work_of
+from vosr_jax.planning.roofline import kernel_flops, least_seconds, slowest_lines, work_of
 from vosr_jax.planning.topology import Topology, devices_of, other_compiler
 from vosr_jax.training.abstract import AbstractRun, abstract_run, analytic_flops
 from vosr_jax.training.build import mesh_of
@@ -59,6 +59,7 @@ class SlicePlan:
       start: bytes of the first start, see `start_memory`; {} unless requested.
       why_not: the compiler's reason if the program does not fit.
       slowest: lines about the slowest operations, if requested.
+      executable: where the step was saved, or "not saved: ..."; "" unless requested.
     """
 
     topology: str
@@ -85,6 +86,7 @@ class SlicePlan:
     start: dict[str, float] = dataclasses.field(default_factory=dict)
     why_not: str = ""
     slowest: tuple[str, ...] = ()
+    executable: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -109,8 +111,7 @@ def make_plan(
       executable: file for the compiled step, which `train.executable` loads.
 
     Raises:
-      UserError: the compiler is missing or fails, mesh and batch do not fit the topology, or the
-        file cannot be written.
+      UserError: the compiler is missing or fails, or mesh and batch do not fit the topology.
     """
     slices = config.mesh.slices or topology.slices
     mesh = mesh_of(config, devices_of(topology), slices)
@@ -156,9 +157,16 @@ def make_plan(
     work = work_of(program, kernel_flops)
     plan = _reckoned(known, config, topology, run, compiled, sent, work, seconds)
     needed = start_memory(run) if start else {}
-    if executable is not None:
-        save_executable(executable, compiled, identity(run.train_step, lowered, mesh))
-    return dataclasses.replace(plan, slowest=tuple(_lines(work, topology, slowest)), start=needed)
+    listed = tuple(slowest_lines(work, topology.chip, slowest))
+    plan = dataclasses.replace(plan, slowest=listed, start=needed)
+    if executable is None or not plan.fits:
+        return plan
+    try:
+        size = save_executable(executable, compiled, identity(run.train_step, lowered, mesh))
+    except UserError as error:
+        # The plan took minutes and is worth printing.
+        return dataclasses.replace(plan, executable=f"not saved: {error}")
+    return dataclasses.replace(plan, executable=f"{executable}, {size / 1e6:.0f} MB")
 
 
 def _trained(run: AbstractRun) -> tuple[int, int]:
@@ -211,17 +219,6 @@ def cores_a_pair(side: int) -> float:
     (small, few), (large, many) = sorted(_MEASURED.items())
     share = (side**2 - small**2) / (large**2 - small**2)
     return max(few + share * (many - few), few)
-
-
-def _lines(work: list[Work], topology: Topology, count: int) -> list[str]:
-    chip = topology.chip
-    slow = sorted(work, key=lambda one: -one.seconds(chip))[:count]
-    return [
-        f"{one.seconds(chip) * 1e3:8.2f} ms  {one.times:4} times  "
-        f"{'memory' if one.bound_by_memory(chip) else 'arithmetic':10} "
-        f"{one.flops / 1e9:9.1f} GFLOP {one.bytes / 1e6:9.1f} MB  {one.name}  {one.operation}"
-        for one in slow
-    ]
 
 
 def describe(plan: SlicePlan, topology: Topology) -> str:
@@ -283,6 +280,8 @@ def describe(plan: SlicePlan, topology: Topology) -> str:
     if plan.slowest:
         lines.append("slowest operations, of the step's seconds")
         lines += [f"    {line}" for line in plan.slowest]
+    if plan.executable:
+        lines.append(f"executable: {plan.executable}")
     return "\n".join(lines)
 
 

@@ -107,6 +107,17 @@ def kernel_flops(operation: str, operands: list[Shape], results: tuple[Shape, ..
     return products * 2 * query[0] * query[1] * query[2] * key[2] * query[3]
 
 
+def slowest_lines(work: list[Work], chip: Chip, count: int) -> list[str]:
+    """Lines about the operations that take the most time in a step."""
+    slow = sorted(work, key=lambda one: -one.seconds(chip))[:count]
+    return [
+        f"{one.seconds(chip) * 1e3:8.2f} ms  {one.times:4} times  "
+        f"{'memory' if one.bound_by_memory(chip) else 'arithmetic':10} "
+        f"{one.flops / 1e9:9.1f} GFLOP {one.bytes / 1e6:9.1f} MB  {one.name}  {one.operation}"
+        for one in slow
+    ]
+
+
 def _operation(instruction: Instruction) -> str:
     return instruction.attribute(r'op_name="([^"]*)"') or ""
 

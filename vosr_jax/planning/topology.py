@@ -15,6 +15,7 @@ from vosr_jax.chips import CHIPS, Chip
 from vosr_jax.errors import UserError
 
 # Shapes of the slices that are commonly named by a number.
+_LAUNCH_BARRIER = "--xla_tpu_use_enhanced_launch_barrier"
 _NAMED = {
     "v4-8": "v4:2x2x1",
     "v4-16": "v4:2x2x2",
@@ -147,6 +148,10 @@ def devices_of(topology: Topology) -> list:
     # No TPU is used, so several plans may be made at once, and JAX need not look for a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # JAX sets this flag on a machine with TPUs.
+    flags = os.environ.get("LIBTPU_INIT_ARGS", "")
+    if _LAUNCH_BARRIER not in flags:
+        os.environ["LIBTPU_INIT_ARGS"] = f"{flags} {_LAUNCH_BARRIER}=true".strip()
     shape = "x".join(map(str, topology.shape))
     try:
         described = topologies.get_topology_desc(

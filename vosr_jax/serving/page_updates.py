@@ -38,7 +38,7 @@ def run(service: Service, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
       gr.Error: why nothing can be shown.
     """
     files, before = given.pop("files") or [], given.pop("visit")
-    # Use the page's order, not that of the page_updates.
+    # Use the page's order, not that of the clicks.
     chosen = set(given.pop("presets"))
     presets = [name for name in ("", *PRESETS) if name in chosen] or [""]
     if not files:

@@ -34,7 +34,7 @@ _LONGEST = 150
 _NEUTRAL = (
     *("data.workers", "data.cache_bytes", "mesh.", "train.log_every", "train.checkpoint_every"),
     *("train.keep_", "train.sample_every", "train.eval_every", "train.hang_seconds"),
-    *("train.profile_steps", "train.max_skipped"),
+    *("train.profile_steps", "train.max_skipped", "train.executable"),
 )
 # Keys that change only how a trained network is evaluated.
 _LOOKING = ("eval.", "sampling.")

@@ -34,7 +34,7 @@ from vosr_jax.training.build import (
     jit_train_step,
     platform_of,
 )
-from vosr_jax.training.data_failures import FIRST_SOURCE
+from vosr_jax.training.data_failures import notes_length
 from vosr_jax.training.frozen import frozen_nets
 from vosr_jax.training.pixel_losses import perceptual_weights
 from vosr_jax.training.sharding import (
@@ -158,7 +158,7 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
     }
     # A batch carries each process's counts beside the rows; here for one data source.
     notes = NamedSharding(mesh, P(AXES))
-    batch["notes"] = jax.ShapeDtypeStruct((mesh.size, FIRST_SOURCE + 1), jnp.int32, sharding=notes)
+    batch["notes"] = jax.ShapeDtypeStruct((mesh.size, notes_length(1)), jnp.int32, sharding=notes)
     return AbstractRun(
         config,
         mesh,

@@ -5,8 +5,8 @@ all processes and skips the update. One step later all processes read the sum, s
 before together, and end with the same message. Counts of bad records are summed in the same way,
 so the limit holds for the whole job.
 
-Flags and counts are a batch's notes, an int32 array [FIRST_SOURCE + sources]: the entries below,
-then the number of replaced samples of every source.
+Flags and counts are a batch's notes, an int32 array [notes_length(sources)]: the entries below,
+then the number of replaced samples of every source, then zeros.
 """
 
 import dataclasses
@@ -31,9 +31,16 @@ SAMPLES, ENLARGED = 1, 2
 # Bad records that this process names for the first time.
 NAMED = 3
 FIRST_SOURCE = 4
+# Entries for sources, so that a step's program is the same for all usual numbers of sources.
+_SOURCES = 16
 _LOG = logging.getLogger(__name__)
 _FAILURE, _BAD = "vosr/failure", "vosr/bad/"
 _MILLISECONDS = 20_000
+
+
+def notes_length(sources: int) -> int:
+    """Entries of the notes for a number of sources."""
+    return FIRST_SOURCE + max(sources, _SOURCES)
 
 
 def notes_of(report: Report, named: int, sources: tuple[str, ...]) -> np.ndarray:
@@ -44,7 +51,7 @@ def notes_of(report: Report, named: int, sources: tuple[str, ...]) -> np.ndarray
       named: number of bad records that are named for the first time.
       sources: their names, in order.
     """
-    notes = np.zeros(FIRST_SOURCE + len(sources), np.int32)
+    notes = np.zeros(notes_length(len(sources)), np.int32)
     notes[[SAMPLES, ENLARGED, NAMED]] = report.samples, report.enlarged, named
     for name, count in report.replaced().items():
         notes[FIRST_SOURCE + sources.index(name)] += count
@@ -53,7 +60,7 @@ def notes_of(report: Report, named: int, sources: tuple[str, ...]) -> np.ndarray
 
 def failure(sources: tuple[str, ...]) -> np.ndarray:
     """The notes of a process without a batch."""
-    notes = np.zeros(FIRST_SOURCE + len(sources), np.int32)
+    notes = np.zeros(notes_length(len(sources)), np.int32)
     notes[FAILED] = 1
     return notes
 
@@ -190,7 +197,8 @@ class Judge:
         """
         if notes[FAILED]:
             raise SharedError(self._board.failure())
-        replaced = dict(zip(self._sources, map(int, notes[FIRST_SOURCE:]), strict=True))
+        counts = notes[FIRST_SOURCE : FIRST_SOURCE + len(self._sources)]
+        replaced = dict(zip(self._sources, map(int, counts), strict=True))
         self._log.count(int(notes[SAMPLES]), int(notes[ENLARGED]), replaced)
         if notes[NAMED] and jax.process_index() == 0:
             for bad in self._board.named():

@@ -19,6 +19,7 @@ from vosr_jax.console import say
 from vosr_jax.errors import UserError
 from vosr_jax.files import reading, to_path, write_bytes
 from vosr_jax.training.build import StepFn, compiler_options, platform_of
+from vosr_jax.training.processes import refused_together, worst_of_all
 from vosr_jax.training.setup import Run
 from vosr_jax.training.step import TrainStep
 
@@ -47,6 +48,8 @@ class Identity:
 def compiled_step(step_fn: StepFn, run: Run, batch: dict[str, jax.Array]) -> StepFn:
     """The step of a run from `train.executable`, or else from the compiler.
 
+    All processes of a job load it, or all compile.
+
     Args:
       step_fn: the jitted step.
       run: whose state and weights it will get.
@@ -55,6 +58,9 @@ def compiled_step(step_fn: StepFn, run: Run, batch: dict[str, jax.Array]) -> Ste
     Returns:
       The compiled step; in a job of one process without a file, `step_fn`, which compiles at its
       first call.
+
+    Raises:
+      UserError: on some process the file cannot be read, or is damaged.
     """
     path = run.config.train.executable
     if path is None and jax.process_count() == 1:
@@ -62,8 +68,11 @@ def compiled_step(step_fn: StepFn, run: Run, batch: dict[str, jax.Array]) -> Ste
     lowered = cast(Any, step_fn).lower(run.state, run.weights, batch)
     if path is not None:
         own = identity(run.train_step, lowered, run.mesh)
-        if (loaded := load_executable(path, lowered, own, run.mesh)) is not None:
-            return loaded
+        loaded, why = refused_together(lambda: load_executable(path, lowered, own, run.mesh))
+        worst, why = worst_of_all(int(loaded is None), why)
+        if not worst:
+            return cast(StepFn, loaded)
+        say(f"{path} is not used, and the step is compiled now: {why}")
     return lowered.compile()
 
 
@@ -77,7 +86,9 @@ def identity(train_step: TrainStep, lowered: jax.stages.Lowered, mesh: Mesh) -> 
     """
     first = mesh.devices.flat[0]
     options: dict = compiler_options(platform_of(mesh), deterministic=train_step.deterministic)
-    flags = {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")}
+    flags = {
+        name: sorted(os.environ.get(name, "").split()) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+    }
     order = ",".join(str(device.id) for device in mesh.devices.flat)
     shape = " x ".join(map(str, mesh.devices.shape))
     return Identity(
@@ -94,7 +105,8 @@ def save_executable(path: str | os.PathLike, compiled: Any, own: Identity) -> in
 
     Args:
       path: of the file, on a disk or in a bucket.
-      compiled: from `lowered.compile()`.
+      compiled: from `lowered.compile()` under `no_compilation_cache`. What comes from the cache on
+        disk may lack functions when it is saved again; XLA's CPU programs do.
       own: its identity.
 
     Raises:
@@ -103,16 +115,16 @@ def save_executable(path: str | os.PathLike, compiled: Any, own: Identity) -> in
     try:
         body, _, _ = serialize(compiled)
     except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
-        raise UserError(f"this executable cannot be saved ({str(error)[:200]})") from error
+        raise UserError(f"{path}: this step cannot be saved ({str(error)[:200]})") from error
     head = json.dumps({"format": _FORMAT, "body": _digest(body)} | dataclasses.asdict(own))
-    write_bytes(path, head.encode() + b"\n" + body)
+    write_bytes(to_path(path), head.encode() + b"\n" + body)
     return len(head) + 1 + len(body)
 
 
 def load_executable(
     path: str | os.PathLike, lowered: jax.stages.Lowered, own: Identity, mesh: Mesh
-) -> Any | None:
-    """Load the executable of a lowered step; None if the file holds another one's.
+) -> tuple[Any | None, str]:
+    """Load the executable of a lowered step.
 
     Loading an executable runs code from the file: load only files of your own.
 
@@ -121,6 +133,9 @@ def load_executable(
       lowered: the step as this start would compile it.
       own: its identity.
       mesh: of the step.
+
+    Returns:
+      (the compiled step, ""), or (None, why the file is of no use here).
 
     Raises:
       UserError: the file cannot be read, or is damaged.
@@ -133,16 +148,20 @@ def load_executable(
         if head.get(field.name) != getattr(own, field.name)
     ]
     if different:
-        say(f"{path} is not this step's executable, which is compiled now: {'; '.join(different)}")
-        return None
+        return None, f"another {'; another '.join(different)}"
     devices = list(mesh.devices.flat)
-    return deserialize_and_load(
-        body,
-        jax.tree.structure(lowered.args_info),
-        lowered.out_tree,
-        backend=devices[0].client,
-        execution_devices=devices,
-    )
+    try:
+        loaded = deserialize_and_load(
+            body,
+            jax.tree.structure(lowered.args_info),
+            lowered.out_tree,
+            backend=devices[0].client,
+            execution_devices=devices,
+        )
+    # Unpickling and the backend's loader raise what they like; the compiler can always help.
+    except Exception as error:
+        return None, f"it cannot be loaded ({type(error).__name__}: {_short(error)})"
+    return loaded, ""
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, Any], bytes]:

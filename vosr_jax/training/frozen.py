@@ -147,10 +147,12 @@ def frozen_nets(
       autoencoder, encoder: the networks.
       encoder_dtype: of the encoder's matrix products.
       prepare: applied to the encoder's parameters where it reads them.
-      attention: the encoder's; None is the default platform's on one device.
+      attention: both networks'; None is the default platform's on one device.
     """
     if encoder is not None:
         encoder.prepare = prepare
+    if attention is not None:
+        autoencoders.use_attention(autoencoder, attention)
     if isinstance(encoder, DINOv2) and attention is not None:
         encoder.attention = attention
     return FrozenNets(

@@ -48,7 +48,7 @@ def write_export(
     config = package.config.to_dict()
     # Paths of this machine mean nothing to the recipient of the weights.
     for section, key in (
-        *(("data", "sources"), ("train", "init_from")),
+        *(("data", "sources"), ("train", "init_from"), ("train", "executable")),
         *(("eval", "model"), ("eval", "hr"), ("eval", "lr")),
     ):
         config[section][key] = None

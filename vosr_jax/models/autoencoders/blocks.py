@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from vosr_jax.models.attention.dispatch import Attention as AttentionFn
 from vosr_jax.models.attention.dispatch import attention
 from vosr_jax.models.layers import Conv, Linear
 
@@ -71,12 +72,19 @@ class ResidualBlock(nnx.Module):
         return hidden + (x if self.shortcut is None else self.shortcut(x))
 
 
-def spatial_attention(query: Array, key: Array, value: Array, chunk: int = QUERY_CHUNK) -> Array:
+def spatial_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    chunk: int = QUERY_CHUNK,
+    attention: AttentionFn = attention,
+) -> Array:
     """One-head attention over all positions of an image, with the queries in chunks.
 
     Args:
       query, key, value: [B, H, W, C].
       chunk: queries at a time; memory grows with chunk * H * W instead of (H * W)^2.
+      attention: of the tokens; the default is the default platform's on one device.
 
     Returns:
       [B, H, W, C].
@@ -102,9 +110,11 @@ class Attention(nnx.Module):
         self.key = Linear(channels, channels, rngs=rngs)
         self.value = Linear(channels, channels, rngs=rngs)
         self.out = Linear(channels, channels, rngs=rngs)
+        self.attention_fn: AttentionFn = attention
 
     def __call__(self, x: Array) -> Array:
-        return self.join(x, spatial_attention(*self.project(self.norm(x))))
+        projected = self.project(self.norm(x))
+        return self.join(x, spatial_attention(*projected, attention=self.attention_fn))
 
     def project(self, normed: Array) -> tuple[Array, Array, Array]:
         """Compute query, key and value, [B, H, W, C] each."""

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from vosr_jax.models.attention.dispatch import Attention, attention
 from vosr_jax.models.autoencoders.blocks import (
     Level,
     ResidualBlock,
@@ -76,10 +77,12 @@ class Middle(nnx.Module):
         self.qkv = Linear(channels, (3, channels), rngs=rngs)
         self.out = Linear(channels, channels, rngs=rngs)
         self.after = ResidualBlock(channels, channels, UnitNorm, rngs=rngs)
+        self.attention_fn: Attention = attention
 
     def __call__(self, x: Array) -> Array:
         x = self.before(x)
-        x = self.join(x, spatial_attention(*self.project(self.norm(x))))
+        projected = self.project(self.norm(x))
+        x = self.join(x, spatial_attention(*projected, attention=self.attention_fn))
         return self.after(x)
 
     def project(self, normed: Array) -> tuple[Array, Array, Array]:
