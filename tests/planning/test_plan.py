@@ -16,6 +16,7 @@ from vosr_jax import config as c
 from vosr_jax.cli import main
 from vosr_jax.config.from_file import config_from_file
 from vosr_jax.errors import UserError
+from vosr_jax.models.attention.splash import splash_attention
 from vosr_jax.planning.memory import start_memory
 from vosr_jax.planning.plan import SlicePlan, describe, make_plan
 from vosr_jax.planning.topology import devices_of, parse_topology
@@ -259,3 +260,12 @@ def test_an_executable_of_a_sweep_is_refused(capsys):
     command = ["plan", "--config", "configs/nano.py", "--topology", "v5e:2x2", "--sweep"]
     assert main([*command, "--save-executable", "x"]) == 1
     assert "leave --sweep out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize("width", [64, 128, 384, 512])
+def test_the_attention_kernel_fits_every_chip_at_the_widths_of_the_networks(topology, width):
+    device = devices_of(parse_topology(topology))[0]
+    here = jax.sharding.SingleDeviceSharding(device)
+    rows = jax.ShapeDtypeStruct((1, 4096, 1, width), jnp.bfloat16, sharding=here)
+    assert jax.jit(splash_attention).lower(rows, rows, rows).compile()

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 _LANES = 128
-# Largest number of rows or columns of the scores that the kernel holds on the chip at once.
+# Largest number of rows or columns of the scores that the kernel holds on the chip at once, and of
+# their queries' or keys' values: an autoencoder's one wide head takes smaller blocks.
 _LARGEST_BLOCK = 1024
+_LARGEST_VALUES = 1024 * 256
 # Largest ratio of padded to needed scores; beyond it the formula is as fast.
 _MOST_PADDING = 1.5
 
@@ -37,7 +39,8 @@ def splash_attention(
       [B, N, heads, d] in the query's dtype.
     """
     queries, keys = query.shape[1], key.shape[1]
-    kernel = _kernel(query.shape[2], _padded(queries), _padded(keys), saved_as, interpret)
+    _, _, heads, width = query.shape
+    kernel = _kernel(heads, width, _padded(queries), _padded(keys), saved_as, interpret)
     scaled = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
     rows = [_pad(x).swapaxes(1, 2) for x in (scaled, key, value)]
     if (_padded(queries), _padded(keys)) == (queries, keys):
@@ -65,14 +68,14 @@ def _segments(length: int) -> Array:
 
 
 @lru_cache
-def _kernel(heads: int, queries: int, keys: int, saved_as: str | None, interpret: bool):
+def _kernel(heads: int, width: int, queries: int, keys: int, saved_as: str | None, interpret: bool):
     # As above.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel,
         splash_attention_mask,
     )
 
-    block_q, block_kv = _block(queries), _block(keys)
+    block_q, block_kv = _block(queries, width), _block(keys, width)
     sizes = splash_attention_kernel.BlockSizes(
         block_q=block_q,
         block_kv=block_kv,
@@ -93,7 +96,8 @@ def _kernel(heads: int, queries: int, keys: int, saved_as: str | None, interpret
         )
 
 
-def _block(length: int) -> int:
-    """The largest multiple of 128 that divides the length and does not exceed the largest block."""
-    blocks = range(_LANES, min(length, _LARGEST_BLOCK) + 1, _LANES)
+def _block(length: int, width: int) -> int:
+    """The largest multiple of 128 that divides the length and suits the heads' width."""
+    largest = min(length, _LARGEST_BLOCK, max(_LARGEST_VALUES // width, _LANES))
+    blocks = range(_LANES, largest + 1, _LANES)
     return max(block for block in blocks if length % block == 0)
