@@ -10,7 +10,7 @@ from jax import Array
 from vosr_jax.config import Config
 from vosr_jax.diffusion.noise import normal_rows, row_keys
 from vosr_jax.models import autoencoders
-from vosr_jax.models.attention.dispatch import Attention
+from vosr_jax.models.attention.dispatch import Attention, use_attention
 from vosr_jax.models.dinov2.network import DINOv2, visual_tokens
 from vosr_jax.models.vgg import VGG16
 from vosr_jax.parameters.blueprint import Blueprint, Prepare
@@ -152,9 +152,8 @@ def frozen_nets(
     if encoder is not None:
         encoder.prepare = prepare
     if attention is not None:
-        autoencoders.use_attention(autoencoder, attention)
-    if isinstance(encoder, DINOv2) and attention is not None:
-        encoder.attention = attention
+        for network in (autoencoder, encoder):
+            use_attention(network, attention)
     return FrozenNets(
         autoencoder=Blueprint(lambda: autoencoder),
         encoder=Blueprint(lambda: encoder) if encoder is not None else None,

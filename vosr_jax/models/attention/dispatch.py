@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
@@ -137,6 +138,20 @@ def attention(query: Array, key: Array, value: Array) -> Array:
         )
         return checkpoint_name(out, ATTENTION)
     return attention_on(platform)(query, key, value)
+
+
+def use_attention(network: Any, implementation: Attention) -> None:
+    """Make a frozen network compute its attention by another function, wherever it has any.
+
+    Args:
+      network: changed in place; its modules with attention have an `attention_fn`.
+      implementation: as `plain_attention`.
+    """
+    if not isinstance(network, nnx.Module):
+        return
+    for _, module in nnx.iter_modules(network):
+        if hasattr(module, "attention_fn"):
+            module.attention_fn = implementation
 
 
 def attention_on(platform: str, gpu: Gpu | None = None) -> Attention:

@@ -6,11 +6,9 @@ Each is an nnx.Module with `latent_channels`, `downscale` and `scaling_factor`, 
 
 from typing import Any, Protocol
 
-from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from vosr_jax.models.attention.dispatch import Attention
 from vosr_jax.models.layers import activations_in
 
 
@@ -48,14 +46,6 @@ def encode(autoencoder: Autoencoder, image: Array, noise: Array | None = None) -
 def decode(autoencoder: Autoencoder, latent: Array) -> Array:
     """Decode a latent [B, h, w, C] to an image [B, H, W, 3], nominally in [-1, 1]."""
     return autoencoder.decode(latent / autoencoder.scaling_factor)
-
-
-def use_attention(autoencoder: Any, attention: Attention) -> None:
-    """Make an autoencoder compute its attention by this function, where it has any."""
-    if isinstance(autoencoder, nnx.Module):
-        for _, module in nnx.iter_modules(autoencoder):
-            if hasattr(module, "attention_fn"):
-                module.attention_fn = attention
 
 
 def with_activations(autoencoder: Any, dtype: DTypeLike) -> Any:

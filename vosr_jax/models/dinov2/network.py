@@ -125,7 +125,7 @@ class DINOv2(nnx.Module):
         self.settings = settings
         # Set by code that shards the blocks or the rows over several devices.
         self.prepare: Prepare | None = None
-        self.attention: Attention = attention
+        self.attention_fn: Attention = attention
         width, patch = settings.width, settings.patch_size
         self.patch = Linear(patch * patch * 3, width, rngs=rngs, init="normal")
         grid = (settings.grid, settings.grid, width)
@@ -188,7 +188,7 @@ class DINOv2(nnx.Module):
 
         def step(x: jax.Array, parameters: nnx.State) -> tuple[jax.Array, None]:
             parameters = prepared(parameters, self.prepare, "blocks")
-            return nnx.merge(graphdef, parameters)(x, dtype, self.attention), None
+            return nnx.merge(graphdef, parameters)(x, dtype, self.attention_fn), None
 
         x, _ = jax.lax.scan(step, self._embed(image), needed)
         return self.norm(x) if final_norm else x
