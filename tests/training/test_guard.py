@@ -129,7 +129,7 @@ def test_peaks_are_found_by_the_devices_names():
 def test_a_hang_prints_every_stack_and_ends_the_process():
     code = (
         "import time\n"
-        "from vosr_jax.training.guard import Watchdog\n"
+        "from vosr_jax.training.watchdog import Watchdog\n"
         "def stuck(): time.sleep(60)\n"
         "with Watchdog(1):\n"
         "    stuck()\n"

@@ -4,12 +4,12 @@ import subprocess
 import sys
 
 from tests.training.tiny import tiny_config
-from vosr_jax.training import guard, loop, preview
+from vosr_jax.training import loop, preview, watchdog
 from vosr_jax.training.checkpoints import Checkpoints
 
 
 def run(code: str) -> subprocess.CompletedProcess:
-    program = "import time\nfrom vosr_jax.training.guard import Watchdog\n" + code
+    program = "import time\nfrom vosr_jax.training.watchdog import Watchdog\n" + code
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
@@ -42,15 +42,15 @@ def test_a_phase_that_hangs_ends_too_and_is_named():
 
 
 def test_a_phase_has_an_hour_or_what_a_step_has_if_that_is_longer():
-    assert guard.PHASE_SECONDS == 3600
-    assert guard.Watchdog(0)._longest == 3600
-    assert guard.Watchdog(0, phase_seconds=10)._longest == 10
+    assert watchdog.PHASE_SECONDS == 3600
+    assert watchdog.Watchdog(0)._longest == 3600
+    assert watchdog.Watchdog(0, phase_seconds=10)._longest == 10
 
 
 def test_the_loop_says_of_a_preview_and_a_save_that_they_are_no_steps(tmp_path, monkeypatch):
     dogs, phases = [], []
 
-    class Noted(guard.Watchdog):
+    class Noted(watchdog.Watchdog):
         def __init__(self, seconds):
             super().__init__(seconds)
             dogs.append(self)

@@ -12,7 +12,8 @@ from vosr_jax.restoration.presets import PRESETS
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
 from vosr_jax.serving.fields import Fields, hint
-from vosr_jax.serving.job_queue import Job, JobQueue, Metrics
+from vosr_jax.serving.job_queue import Job, JobQueue
+from vosr_jax.serving.metrics import Metrics
 from vosr_jax.serving.settings import ServiceSettings
 from vosr_jax.serving.worker import Workers, load_models
 

@@ -18,7 +18,8 @@ from vosr_jax.quiet import open_devices
 from vosr_jax.restoration.inputs import enlarged_size
 from vosr_jax.restoration.upscaler import Upscaler
 from vosr_jax.serving import refusals
-from vosr_jax.serving.job_queue import Job, JobQueue, Metrics
+from vosr_jax.serving.job_queue import Job, JobQueue
+from vosr_jax.serving.metrics import Metrics
 from vosr_jax.serving.settings import ServiceSettings
 
 _log = logging.getLogger(__name__)

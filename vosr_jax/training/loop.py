@@ -18,7 +18,7 @@ from vosr_jax.training.build import jit_train_step
 from vosr_jax.training.checkpoints import Checkpoints
 from vosr_jax.training.data_failures import Board, Feed, Judge
 from vosr_jax.training.executable import compiled_step
-from vosr_jax.training.guard import UpdateGuard, Watchdog
+from vosr_jax.training.guard import UpdateGuard
 from vosr_jax.training.placing import Prefetch, process_rows, put_batch, put_notes
 from vosr_jax.training.preview import Preview
 from vosr_jax.training.processes import (
@@ -30,6 +30,7 @@ from vosr_jax.training.processes import (
 from vosr_jax.training.setup import Run, pipeline_settings, start_run
 from vosr_jax.training.telemetry import LossByTime, RunLog, report_start
 from vosr_jax.training.timing import Goodput, Profile, Rates
+from vosr_jax.training.watchdog import Watchdog
 from vosr_jax.training.workdir import Workdir, open_workdir
 
 # Called after every step with the run, the step and its metrics; true ends the training there.

@@ -104,8 +104,7 @@ def leave_alone(error: Exception) -> NoReturn:
     """End this process of a job at once, for an error that the others do not have.
 
     A normal exit would wait for the others, which wait for this process inside a step. After this
-    exit they notice the missing heartbeat within
-    `distributed.HEARTBEAT_SECONDS`.
+    exit they notice the missing heartbeat within `distributed.HEARTBEAT_SECONDS`.
     """
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
