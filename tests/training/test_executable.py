@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.training.processes import LIGHT, finish, job
 from tests.training.tiny import tiny_config
 from vosr_jax.compilation_cache import no_compilation_cache
 from vosr_jax.errors import UserError
@@ -33,7 +34,7 @@ def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("executable") / "step"
     with no_compilation_cache():
         compiled = lowered.compile()
-    assert save_executable(path, compiled, own) == path.stat().st_size
+    save_executable(path, compiled, own)
     return path, run, lowered, own, compiled
 
 
@@ -132,3 +133,19 @@ def test_it_does_so_on_several_devices():
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_decide_together(saved, tmp_path):
+    steps = ("--config.train.total_steps=2", f"--config.train.executable={saved[0]}")
+    said = [finish(one) for one in job(tmp_path / "run", tmp_path / "cache", 2, *LIGHT, *steps)]
+    assert [code for code, _ in said] == [0, 0], said
+    assert "is compiled now: another program" in said[0][1]
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(saved[0].read_bytes()[:-1])
+    steps = (steps[0], f"--config.train.executable={damaged}")
+    said = [finish(one) for one in job(tmp_path / "no", tmp_path / "cache", 2, *LIGHT, *steps)]
+    for code, output in said:
+        assert code == 1, output
+        assert f"{damaged} is damaged" in output
+        assert "Traceback" not in output

@@ -62,10 +62,7 @@ def run(options: argparse.Namespace) -> int:
         config, topology, slowest=options.slowest, start=True, executable=options.save_executable
     )
     print(json.dumps(plan.to_dict(), indent=1) if options.json else describe(plan, topology))
-    wanted = options.save_executable
-    if wanted and not plan.fits:
-        print(f"{wanted} was not written, since the step does not fit", file=sys.stderr)
-    elif wanted and plan.executable.startswith("not saved"):
-        print(f"error: {plan.executable}", file=sys.stderr)
-        return 1
+    if options.save_executable and not plan.executable:
+        reason = plan.not_saved or "the step does not fit"
+        raise UserError(f"{options.save_executable} was not written: {reason}")
     return 0 if plan.fits else 1

@@ -59,7 +59,8 @@ class SlicePlan:
       start: bytes of the first start, see `start_memory`; {} unless requested.
       why_not: the compiler's reason if the program does not fit.
       slowest: lines about the slowest operations, if requested.
-      executable: where the step was saved, or "not saved: ..."; "" unless requested.
+      executable: file of the saved step, or "".
+      not_saved: why a requested one is missing, or "".
     """
 
     topology: str
@@ -87,6 +88,7 @@ class SlicePlan:
     why_not: str = ""
     slowest: tuple[str, ...] = ()
     executable: str = ""
+    not_saved: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -162,11 +164,11 @@ def make_plan(
     if executable is None or not plan.fits:
         return plan
     try:
-        size = save_executable(executable, compiled, identity(run.train_step, lowered, mesh))
+        save_executable(executable, compiled, identity(run.train_step, lowered, mesh))
     except UserError as error:
         # The plan took minutes and is worth printing.
-        return dataclasses.replace(plan, executable=f"not saved: {error}")
-    return dataclasses.replace(plan, executable=f"{executable}, {size / 1e6:.0f} MB")
+        return dataclasses.replace(plan, not_saved=str(error))
+    return dataclasses.replace(plan, executable=executable)
 
 
 def _trained(run: AbstractRun) -> tuple[int, int]:
@@ -281,7 +283,7 @@ def describe(plan: SlicePlan, topology: Topology) -> str:
         lines.append("slowest operations, of the step's seconds")
         lines += [f"    {line}" for line in plan.slowest]
     if plan.executable:
-        lines.append(f"executable: {plan.executable}")
+        lines.append(f"the compiled step is in {plan.executable}; give it as train.executable")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """A train step that was compiled before the job started: `vosr plan --save-executable`.
 
 A file has one line of JSON that names the program, then the executable as JAX serializes it. A
-start that finds its own program in the file loads it in seconds; any other start compiles.
+start that finds its own program in the file loads it; any other start compiles.
 """
 
 import dataclasses
@@ -100,8 +100,8 @@ def identity(train_step: TrainStep, lowered: jax.stages.Lowered, mesh: Mesh) -> 
     )
 
 
-def save_executable(path: str | os.PathLike, compiled: Any, own: Identity) -> int:
-    """Write a compiled step; return the file's bytes.
+def save_executable(path: str | os.PathLike, compiled: Any, own: Identity) -> None:
+    """Write a compiled step.
 
     Args:
       path: of the file, on a disk or in a bucket.
@@ -118,7 +118,6 @@ def save_executable(path: str | os.PathLike, compiled: Any, own: Identity) -> in
         raise UserError(f"{path}: this step cannot be saved ({str(error)[:200]})") from error
     head = json.dumps({"format": _FORMAT, "body": _digest(body)} | dataclasses.asdict(own))
     write_bytes(to_path(path), head.encode() + b"\n" + body)
-    return len(head) + 1 + len(body)
 
 
 def load_executable(
