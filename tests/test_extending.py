@@ -6,15 +6,19 @@ import pkgutil
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import jax
 import pytest
+from flax import nnx
 
 from vosr_jax import commands, metrics
 from vosr_jax.commands import parser
-from vosr_jax.config import Config, ObjectiveConfig
+from vosr_jax.config import Config, EncoderConfig, ObjectiveConfig
 from vosr_jax.data.sources import parsing
 from vosr_jax.diffusion import objectives
 from vosr_jax.evaluation import measures
+from vosr_jax.models.dinov2.network import visual_tokens
 from vosr_jax.parameters import initial
+from vosr_jax.training.abstract import abstract_encoder
 
 
 def _modules(package) -> dict:
@@ -44,6 +48,21 @@ def test_every_measure_has_what_a_table_needs():
     for measure in found:
         assert measure.title and format(0.5, measure.spec) and measure.better
     assert len({measure.title for measure in found}) == len(found)
+
+
+@pytest.mark.parametrize("kind", get_args(get_type_hints(EncoderConfig)["kind"]))
+def test_every_encoder_gives_tokens_of_the_width_that_the_denoiser_expects(kind):
+    if kind in ("none", "dinov2"):
+        pytest.skip("no network, or one whose sizes only its file tells")
+    config = Config(encoder=EncoderConfig(kind=kind, size=224, block=8))
+    graph, weights = nnx.split(abstract_encoder(config))
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+    tokens = jax.eval_shape(
+        lambda weights, image: visual_tokens(nnx.merge(graph, weights), image, 224, 8),
+        weights,
+        image,
+    )
+    assert tokens.shape[-1] == config.model_settings().token_width
 
 
 @pytest.mark.parametrize("prefix", parsing.PREFIXES)
@@ -76,7 +95,9 @@ def test_random_starts_can_be_left_out():
         assert not drawn, f"{file.name} draws; use parameters/initial.py"
 
 
-@pytest.mark.parametrize("row", ["an objective", "a metric", "a subcommand"])
+@pytest.mark.parametrize(
+    "row", ["an objective", "a source of images", "an encoder", "a metric", "a subcommand"]
+)
 def test_contributing_says_where_it_goes(row):
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
     assert f"| {row} |" in text

@@ -132,7 +132,7 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
     """
     dtype = compute_dtype(config, platform_of(mesh))
     gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
-    nets = _autoencoder(config), _encoder(config)
+    nets = _autoencoder(config), abstract_encoder(config)
     frozen = frozen_nets(config, *nets, dtype, gather, attention)
     teacher_parameterization = None
     if config.teacher is not None:
@@ -200,7 +200,12 @@ def _autoencoder(config: Config) -> Any:
     return nnx.eval_shape(lambda: SDAutoencoder(settings, rngs=nnx.Rngs(0)))
 
 
-def _encoder(config: Config) -> DINOv2 | VGG16 | None:
+def abstract_encoder(config: Config) -> DINOv2 | VGG16 | None:
+    """The config's visual encoder as shapes; None if it has none.
+
+    Raises:
+      UserError: only the encoder's file tells its sizes.
+    """
     own = config.encoder
     if own.kind == "none":
         return None
