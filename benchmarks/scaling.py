@@ -5,7 +5,8 @@
 
 Every row is `vosr plan` with the settings that the table shows. "paper" trains as the paper did,
 but for the autoencoder's precision; "short" adds the settings that save memory traffic and uses
-the memory that is left for more pairs. Needs pip install '.[plan]' and no TPU.
+the memory that is left for more pairs; "parts" divides the batch into four microbatches, "once" is
+"short" and "parts" with one sum over `data` per update. Needs pip install '.[plan]' and no TPU.
 """
 
 import argparse
@@ -44,6 +45,13 @@ _SHORT = (
     "--config.model.stream_dtype=bfloat16",
     "--config.mesh.gradient_dtype=bfloat16",
 )
+_PARTS = 4
+_SETTINGS = {
+    "paper": (),
+    "short": _SHORT,
+    "parts": (f"--config.train.microbatches={_PARTS}",),
+    "once": (*_SHORT, f"--config.train.microbatches={_PARTS}", "--config.mesh.gradient_sum=update"),
+}
 _FIRST = ("v5e:4x4", "v5p:4x4x4", "v6e:4x4")
 _THEN = ("v4-8", "v5e-256", "v6e-256", "v5p-2048")
 _LARGEST = ("v5p:16x16x16",)
@@ -63,14 +71,14 @@ def rows() -> list[dict]:
         first = _row("v5p:4x4x4", ("0.5B", "flow matching"), 0)
         listed.append(first | {"precision": precision})
     listed.append(_row("2*v5e:16x16", ("0.5B", "flow matching"), 0))
-    for settings in ("paper", "short"):
+    for settings in _SETTINGS:
         listed.append(_row("2*v5e:16x16", ("1.4B", "flow matching"), 1, settings))
     return listed
 
 
 def _row(topology: str, model: tuple[str, str], number: int, settings: str = "paper") -> dict:
     chip = parse_topology(topology).chip.name
-    pairs, remat = (_SHORT_CHOICES if settings == "short" else _CHOICES)[chip][number]
+    pairs, remat = (_SHORT_CHOICES if settings in ("short", "once") else _CHOICES)[chip][number]
     return {
         "topology": topology,
         "size": model[0],
@@ -85,13 +93,14 @@ def _row(topology: str, model: tuple[str, str], number: int, settings: str = "pa
 def plan(row: dict) -> dict:
     """The row with its plan."""
     topology = parse_topology(row["topology"])
+    parts = _PARTS if row["settings"] in ("parts", "once") else 1
     config = config_from_file(
         _MODELS[row["size"], row["objective"]],
         [
-            f"--config.train.batch_size={row['pairs'] * topology.devices}",
+            f"--config.train.batch_size={row['pairs'] * parts * topology.devices}",
             f"--config.model.remat={row['remat']}",
             f"--config.autoencoder.precision={row['precision']}",
-            *(_SHORT if row["settings"] == "short" else ()),
+            *_SETTINGS[row["settings"]],
         ],
     )
     return row | {"chips": topology.chips, "plan": make_plan(config, topology).to_dict()}

@@ -3,6 +3,11 @@
 import dataclasses
 import functools
 import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -147,3 +152,26 @@ def test_the_steps_metrics_name_the_samples_of_their_rows():
     _, metrics = jax.jit(train_step.step)(state, weights, batch)
     assert columns_index(metrics).tolist() == list(range(60, 72))
     assert metrics["loss_rows"].shape == (ROWS,) and "notes" not in metrics
+
+
+@pytest.mark.slow
+def test_replicas_that_are_summed_once_per_update_train_alike_and_send_less():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.sums_on_a_mesh"],
+        cwd=Path(__file__).parents[2],
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(done.stdout)
+    each, once, short = (results[name] for name in ("microbatch", "update", "short"))
+    assert len(set(each["losses"])) == len(each["losses"]) == 4
+    for found, tolerance in ((once, 1e-6), (short, 1e-4)):
+        for name in ("losses", "norms", "rows"):
+            np.testing.assert_allclose(found[name], each[name], rtol=tolerance)
+    # Four microbatches: a quarter of the sums, and what the metrics send.
+    assert once["sent"] < 0.3 * each["sent"]
+    assert short["losses"] != once["losses"], "short gradients are not the float32 ones"

@@ -92,9 +92,12 @@ def fsdp_ideal(run: AbstractRun) -> float:
 
     Every sharded parameter is gathered once in its products' dtype, and once more if the backward
     pass recomputes the block. Every gradient is scattered once in float32. If the batch is sharded
-    over `data` too, each device's shard of the gradients is summed over it.
+    over `data` too, each device's shard of the gradients is summed over it. All of it happens for
+    every microbatch, but the sum over `data` only once if the config says so.
     """
     mesh, config = run.mesh, run.config
+    parts = config.train.microbatches
+    sums = parts if run.train_step.replicas is None else 1
     gather = run.train_step.gather
     passes = 2 if config.model.remat != "none" else 1
     total = 0.0
@@ -106,12 +109,12 @@ def fsdp_ideal(run: AbstractRun) -> float:
         width = gather.dtype.itemsize if gather is not None and is_matmul_param(name) else 4
         again = passes if name.startswith("blocks.") else 1
         if name in base:  # frozen: no gradient travels
-            total += own * (fsdp - 1) * again * width
+            total += parts * own * (fsdp - 1) * again * width
             continue
-        total += own * (fsdp - 1) * (again * width + 4)
+        total += parts * own * (fsdp - 1) * (again * width + 4)
         data = mesh.shape["data"] * (mesh.shape["fsdp"] if fsdp == 1 else 1)
-        total += 2 * own * 4 * (data - 1) / data
-    return total * config.train.microbatches
+        total += sums * 2 * own * 4 * (data - 1) / data
+    return total
 
 
 def _started(program: Program, instruction: Instruction) -> Iterator[Instruction]:

@@ -131,7 +131,7 @@ def abstract_run(config: Config, mesh: Mesh) -> AbstractRun:
       UserError: the config does not determine the frozen nets' sizes.
     """
     dtype = compute_dtype(config, platform_of(mesh))
-    gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
+    gather, attention = encoder_gather_on(config, mesh), attention_over(config, mesh)
     nets = _autoencoder(config), abstract_encoder(config)
     frozen = frozen_nets(config, *nets, dtype, gather, attention)
     teacher_parameterization = None

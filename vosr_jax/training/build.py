@@ -21,6 +21,7 @@ from vosr_jax.models.attention.dispatch import Attention, attention_on, plain_at
 from vosr_jax.models.gpu_features import GPU_PLATFORMS, Gpu, local_gpu
 from vosr_jax.models.lightning_dit.network import LightningDiT
 from vosr_jax.parameters.blueprint import Blueprint
+from vosr_jax.training.accumulation import Replicas
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.sharding import (
     BATCH_AXES,
@@ -29,6 +30,7 @@ from vosr_jax.training.sharding import (
     make_mesh,
     slices_of,
     state_shardings,
+    surrounding_mesh,
 )
 from vosr_jax.training.state import TrainState
 from vosr_jax.training.step import Metrics, TrainStep
@@ -94,7 +96,15 @@ def encoder_gather_on(config: Config, mesh: Mesh) -> Gather | None:
     return dataclasses.replace(gather, rules=ENCODER_RULES)
 
 
-def attention_over(mesh: Mesh) -> Attention:
+def replicas_on(config: Config, mesh: Mesh) -> Replicas | None:
+    """The replicas, if each adds up its own gradients; None if every microbatch's are summed."""
+    once = config.mesh.gradient_sum == "update" and config.train.microbatches > 1
+    if not once or mesh.shape["data"] == 1:
+        return None
+    return Replicas(mesh, jnp.dtype(config.mesh.gradient_dtype))
+
+
+def attention_over(config: Config, mesh: Mesh) -> Attention:
     """The platform's best attention, each device on its own rows and heads.
 
     A kernel runs on one device. If rows or heads do not divide, XLA partitions the plain formula.
@@ -102,15 +112,23 @@ def attention_over(mesh: Mesh) -> Attention:
     local = attention_on(platform_of(mesh))
     if mesh.size == 1:
         return local
-    spec = P(BATCH_AXES, None, "tensor", None)
-    sharded = jax.shard_map(
-        local, mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False
-    )
-    rows, heads = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
+    # Where each replica's gradients are kept apart, the rows are already one replica's.
+    axes = BATCH_AXES if replicas_on(config, mesh) is None else ("fsdp",)
+    spec = P(axes, None, "tensor", None)
+    rows, heads = math.prod(mesh.shape[axis] for axis in axes), mesh.shape["tensor"]
 
     def attention(query: Array, key: Array, value: Array) -> Array:
-        fits = query.shape[0] % rows == 0 and query.shape[2] % heads == 0
-        return (sharded if fits else plain_attention)(query, key, value)
+        if query.shape[0] % rows or query.shape[2] % heads:
+            return plain_attention(query, key, value)
+        sharded = jax.shard_map(
+            local,
+            mesh=surrounding_mesh(mesh),
+            in_specs=(spec, spec, spec),
+            out_specs=spec,
+            axis_names={*axes, "tensor"},
+            check_vma=False,
+        )
+        return sharded(query, key, value)
 
     return attention
 
@@ -135,7 +153,7 @@ def denoiser_blueprint(
     if config.objective.name == "mean_flow":
         attention = plain_attention
     elif attention is None:
-        attention = attention_on(platform) if mesh is None else attention_over(mesh)
+        attention = attention_on(platform) if mesh is None else attention_over(config, mesh)
     prepare = None if mesh is None else gather_on(config, mesh)
     remat, seed, stream = config.model.remat, config.seed, config.model.stream_dtype
 
@@ -173,7 +191,10 @@ def build_train_step(
         blueprint = denoiser_blueprint(config, mesh, r_embedding=False, lora_rank=0)
         teacher = {"teacher": blueprint, "teacher_parameterization": teacher_parameterization}
     network = denoiser_blueprint(config, mesh)
-    return TrainStep.from_config(config, network, frozen, gather=gather_on(config, mesh), **teacher)
+    gather, replicas = gather_on(config, mesh), replicas_on(config, mesh)
+    return TrainStep.from_config(
+        config, network, frozen, gather=gather, replicas=replicas, **teacher
+    )
 
 
 def abstract_state(train_step: TrainStep, mesh: Mesh) -> TrainState:

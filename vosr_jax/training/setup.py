@@ -107,7 +107,7 @@ def load_train_step(
       UserError: a file is missing or damaged, or does not fit the config.
     """
     dtype = compute_dtype(config, platform_of(mesh))
-    gather, attention = encoder_gather_on(config, mesh), attention_over(mesh)
+    gather, attention = encoder_gather_on(config, mesh), attention_over(config, mesh)
     frozen, weights = open_frozen(config, dtype, gather, attention)
     weights["encoder"] = cast_frozen(weights["encoder"], dtype)
     weights |= perceptual_weights(config)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vosr_jax.errors import UserError
@@ -214,6 +214,12 @@ def is_matmul_param(name: str) -> bool:
     return _IN_PRODUCTS.fullmatch(name) is not None
 
 
+def surrounding_mesh(mesh: Mesh) -> Mesh | AbstractMesh:
+    """The mesh as the function that is being traced sees it; a `shard_map` takes axes from it."""
+    around = jax.sharding.get_abstract_mesh()
+    return mesh if around.empty else around
+
+
 @dataclasses.dataclass(frozen=True)
 class Gather:
     """Gather sharded parameters for compute, and scatter their gradients.
@@ -253,9 +259,10 @@ class Gather:
     def _gathered(self, name: str, value: Array, spec: P) -> Array:
         if not sharded_over(spec, "fsdp"):
             return value
-        parts = NamedSharding(self.mesh, spec)
+        mesh = surrounding_mesh(self.mesh)
+        parts = NamedSharding(mesh, spec)
         without = (tuple(axis for axis in axes_of(entry) if axis != "fsdp") for entry in spec)
-        whole = NamedSharding(self.mesh, P(*without))
+        whole = NamedSharding(mesh, P(*without))
         dtype = self.dtype if is_matmul_param(name) else value.dtype
         return _gather(value, jnp.dtype(dtype), self.short_gradients, parts, whole)
 

@@ -16,6 +16,7 @@ from vosr_jax.diffusion.objectives import Settings, loss_of
 from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.models.lora import trained_of, with_base
 from vosr_jax.parameters.blueprint import Blueprint
+from vosr_jax.training.accumulation import Replicas, accumulate
 from vosr_jax.training.data_failures import FAILED
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.optimizer import make_optimizer, schedule_of
@@ -56,6 +57,8 @@ class TrainStep:
       gather: gathers the sharded parameters outside the blocks; None if none is sharded.
       deterministic: give the same bits in every run, on GPU too.
       adversary: the adversarial term, or None.
+      replicas: adds up each replica's gradients apart over the microbatches; None: every
+        microbatch's gradient is summed over all devices.
     """
 
     network: Blueprint
@@ -73,6 +76,7 @@ class TrainStep:
     gather: Gather | None = None
     deterministic: bool = False
     adversary: Adversary | None = None
+    replicas: Replicas | None = None
 
     @classmethod
     def from_config(
@@ -170,25 +174,20 @@ class TrainStep:
         With a discriminator, the metrics hold its gradient, which `update` takes.
         """
         value_and_grad = jax.value_and_grad(self._loss, has_aux=True)
-        batch = self._whole(batch)
-        if self.microbatches == 1:
-            (loss, metrics), gradients = value_and_grad(parameters, weights, batch, step, rival)
-            return gradients, loss, metrics
 
-        def part(total, rows):
+        def part(rows: dict, others: tuple) -> tuple[tuple, Metrics]:
+            parameters, weights, step, rival = others
             (loss, metrics), gradients = value_and_grad(parameters, weights, rows, step, rival)
-            rivals = metrics.pop(_RIVAL, None)
-            return jax.tree.map(jnp.add, total, (gradients, loss, rivals)), metrics
+            return (gradients, loss, metrics.pop(_RIVAL, None)), metrics
 
-        # Row i goes to part i % microbatches, so every part spans all devices.
-        n = self.microbatches
-        parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
-        zeros = jax.tree.map(jnp.zeros_like, (parameters, jnp.zeros(()), rival))
-        (gradients, loss, rivals), metrics = jax.lax.scan(part, zeros, parts)
-        metrics = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), metrics)
-        if rivals is not None:
-            metrics[_RIVAL] = jax.tree.map(lambda x: x / n, rivals)
-        return jax.tree.map(lambda x: x / n, gradients), loss / n, metrics
+        batch, others = self._whole(batch), (parameters, weights, step, rival)
+        if self.microbatches == 1:
+            total, metrics = part(batch, others)
+        else:
+            like = (parameters, jnp.zeros(()), rival)
+            total, metrics = accumulate(part, batch, others, like, self.microbatches, self.replicas)
+        gradients, loss, rivals = total
+        return gradients, loss, metrics if rivals is None else metrics | {_RIVAL: rivals}
 
     def update(
         self, state: TrainState, gradients: dict, rival_gradients: dict | None = None
