@@ -17,7 +17,7 @@ from vosr_jax.training.build import abstract_state, jit_train_step, mesh_of
 from vosr_jax.training.placing import put_batch
 from vosr_jax.training.setup import begin, load_train_step
 
-STEPS, ROWS = 4, 8
+STEPS, ROWS = 4, 16
 
 
 def outcome(**mesh) -> dict:

@@ -14,7 +14,7 @@ from jax import Array
 
 from vosr_jax.diffusion.guidance import mix
 from vosr_jax.diffusion.parameterization import Parameterization, VelocityFn
-from vosr_jax.models.lightning_dit.network import LightningDiT
+from vosr_jax.models.lightning_dit.network import Context, LightningDiT
 
 
 class Times(NamedTuple):
@@ -118,7 +118,14 @@ class DirectDenoiser:
         self.parameterization = parameterization or Parameterization()
         self._velocity_fn = self.parameterization.velocity_fn(network)
 
-    def __call__(self, condition, z_t, t, visual_tokens=None, r=None) -> Array:
+    def __call__(
+        self,
+        condition: Array,
+        z_t: Array,
+        t: Array,
+        visual_tokens: Array | None = None,
+        r: Array | None = None,
+    ) -> Array:
         return self._velocity_fn(condition, z_t, t, visual_tokens, r)
 
     def precompute(self, visual_tokens: Array | None) -> Array | None:
@@ -132,7 +139,14 @@ class DirectDenoiser:
         """The times themselves."""
         return Times(t, r)
 
-    def velocity(self, condition, z_t, times, context=None, extent=None) -> Array:
+    def velocity(
+        self,
+        condition: Array,
+        z_t: Array,
+        times: Times,
+        context: Array | None = None,
+        extent: Array | None = None,
+    ) -> Array:
         """Compute it in one call.
 
         Raises:
@@ -147,7 +161,15 @@ class DirectDenoiser:
         return self(condition, z_t, t, context, r)
 
     def guided(
-        self, condition, weak_condition, z_t, times, context, null_context, scale, extent=None
+        self,
+        condition: Array,
+        weak_condition: Array,
+        z_t: Array,
+        times: Times,
+        context: Array | None,
+        null_context: None,
+        scale: Array | float,
+        extent: Array | None = None,
     ) -> Array:
         """Compute both branches in one call of 2 B rows."""
         rows = len(z_t)
@@ -191,7 +213,14 @@ class CachedDenoiser:
         self.parameterization = parameterization or Parameterization()
         self._network, self._keep_kv = network, keep_kv
 
-    def __call__(self, condition, z_t, t, visual_tokens=None, r=None) -> Array:
+    def __call__(
+        self,
+        condition: Array,
+        z_t: Array,
+        t: Array,
+        visual_tokens: Array | None = None,
+        r: Array | None = None,
+    ) -> Array:
         output = self._network(condition, z_t, t, visual_tokens, r)
         return self.parameterization.velocity(output, z_t, t)
 
@@ -208,13 +237,28 @@ class CachedDenoiser:
         """The modulation of every block."""
         return Times(t, self._network.time_features(t, r))
 
-    def velocity(self, condition, z_t, times, context=None, extent=None) -> Array:
+    def velocity(
+        self,
+        condition: Array,
+        z_t: Array,
+        times: Times,
+        context: Context | None = None,
+        extent: Array | None = None,
+    ) -> Array:
         """Compute it in one call that reads the context."""
         output = self._network.denoise(condition, z_t, times.features, context, extent)
         return self._velocity(output, z_t, times)
 
     def guided(
-        self, condition, weak_condition, z_t, times, context, null_context, scale, extent=None
+        self,
+        condition: Array,
+        weak_condition: Array,
+        z_t: Array,
+        times: Times,
+        context: Context | None,
+        null_context: Array | None,
+        scale: Array | float,
+        extent: Array | None = None,
     ) -> Array:
         """Compute one call of 2 B rows; the weak rows' cross-attention is a constant."""
         outputs = self._network.denoise_both(

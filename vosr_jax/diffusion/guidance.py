@@ -40,7 +40,9 @@ class GuidanceSettings:
         return sum(self.weak_strength_range) / 2 if self.kind == "restoration" else 0.0
 
 
-def full_condition(lq_latent: Array, strength_normal: Array, noise: Array, settings) -> Array:
+def full_condition(
+    lq_latent: Array, strength_normal: Array, noise: Array, settings: GuidanceSettings
+) -> Array:
     """a * lq + sqrt(1 - a^2) * noise with a = sigmoid(n * deviation + mean), one n per sample.
 
     Args:
@@ -76,7 +78,10 @@ def weak_condition(
 
 
 def training_condition(
-    lq_latent: Array, visual_tokens: Array | None, draws: dict[str, Array], settings
+    lq_latent: Array,
+    visual_tokens: Array | None,
+    draws: dict[str, Array],
+    settings: GuidanceSettings,
 ) -> tuple[Array, Array | None]:
     """The full condition, replaced by the weak one in rows that the dropout draw selects.
 

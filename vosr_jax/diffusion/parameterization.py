@@ -83,7 +83,13 @@ class Parameterization:
         if self.prediction == "velocity":
             return network
 
-        def velocity(condition, z_t, t, visual_tokens=None, r=None) -> Array:
+        def velocity(
+            condition: Array,
+            z_t: Array,
+            t: Array,
+            visual_tokens: Array | None = None,
+            r: Array | None = None,
+        ) -> Array:
             return self.velocity(network(condition, z_t, t, visual_tokens, r), z_t, t)
 
         return velocity

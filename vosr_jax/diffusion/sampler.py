@@ -41,7 +41,7 @@ class SamplerSettings:
     r_input: bool = False
 
     @classmethod
-    def from_guidance(cls, guidance: GuidanceSettings, **rest) -> "SamplerSettings":
+    def from_guidance(cls, guidance: GuidanceSettings, **rest: Any) -> "SamplerSettings":
         """Derive the sampler's settings from the guidance settings of training."""
         scale = 1.0 if guidance.kind == "none" else guidance.scale
         return cls(
@@ -86,7 +86,7 @@ class SamplerContext(NamedTuple):
       guidance_scale, weak_strength: [].
     """
 
-    ends: Array
+    ends: Array | np.ndarray
     times: Times
     null_context: Any
     guidance_scale: Array

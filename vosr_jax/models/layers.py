@@ -56,7 +56,9 @@ def linear_product(x: Array, kernel: Array) -> Array:
 
 
 @partial(linear_product.defjvp, symbolic_zeros=True)
-def _linear_product_jvp(primals, tangents):
+def _linear_product_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array | SymbolicZero, Array | SymbolicZero]
+) -> tuple[Array, Array]:
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
     value = linear_product(x, kernel)
     tangent = jnp.zeros_like(value)

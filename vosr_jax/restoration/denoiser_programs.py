@@ -11,13 +11,15 @@ back into Python, because XLA does not cache such a program on disk.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from vosr_jax.diffusion.denoiser import CachedDenoiser
 from vosr_jax.diffusion.parameterization import Parameterization
@@ -29,6 +31,11 @@ from vosr_jax.diffusion.sampler import (
     step_velocity,
 )
 from vosr_jax.models.lightning_dit.network import LightningDiT
+
+# Split networks.
+Graphs = tuple[nnx.GraphDef[LightningDiT], ...]
+States = Sequence[nnx.State[Any, Any]]
+Networks = tuple[Graphs, States]
 
 _PRODUCTS = {"float16": jnp.float16, "mixed": jnp.bfloat16, "bfloat16": jnp.bfloat16}
 
@@ -72,7 +79,7 @@ class DenoiserProgram:
     parameterization: Parameterization
     guided: bool = False
 
-    def denoisers(self, graphs, states) -> list[CachedDenoiser]:
+    def denoisers(self, graphs: Graphs, states: States) -> list[CachedDenoiser]:
         """The denoiser, followed by the float32 one, which is seldom called."""
         return [
             CachedDenoiser(
@@ -81,11 +88,11 @@ class DenoiserProgram:
             for i, (graph, state) in enumerate(zip(graphs, states, strict=True))
         ]
 
-    def shared(self, networks, sampler: SamplerSettings) -> list[SamplerContext]:
+    def shared(self, networks: Networks, sampler: SamplerSettings) -> list[SamplerContext]:
         """What all steps share, for each network."""
         return _shared(*networks, self, sampler)
 
-    def contexts(self, networks, tokens: Array | None) -> list:
+    def contexts(self, networks: Networks, tokens: Array | None) -> list[Any]:
         """The context of visual tokens [B, N, D] for each network; None without tokens."""
         graphs, states = networks
         if tokens is None:
@@ -93,28 +100,45 @@ class DenoiserProgram:
         return _precompute(graphs, states, tokens, self)
 
     def velocity(
-        self, networks, steps: list[StepContext], contexts, condition, noisy, extent
+        self,
+        networks: Networks,
+        steps: list[StepContext],
+        contexts: list[Any],
+        condition: ArrayLike,
+        noisy: ArrayLike,
+        extent: ArrayLike | None,
     ) -> tuple[Array, Array]:
         """(velocity [tiles * B, rows, columns, C], rows computed twice [tiles * B] bool)."""
         return _velocity(*networks, steps, contexts, condition, noisy, extent, self)
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3))
-def _shared(graphs, states, program: DenoiserProgram, sampler: SamplerSettings):
+def _shared(
+    graphs: Graphs, states: States, program: DenoiserProgram, sampler: SamplerSettings
+) -> list[SamplerContext]:
     return [build_context(denoiser, sampler) for denoiser in program.denoisers(graphs, states)]
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _precompute(graphs, states, tokens: Array, program: DenoiserProgram) -> list:
+def _precompute(
+    graphs: Graphs, states: States, tokens: Array, program: DenoiserProgram
+) -> list[Any]:
     return [denoiser.precompute(tokens) for denoiser in program.denoisers(graphs, states)]
 
 
 @partial(jax.jit, static_argnums=(0, 7))
 def _velocity(
-    graphs, states, steps, contexts, condition, noisy, extent, program: DenoiserProgram
+    graphs: Graphs,
+    states: States,
+    steps: list[StepContext],
+    contexts: list[Any],
+    condition: Array,
+    noisy: Array,
+    extent: Array | None,
+    program: DenoiserProgram,
 ) -> tuple[Array, Array]:
     called = zip(program.denoisers(graphs, states), steps, contexts, strict=True)
-    guided = {"guided": program.guided, "extent": extent}
+    guided: dict[str, Any] = {"guided": program.guided, "extent": extent}
     fast, *exact = (partial(step_velocity, *one, condition, noisy, **guided) for one in called)
     return first_finite(fast(), exact[0] if exact else None)
 

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from vosr_jax.diffusion.sampler import SamplerContext, SamplerSettings, StepContext
 from vosr_jax.errors import UserError
-from vosr_jax.restoration.denoiser_programs import DenoiserProgram, kept_bytes
+from vosr_jax.restoration.denoiser_programs import DenoiserProgram, Networks, kept_bytes
 from vosr_jax.restoration.tiled.latent import ProgramTile, TiledLatent, TileGrid, program_tile
 
 if TYPE_CHECKING:  # that file imports this one
@@ -132,7 +132,7 @@ class _Batches:
     def __init__(
         self,
         model: "RestorationModel",
-        networks,
+        networks: Networks,
         program: DenoiserProgram,
         pictures: list[Latents],
         told: bool,
@@ -144,7 +144,13 @@ class _Batches:
             tiled.disagreements = [] if told else None
         self._tiles = [(i, tile) for i, one in enumerate(pictures) for tile in range(one.count)]
 
-    def run(self, shared: list[SamplerContext], sampler, tile_batch: int, tell) -> int:
+    def run(
+        self,
+        shared: list[SamplerContext],
+        sampler: SamplerSettings,
+        tile_batch: int,
+        tell: Callable[[], None] | None,
+    ) -> int:
         """Take the images from noise to t = 0; return the number of repeated tiles."""
         rows = rows_of(len(self._tiles), tile_batch)
         batches = [self._tiles[i : i + rows] for i in range(0, len(self._tiles), rows)]
@@ -174,7 +180,14 @@ class _Batches:
                     latent.step(times[number], times[number + 1])
         return repeated
 
-    def _begin(self, steps: list[StepContext], batch, rows: int, contexts, program) -> "_Begun":
+    def _begin(
+        self,
+        steps: list[StepContext],
+        batch: list[tuple[int, int]],
+        rows: int,
+        contexts: list[Any],
+        program: DenoiserProgram,
+    ) -> "_Begun":
         """Dispatch a network call to the device."""
         filled = _filled(batch, rows)
         tiles = [self._tiled[i].tile(tile) for i, tile in filled]
@@ -186,7 +199,9 @@ class _Batches:
         given = steps, contexts, condition, noisy, extent
         return _Begun(batch, per_tile, program.velocity(self._networks, *given))
 
-    def _finish(self, begun: "_Begun", steps: list[StepContext], tell) -> int:
+    def _finish(
+        self, begun: "_Begun", steps: list[StepContext], tell: Callable[[], None] | None
+    ) -> int:
         """Wait for a call and blend its tiles in; return how many were computed twice."""
         batch, per_tile = begun.batch, begun.per_tile
         made, repeated = (np.asarray(x) for x in begun.result)
@@ -220,7 +235,7 @@ class _Batches:
             restored.append(latent)
         return restored
 
-    def _tokens_of(self, batch, rows: int) -> Array | None:
+    def _tokens_of(self, batch: list[tuple[int, int]], rows: int) -> Array | None:
         """Visual tokens of a batch's tiles, [rows * B, N, D]."""
         if self._pictures[0].visual_tokens is None:
             return None
@@ -247,7 +262,7 @@ def _calls_ahead() -> int:
     return 0 if jax.default_backend() == "cpu" else 1
 
 
-def _filled(batch: list, rows: int) -> list:
+def _filled(batch: list[tuple[int, int]], rows: int) -> list[tuple[int, int]]:
     """The batch, filled by repeating its last tile; the filling's results are not used."""
     return batch + batch[-1:] * (rows - len(batch))
 

@@ -16,7 +16,7 @@ from vosr_jax.files.photo import Photo, assemble, of_pillow
 from vosr_jax.files.photo_reading import known_formats, read_photo
 from vosr_jax.restoration.settings import UpscalerSettings
 
-Picture = Image.Image | Photo | np.ndarray | str | os.PathLike | bytes | IO[bytes]
+Picture = Image.Image | Photo | np.ndarray | str | os.PathLike[str] | bytes | IO[bytes]
 
 _KINDS = "give a file, its bytes, a PIL image or an array"
 _LARGEST_SEED = 1 << 32

@@ -8,12 +8,14 @@ the compiler's figures (`memory_analysis`).
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from vosr_jax.host_memory import free_host_memory
 from vosr_jax.models.autoencoders import decode, encode
@@ -152,7 +154,7 @@ def free_memory(device: jax.Device | None = None) -> int:
     return free_host_memory()
 
 
-def _coders(model: RestorationModel) -> list:
+def _coders(model: RestorationModel) -> list[Any]:
     parts = (getattr(model.autoencoder, name, None) for name in ("encoder", "decoder"))
     return [part for part in parts if part is not None]
 
@@ -255,12 +257,14 @@ def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _compiled(network: Any, function, *arguments) -> int:
+def _compiled(
+    network: Any, function: Callable[..., Array], *arguments: jax.ShapeDtypeStruct | None
+) -> int:
     """Bytes of a program's inputs, outputs and temporaries, without the network's parameters."""
     graph, state = nnx.split(network)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
 
-    def run(state, *arguments):
+    def run(state: nnx.State[Any, Any], *arguments: Array | None) -> Array:
         return function(nnx.merge(graph, state), *arguments)
 
     compiled = jax.jit(run).lower(state, *arguments).compile()

@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from vosr_jax.restoration.denoiser_programs import at_precision
 from vosr_jax.restoration.denoising import Latents, denoise
 from vosr_jax.restoration.tiled.autoencoder import decode_tiled, encode_tiled
 from vosr_jax.restoration.tiled.latent import TileGrid
+
+Network = TypeVar("Network")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +181,17 @@ class RestorationModel:
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode(graph, state, image: Array, noise: Array | None) -> Array:
+def _encode(
+    graph: nnx.GraphDef[Autoencoder],
+    state: nnx.State[Any, Any],
+    image: Array,
+    noise: Array | None,
+) -> Array:
     return encode(nnx.merge(graph, state), image, noise)
 
 
 @partial(jax.jit, static_argnums=0)
-def _decode(graph, state, latent: Array) -> Array:
+def _decode(graph: nnx.GraphDef[Autoencoder], state: nnx.State[Any, Any], latent: Array) -> Array:
     return jnp.clip(decode(nnx.merge(graph, state), latent), -1, 1)
 
 
@@ -194,18 +201,26 @@ def _seen(image: Array, size: int) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _tokens(graph, state, seen: Array, block: int | None) -> Array:
+def _tokens(
+    graph: nnx.GraphDef[DINOv2 | VGG16],
+    state: nnx.State[Any, Any],
+    seen: Array,
+    block: int | None,
+) -> Array:
     return nnx.merge(graph, state)(seen, block)
 
 
 def on_device(model: RestorationModel, device: jax.Device) -> RestorationModel:
     """The model with its networks' parameters on a device."""
 
-    def move(network):
+    def move(network: Network) -> Network:
         graph, state = nnx.split(network)
         return nnx.merge(graph, jax.device_put(state, device))
 
-    moved = {"denoiser": move(model.denoiser), "autoencoder": move(model.autoencoder)}
+    moved: dict[str, Any] = {
+        "denoiser": move(model.denoiser),
+        "autoencoder": move(model.autoencoder),
+    }
     if model.encoder is not None:
         moved["encoder"] = move(model.encoder)
     return dataclasses.replace(model, **moved)

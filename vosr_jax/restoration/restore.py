@@ -122,7 +122,9 @@ def _latents(model: RestorationModel, picture: Enlarged, together: int) -> Laten
     return Latents(lq_latent, picture.noise, tokens, grid, sides, preview)
 
 
-def _tokens(model: RestorationModel, lq: np.ndarray, grid: TileGrid | None, together: int):
+def _tokens(
+    model: RestorationModel, lq: np.ndarray, grid: TileGrid | None, together: int
+) -> Array | np.ndarray | None:
     """Visual tokens [1, N, D] of the image or [1, tiles, N, D] of its tiles; None if no encoder."""
     if model.encoder is None or grid is None:
         return model.visual_tokens(lq[None])

@@ -129,7 +129,9 @@ def restore_all(
     return outcome
 
 
-def _in_threads(work: Callable[[Upscaler], None], workers: list[Upscaler], stop) -> None:
+def _in_threads(
+    work: Callable[[Upscaler], None], workers: list[Upscaler], stop: threading.Event
+) -> None:
     threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
     for thread in threads:
         thread.start()
@@ -163,7 +165,14 @@ def compare_later(
         _record(record_it, watcher, outcome)
 
 
-def _attempt(worker: Upscaler, job: Job, settings, manifest, watcher, outcome: Outcome) -> None:
+def _attempt(
+    worker: Upscaler,
+    job: Job,
+    settings: RunSettings,
+    manifest: Manifest,
+    watcher: Watcher,
+    outcome: Outcome,
+) -> None:
     started = time.monotonic()
     try:
         entry = _restore(worker, job, settings, manifest, partial(watcher.update, job.name))
@@ -201,7 +210,11 @@ def _comparison_name(job: Job) -> str:
 
 
 def _restore(
-    worker: Upscaler, job: Job, settings: RunSettings, manifest: Manifest, progress
+    worker: Upscaler,
+    job: Job,
+    settings: RunSettings,
+    manifest: Manifest,
+    progress: Callable[[float], None],
 ) -> dict[str, Any]:
     content = read_bytes(job.source)
     photo = read_photo(content, settings.max_megapixels, str(job.source))

@@ -4,6 +4,7 @@ loss(velocity_fn, batch, key, settings, *, teacher_fn=None, draws=None) -> (loss
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -20,9 +21,9 @@ Settings = (
 )
 
 
-def loss_of(settings: Settings) -> Callable:
+def loss_of(settings: Settings) -> Callable[..., Any]:
     """The loss function that these settings belong to."""
-    losses: dict[type, Callable] = {
+    losses: dict[type, Callable[..., tuple[Array, dict[str, Array]]]] = {
         flow_matching.FlowMatchingSettings: flow_matching.loss,
         rcgm.RCGMSettings: rcgm.loss,
         shortcut.ShortcutSettings: shortcut.loss,

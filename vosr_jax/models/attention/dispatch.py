@@ -32,7 +32,7 @@ def keep_attention() -> Callable[..., bool]:
     )
 
 
-def _is_cudnn_forward(primitive: Any, *_, **__) -> bool:
+def _is_cudnn_forward(primitive: Any, *_: object, **__: object) -> bool:
     """Rematerialization policy that saves the forward pass's results, so that it runs once.
 
     It goes by the primitive: unlike the results of our own kernels these have no checkpoint names,

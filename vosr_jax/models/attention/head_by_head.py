@@ -40,7 +40,7 @@ def head_attention(query: Array, key: Array, value: Array, *, saved_as: str | No
     def attend(query: Array, key: Array, value: Array) -> Array:
         return _forward(query, key, value)[0]
 
-    def forward(query: Array, key: Array, value: Array):
+    def forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
         out, logsumexp = _forward(query, key, value)
         if saved_as is not None:
             out, logsumexp = (checkpoint_name(x, saved_as) for x in (out, logsumexp))

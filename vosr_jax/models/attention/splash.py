@@ -1,6 +1,7 @@
 """Attention with JAX's Pallas kernel for TPU, which never writes the scores to memory."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax
@@ -68,7 +69,9 @@ def _segments(length: int) -> Array:
 
 
 @lru_cache
-def _kernel(heads: int, width: int, queries: int, keys: int, saved_as: str | None, interpret: bool):
+def _kernel(
+    heads: int, width: int, queries: int, keys: int, saved_as: str | None, interpret: bool
+) -> Callable[..., Array]:
     # As above.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel,

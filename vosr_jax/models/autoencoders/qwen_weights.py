@@ -129,7 +129,7 @@ def _decoder_levels(settings: QwenSettings) -> Iterator[Entry]:
             yield from _layer(name, (*ours, "resample"), CONV)
 
 
-def _residual(official: str, ours: tuple, changes: bool) -> Iterator[Entry]:
+def _residual(official: str, ours: tuple[str | int, ...], changes: bool) -> Iterator[Entry]:
     for index in (1, 2):
         yield Entry(f"{official}.norm{index}.gamma", (*ours, f"norm{index}", "weight"), _GAMMA)
         yield from _layer(f"{official}.conv{index}", (*ours, f"conv{index}"), CONV)
@@ -137,6 +137,6 @@ def _residual(official: str, ours: tuple, changes: bool) -> Iterator[Entry]:
         yield from _layer(f"{official}.conv_shortcut", (*ours, "shortcut"), POINTWISE)
 
 
-def _layer(official: str, ours: tuple, layout: Layout) -> Iterator[Entry]:
+def _layer(official: str, ours: tuple[str | int, ...], layout: Layout) -> Iterator[Entry]:
     yield Entry(f"{official}.weight", (*ours, "kernel"), layout)
     yield Entry(f"{official}.bias", (*ours, "bias"))

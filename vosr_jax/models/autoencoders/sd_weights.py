@@ -12,7 +12,7 @@ from flax import nnx
 from vosr_jax.errors import UserError
 from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDCoderSettings, SDSettings
 from vosr_jax.parameters.lazy import HostNetwork
-from vosr_jax.parameters.tensors import CONV, POINTWISE, Entry, assign, dense
+from vosr_jax.parameters.tensors import CONV, POINTWISE, Entry, Layout, assign, dense
 
 # Attention names of files written before diffusers renamed them, such as Stable Diffusion 2.1's.
 _NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -132,7 +132,7 @@ def _coder(part: str, settings: SDCoderSettings, blocks: int) -> Iterator[Entry]
             yield from _layer(f"{official}.{name}", (*ours, own), dense())
 
 
-def _residual(official: str, ours: tuple, changes: bool) -> Iterator[Entry]:
+def _residual(official: str, ours: tuple[str | int, ...], changes: bool) -> Iterator[Entry]:
     for index in (1, 2):
         yield from _norm(f"{official}.norm{index}", (*ours, f"norm{index}"))
         yield from _layer(f"{official}.conv{index}", (*ours, f"conv{index}"), CONV)
@@ -140,11 +140,11 @@ def _residual(official: str, ours: tuple, changes: bool) -> Iterator[Entry]:
         yield from _layer(f"{official}.conv_shortcut", (*ours, "shortcut"), POINTWISE)
 
 
-def _layer(official: str, ours: tuple, layout) -> Iterator[Entry]:
+def _layer(official: str, ours: tuple[str | int, ...], layout: Layout) -> Iterator[Entry]:
     yield Entry(f"{official}.weight", (*ours, "kernel"), layout)
     yield Entry(f"{official}.bias", (*ours, "bias"))
 
 
-def _norm(official: str, ours: tuple) -> Iterator[Entry]:
+def _norm(official: str, ours: tuple[str | int, ...]) -> Iterator[Entry]:
     yield Entry(f"{official}.weight", (*ours, "weight"))
     yield Entry(f"{official}.bias", (*ours, "bias"))

@@ -10,7 +10,9 @@ from vosr_jax.errors import UserError
 from vosr_jax.files import read_json_object
 from vosr_jax.models.autoencoders import qwen_weights as qwen_autoencoder
 from vosr_jax.models.autoencoders import sd_weights as sd_autoencoder
-from vosr_jax.models.autoencoders.sd import SDSettings
+from vosr_jax.models.autoencoders.qwen import QwenAutoencoder, QwenSettings
+from vosr_jax.models.autoencoders.sd import SDAutoencoder, SDSettings
+from vosr_jax.parameters.lazy import HostNetwork
 from vosr_jax.parameters.safetensors_files import INDEX
 from vosr_jax.parameters.tensors import open_tensors, state_dict
 from vosr_jax.parameters.torch_reader import read_torch_zip
@@ -26,6 +28,9 @@ def open_autoencoder(
     *,
     decoder: str | Path | None = None,
     parts: tuple[str, ...] = _PARTS,
+) -> (
+    tuple[HostNetwork[SDAutoencoder], SDSettings]
+    | tuple[HostNetwork[QwenAutoencoder], QwenSettings]
 ):
     """Open an autoencoder; its values stay in the files. See `weights.load_autoencoder`."""
     if not parts or set(parts) - set(_PARTS):
@@ -79,7 +84,13 @@ def locate(path: Path) -> tuple[Path | None, Path]:
     raise UserError(f"{path} holds no autoencoder: config.json and {_WEIGHTS[0]} are expected")
 
 
-def _stable_diffusion(config, config_file, weights, decoder, parts):
+def _stable_diffusion(
+    config: dict[str, Any],
+    config_file: Path,
+    weights: Path,
+    decoder: str | Path | None,
+    parts: tuple[str, ...],
+) -> tuple[HostNetwork[SDAutoencoder], SDSettings]:
     settings = sd_autoencoder.settings_from_config(config, config_file)
     tensors, source, ignored = open_tensors(weights), str(weights), []
     if "encoder" not in parts:
@@ -101,7 +112,7 @@ def _stable_diffusion(config, config_file, weights, decoder, parts):
     return sd_autoencoder.build(settings, tensors, source, tuple(ignored)), settings
 
 
-def _light(path: Path):
+def _light(path: Path) -> tuple[HostNetwork[SDAutoencoder], SDSettings]:
     settings, tensors = _read_light(path)
     return sd_autoencoder.build(settings, tensors, str(path), ()), settings
 

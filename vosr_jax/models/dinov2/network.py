@@ -1,5 +1,6 @@
 """DINOv2 (arXiv 2304.07193): the frozen encoder whose patch tokens guide the restoration."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -186,7 +187,7 @@ class DINOv2(nnx.Module):
         graphdef, stacked = nnx.split(self.blocks)
         needed = jax.tree.map(lambda a: a[: block + 1], stacked)
 
-        def step(x: jax.Array, parameters: nnx.State) -> tuple[jax.Array, None]:
+        def step(x: jax.Array, parameters: nnx.State[Any, Any]) -> tuple[jax.Array, None]:
             parameters = prepared(parameters, self.prepare, "blocks")
             return nnx.merge(graphdef, parameters)(x, dtype, self.attention_fn), None
 
@@ -241,7 +242,7 @@ def preprocess(image01: jax.Array, size: int) -> jax.Array:
 
 
 def visual_tokens(
-    model: Any,
+    model: Callable[..., jax.Array],
     image: jax.Array,
     size: int = 448,
     block: int | None = None,

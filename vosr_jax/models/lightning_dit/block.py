@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from vosr_jax.models.attention.dispatch import Attention, attention, masked_attention
 from vosr_jax.models.layers import LayerNorm, Linear, RMSNorm
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
-from vosr_jax.models.rotary import rotate
+from vosr_jax.models.rotary import RotaryTable, rotate
 from vosr_jax.parameters.initial import normal
 
 
@@ -31,7 +31,13 @@ class SelfAttention(nnx.Module):
         self.k_norm = norm(head_width) if settings.qk_norm else None
         self.proj = Linear(settings.width, settings.width, rngs=rngs)
 
-    def __call__(self, x: Array, table, dtype: DTypeLike, unpadded: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        table: RotaryTable | None,
+        dtype: DTypeLike,
+        unpadded: Array | None = None,
+    ) -> Array:
         """Attend from x [B, N, width] to its unpadded tokens ([B, N] bool; None: all)."""
         query, key, value = jnp.moveaxis(self.qkv(x, dtype), 2, 0)
         if self.q_norm is not None and self.k_norm is not None:
@@ -54,6 +60,10 @@ class CrossKV(NamedTuple):
 
     keys: Array
     values: Array
+
+
+# Keys and values of every block, or the tokens from which each block computes its own.
+Context = CrossKV | Array
 
 
 class TimeFeatures(NamedTuple):
@@ -173,7 +183,7 @@ class Block(nnx.Module):
         x: Array,
         modulation: Array,
         cross: Callable[[Array], Array] | None,
-        table,
+        table: RotaryTable | None,
         dtype: DTypeLike,
         unpadded: Array | None = None,
     ) -> Array:

@@ -4,7 +4,7 @@ After the official models/lightningdit.py. The blocks' parameters are stacked wi
 axis and the blocks run in one scan, so compile time does not grow with depth.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ from jax.typing import DTypeLike
 
 from vosr_jax.models.attention.dispatch import Attention, attention
 from vosr_jax.models.layers import LayerNorm, Linear, TimeEmbedding, patchify, unpatchify
-from vosr_jax.models.lightning_dit.block import CrossKV, FinalLayer, Mlp, TimeFeatures
+from vosr_jax.models.lightning_dit.block import Context, CrossKV, FinalLayer, Mlp, TimeFeatures
 from vosr_jax.models.lightning_dit.conv_stem_head import ConvStemHead
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 from vosr_jax.models.lightning_dit.stack import (
     Remat,
+    check_latents,
     map_cross_attentions,
     run_blocks,
     stacked_blocks,
@@ -26,7 +27,7 @@ from vosr_jax.models.lightning_dit.stack import (
 )
 from vosr_jax.parameters.blueprint import Prepare
 
-__all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "CrossKV"]
+__all__ = ["LightningDiT", "LightningDiTSettings", "Remat", "TimeFeatures", "Context", "CrossKV"]
 
 
 class LightningDiT(nnx.Module):
@@ -185,7 +186,7 @@ class LightningDiT(nnx.Module):
         condition: Array,
         noisy: Array,
         time: TimeFeatures,
-        context: CrossKV | Array | None = None,
+        context: Context | None = None,
         extent: Array | None = None,
     ) -> Array:
         """The same as a call, from precomputed inputs.
@@ -213,7 +214,7 @@ class LightningDiT(nnx.Module):
         weak_condition: Array,
         noisy: Array,
         time: TimeFeatures,
-        context: CrossKV | Array | None = None,
+        context: Context | None = None,
         null: Array | None = None,
         extent: Array | None = None,
     ) -> tuple[Array, Array]:
@@ -242,11 +243,7 @@ class LightningDiT(nnx.Module):
         return both[:, 0], both[:, 1]
 
     def block_outputs(
-        self,
-        condition: Array,
-        noisy: Array,
-        time: TimeFeatures,
-        context: CrossKV | Array | None = None,
+        self, condition: Array, noisy: Array, time: TimeFeatures, context: Context | None = None
     ) -> Array:
         """Outputs of all blocks, [depth, B, h / patch * w / patch, width]; arguments as `denoise`.
 
@@ -256,20 +253,34 @@ class LightningDiT(nnx.Module):
         _, x, grid = self._embedded(condition, noisy, time, context, None)
         return cast(Array, self._run_blocks(x, time.blocks, grid, context, keep=True)[1])
 
-    def _denoise(self, condition, noisy, time: TimeFeatures, context, null, extent) -> Array:
-        s = self.settings
+    def _denoise(
+        self,
+        condition: Array,
+        noisy: Array,
+        time: TimeFeatures,
+        context: Context | None,
+        null: Array | None,
+        extent: Array | None,
+    ) -> Array:
         unpadded = None if extent is None else within_extent(noisy.shape[1:3], extent)[..., None]
         features, x, grid = self._embedded(condition, noisy, time, context, unpadded)
         x = self._run_blocks(x, time.blocks, grid, context, null, extent)[0]
-        y = unpatchify(self.final(x, time.final, self.dtype), grid, s.patch_size)
+        y = unpatchify(self.final(x, time.final, self.dtype), grid, self.settings.patch_size)
         if self.detailer is not None:
             y = self.detailer.head(features, y, time.detail, self.dtype, unpadded)
         return y.astype(jnp.float32)
 
-    def _embedded(self, condition, noisy, time: TimeFeatures, context, unpadded):
+    def _embedded(
+        self,
+        condition: Array,
+        noisy: Array,
+        time: TimeFeatures,
+        context: Context | None,
+        unpadded: Array | None,
+    ) -> tuple[Array, Array, tuple[int, int]]:
         """Compute (features on the latent's pixels, tokens, the tokens' grid)."""
         s = self.settings
-        _check_latents(s, condition, noisy)
+        check_latents(s, condition, noisy)
         if (context is None) != (s.token_width is None):
             raise ValueError(f"context must be given exactly if token_width={s.token_width}")
         features = jnp.concatenate([condition, noisy], -1)
@@ -279,7 +290,7 @@ class LightningDiT(nnx.Module):
         x = self.patch_embed(patchify(features, s.patch_size), self.dtype)
         return features, x.astype(self.stream_dtype), grid
 
-    def _run_blocks(self, *inputs, keep: bool = False) -> tuple[Array, Array | None]:
+    def _run_blocks(self, *inputs: Any, keep: bool = False) -> tuple[Array, Array | None]:
         return run_blocks(
             *(self.settings, self.blocks, *inputs),
             dtype=self.dtype,
@@ -287,13 +298,3 @@ class LightningDiT(nnx.Module):
             remat=self.remat,
             keep=keep,
         )
-
-
-def _check_latents(s: LightningDiTSettings, condition: Array, noisy: Array) -> None:
-    if condition.shape != noisy.shape or noisy.shape[-1] != s.latent_channels:
-        raise ValueError(
-            f"condition {condition.shape} and noisy {noisy.shape} must be equal, "
-            f"with {s.latent_channels} channels"
-        )
-    if noisy.shape[1] % s.patch_size or noisy.shape[2] % s.patch_size:
-        raise ValueError(f"latent sides {noisy.shape[1:3]} are no multiples of {s.patch_size}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +70,12 @@ class LightningDiTSettings(LightningDiTArchitecture):
     pixel_scale: int = 1
 
     @classmethod
-    def vosr_0_5b(cls, **changes) -> "LightningDiTSettings":
+    def vosr_0_5b(cls, **changes: Any) -> "LightningDiTSettings":
         """The released 0.5B network: SD 2.1 latents, DINOv2 ViT-B tokens, 512 px."""
         return cls(**changes)
 
     @classmethod
-    def vosr_1_4b(cls, **changes) -> "LightningDiTSettings":
+    def vosr_1_4b(cls, **changes: Any) -> "LightningDiTSettings":
         """The released 1.4B network: Qwen-Image latents, DINOv2 ViT-L tokens, 512 px."""
         sizes = dict(latent_channels=16, width=1536, depth=36, heads=24, token_width=1024)
         return cls(**(sizes | changes))

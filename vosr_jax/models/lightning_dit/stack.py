@@ -5,7 +5,7 @@ Compile time therefore does not grow with depth.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from vosr_jax.models.attention.dispatch import Attention, keep_attention
-from vosr_jax.models.lightning_dit.block import Block, CrossAttention, CrossKV
+from vosr_jax.models.lightning_dit.block import Block, Context, CrossAttention, CrossKV
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 from vosr_jax.models.lora import with_adapters
 from vosr_jax.models.rotary import RotaryTable, rotary_table, rotary_table_within
@@ -22,6 +22,10 @@ from vosr_jax.parameters.blueprint import Prepare, prepared
 
 Remat = Literal["none", "full", "attention", "dots", "offload"]
 Result = TypeVar("Result")
+# (parameters, keys and values, null cross-attention) of one block.
+_Scanned = tuple[nnx.State[Any, Any], CrossKV | None, Array | None]
+# (x, what is scanned) -> (x, the block's output if it is kept).
+_Body = Callable[[Array, _Scanned], tuple[Array, Array | None]]
 
 
 def stacked_blocks(settings: LightningDiTSettings, rngs: nnx.Rngs, attention: Attention) -> Block:
@@ -42,7 +46,7 @@ def run_blocks(
     x: Array,
     modulation: Array,
     grid: tuple[int, int],
-    context: CrossKV | Array | None,
+    context: Context | None,
     null: Array | None = None,
     extent: Array | None = None,
     *,
@@ -80,7 +84,7 @@ def run_blocks(
     graph, stacked = nnx.split(blocks)
     kept = context if isinstance(context, CrossKV) else None
 
-    def body(x: Array, scanned) -> tuple[Array, Array | None]:
+    def body(x: Array, scanned: _Scanned) -> tuple[Array, Array | None]:
         parameters, kept, null = scanned
         block = nnx.merge(graph, prepared(parameters, prepare, "blocks"))
         cross = None
@@ -99,20 +103,33 @@ def map_cross_attentions(
     """Apply a function to every block's cross-attention; stack the results over depth."""
     graph, stacked = nnx.split(blocks.cross_attn)
 
-    def of_one(parameters: nnx.State) -> Result:
+    def of_one(parameters: nnx.State[Any, Any]) -> Result:
         parameters = prepared(parameters, prepare, "blocks.cross_attn")
         return function(cast(CrossAttention, nnx.merge(graph, parameters)))
 
     return jax.lax.map(of_one, stacked)
 
 
-def within_extent(sides: tuple[int, int], extent: Array) -> Array:
+def check_latents(s: LightningDiTSettings, condition: Array, noisy: Array) -> None:
+    """Raise a ValueError if the latents [B, h, w, C] do not suit the settings."""
+    if condition.shape != noisy.shape or noisy.shape[-1] != s.latent_channels:
+        raise ValueError(
+            f"condition {condition.shape} and noisy {noisy.shape} must be equal, "
+            f"with {s.latent_channels} channels"
+        )
+    if noisy.shape[1] % s.patch_size or noisy.shape[2] % s.patch_size:
+        raise ValueError(f"latent sides {noisy.shape[1:3]} are no multiples of {s.patch_size}")
+
+
+def within_extent(sides: tuple[int, ...], extent: Array) -> Array:
     """Mask [B, rows, columns] bool, true within each sample's extent [B, 2]."""
     rows, columns = (jnp.arange(side) < extent[:, i, None] for i, side in enumerate(sides))
     return rows[:, :, None] & columns[:, None]
 
 
-def _attend(cross_attn: CrossAttention, context, null: Array | None, dtype, x: Array) -> Array:
+def _attend(
+    cross_attn: CrossAttention, context: CrossKV, null: Array | None, dtype: DTypeLike, x: Array
+) -> Array:
     """Every row's cross-attention; with null, the second row of each pair gets null."""
     if null is None:
         return cross_attn.attend(x, context, dtype)
@@ -120,7 +137,7 @@ def _attend(cross_attn: CrossAttention, context, null: Array | None, dtype, x: A
     return jnp.stack([full, jnp.broadcast_to(null, full.shape)], 1).reshape(x.shape)
 
 
-def _rematerialized(body, remat: Remat):
+def _rematerialized(body: _Body, remat: Remat) -> _Body:
     if remat == "none":
         return body
     policies = jax.checkpoint_policies

@@ -5,6 +5,7 @@ convert like weights.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -116,7 +117,7 @@ def _patch_embed(s: LightningDiTSettings) -> Layout:
 
 
 def from_official(
-    tensors: Mapping[str, np.ndarray], settings: LightningDiTSettings, path: str, **options
+    tensors: Mapping[str, np.ndarray], settings: LightningDiTSettings, path: str, **options: Any
 ) -> HostNetwork[LightningDiT]:
     """Build a denoiser from official tensors, without reading them yet.
 

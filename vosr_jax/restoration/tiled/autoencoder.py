@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from vosr_jax.models.autoencoders.blocks import double
+from vosr_jax.models.autoencoders.blocks import ResidualBlock, double
 from vosr_jax.models.layers import Conv
 from vosr_jax.restoration.tiled.feature_store import FeatureStore
 from vosr_jax.restoration.tiled.streaming import (
@@ -86,6 +86,12 @@ def decode_tiled(
     return np.stack(pictures)
 
 
+# A map on the host, and its statistics for the next norm.
+_Found = tuple[np.ndarray, Statistics | None]
+# (mean, variance) of a stage's input inside its program; None without a group norm.
+_Moments = tuple[Array, Array] | None
+
+
 class _TiledCoder:
     """One network run over one image.
 
@@ -129,7 +135,7 @@ class _TiledCoder:
         out = _Out(net.norm_out, net.conv_out, None)
         return self._run(_LAST, out, x, _width(net.conv_out), statistics, last=True)[0]
 
-    def _middle(self, x: np.ndarray, statistics) -> tuple[np.ndarray, Statistics | None]:
+    def _middle(self, x: np.ndarray, statistics: Statistics | None) -> _Found:
         middle = self.network.middle
         x, statistics = self._block(middle.before, x, statistics)
         # Stable Diffusion's attention is a submodule of the middle; in Qwen's the middle has it.
@@ -138,7 +144,7 @@ class _TiledCoder:
             x, statistics = self._attend(attention, x, statistics)
         return self._block(middle.after, x, statistics)
 
-    def _attend(self, attention: Any, x: np.ndarray, statistics):
+    def _attend(self, attention: Any, x: np.ndarray, statistics: Statistics | None) -> _Found:
         channels = x.shape[2]
         projected = self.maps.new((*x.shape[:2], 3 * channels))
         run_stage(_PROJECT, attention, x, projected, self.area, statistics=statistics)
@@ -151,7 +157,7 @@ class _TiledCoder:
         self.maps.free(attended)
         return x, found
 
-    def _block(self, block: Any, x: np.ndarray, statistics):
+    def _block(self, block: Any, x: np.ndarray, statistics: Statistics | None) -> _Found:
         hidden = self.maps.new((*x.shape[:2], _width(block.conv1)))
         found = run_stage(
             _FIRST_HALF, block, x, hidden, self.area, statistics=statistics, groups=self.groups
@@ -173,7 +179,16 @@ class _TiledCoder:
             self.maps.free(used)
         return y, found
 
-    def _run(self, stage: Stage, module: Any, x, channels: int, statistics=None, *, last=False):
+    def _run(
+        self,
+        stage: Stage,
+        module: Any,
+        x: np.ndarray,
+        channels: int,
+        statistics: Statistics | None = None,
+        *,
+        last: bool = False,
+    ) -> _Found:
         """Run one stage into a new map and free x."""
         sides = (n * stage.up // stage.down for n in x.shape[:2])
         y = self.maps.new((*sides, channels))
@@ -209,52 +224,54 @@ def _convolve(conv: Conv, x: Array) -> Array:
     return conv(x)[:, 1:-1, 1:-1]
 
 
-def _activated(norm: Any, statistics, inside: Array, x: Array) -> Array:
+def _activated(norm: Any, statistics: _Moments, inside: Array, x: Array) -> Array:
     """silu(norm(x)), zero outside the image, as a padded convolution sees it."""
     return jax.nn.silu(_normed(norm, statistics, x)) * inside
 
 
-def _normed(norm: Any, statistics, x: Array) -> Array:
+def _normed(norm: Any, statistics: _Moments, x: Array) -> Array:
     return norm(x) if statistics is None else norm(x, statistics)
 
 
-def _conv(conv, statistics, inside, x):
+def _conv(conv: Conv, statistics: _Moments, inside: Array, x: Array) -> Array:
     return _convolve(conv, x)
 
 
-def _first(module, statistics, inside, x):
+def _first(module: _In, statistics: _Moments, inside: Array, x: Array) -> Array:
     x = x if module.quant is None else module.quant(x)
     return _convolve(module.conv, x * inside)
 
 
-def _halve(conv, statistics, inside, x):
+def _halve(conv: Conv, statistics: _Moments, inside: Array, x: Array) -> Array:
     # SAME padding comes after the tile only; a halo of two pixels there keeps the windows in place.
     return conv(x, stride=2)[:, :-1, :-1]
 
 
-def _double(conv, statistics, inside, x):
+def _double(conv: Conv, statistics: _Moments, inside: Array, x: Array) -> Array:
     # Doubling turns the halo of one pixel into two; the convolution needs one.
     return _convolve(conv, double(x)[:, 1:-1, 1:-1])
 
 
-def _first_half(block, statistics, inside, x):
+def _first_half(block: ResidualBlock, statistics: _Moments, inside: Array, x: Array) -> Array:
     return _convolve(block.conv1, _activated(block.norm1, statistics, inside, x))
 
 
-def _second_half(block, statistics, inside, hidden, x):
+def _second_half(
+    block: ResidualBlock, statistics: _Moments, inside: Array, hidden: Array, x: Array
+) -> Array:
     y = _convolve(block.conv2, _activated(block.norm2, statistics, inside, hidden))
     return y + (x if block.shortcut is None else block.shortcut(x))
 
 
-def _project(attention, statistics, inside, x):
+def _project(attention: Any, statistics: _Moments, inside: Array, x: Array) -> Array:
     return jnp.concatenate(attention.project(_normed(attention.norm, statistics, x)), -1)
 
 
-def _join(attention, statistics, inside, attended, x):
+def _join(attention: Any, statistics: _Moments, inside: Array, attended: Array, x: Array) -> Array:
     return attention.join(x, attended)
 
 
-def _last(module, statistics, inside, x):
+def _last(module: _Out, statistics: _Moments, inside: Array, x: Array) -> Array:
     y = _convolve(module.conv, _activated(module.norm, statistics, inside, x))
     return y if module.quant is None else module.quant(y)
 

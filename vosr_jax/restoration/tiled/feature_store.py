@@ -35,7 +35,7 @@ class FeatureStore:
     def __enter__(self) -> "FeatureStore":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._held.clear()
         self._files.clear()
         if self._folder is not None:

@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,11 @@ from jax import Array
 CHUNK = 1024
 _SIDE_MULTIPLE = 8
 _SMALLEST_SIDE = 16
+
+# (output, moments of its groups; None without groups), of one tile.
+_Tile = tuple[Array, Any]
+# (first, end) of the new pixels along both axes.
+_Fresh = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +89,7 @@ def run_stage(
     side = tile_side(area, channels)
     graph, state = nnx.split(module)
     merged = _Merged(groups) if groups else None
-    waiting: tuple | None = None
+    waiting: tuple[_Tile, tuple[int, int], _Fresh] | None = None
     for row, fresh_rows in _tiles(height, side):
         for column, fresh_columns in _tiles(width, side):
             start, fresh = (row, column), (fresh_rows, fresh_columns)
@@ -116,7 +122,15 @@ def tile_side(area: int, channels: int) -> int:
 
 
 @partial(jax.jit, static_argnums=0)
-def _compute(static, state, statistics, inside, counted, tile, others):
+def _compute(
+    static: tuple[Stage, nnx.GraphDef[nnx.Module], int],
+    state: nnx.State[Any, Any],
+    statistics: tuple[Array, Array] | None,
+    inside: tuple[Array, Array],
+    counted: tuple[Array, Array],
+    tile: Array,
+    others: tuple[Array, ...],
+) -> _Tile:
     stage, graph, groups = static
     rows, columns = (mask.astype(jnp.float32) for mask in inside)
     mask = (rows[:, None] * columns[None])[None, :, :, None]
@@ -126,7 +140,7 @@ def _compute(static, state, statistics, inside, counted, tile, others):
     return output, _moments(output, counted, groups)
 
 
-def _moments(output: Array, counted, groups: int) -> tuple[Array, Array]:
+def _moments(output: Array, counted: tuple[Array, Array], groups: int) -> tuple[Array, Array]:
     """Mean and squared deviations of a tile's groups, over the pixels that count."""
     rows, columns = (mask.astype(jnp.float32) for mask in counted)
     weight = (rows[:, None] * columns[None])[None, :, :, None, None]
@@ -155,7 +169,7 @@ class _Merged:
         return Statistics(self.mean.astype(np.float32), variance.astype(np.float32))
 
 
-def _arrays(statistics: Statistics | None):
+def _arrays(statistics: Statistics | None) -> tuple[np.ndarray, np.ndarray] | None:
     return None if statistics is None else (statistics.mean, statistics.variance)
 
 
@@ -205,7 +219,14 @@ def _read(
     return np.pad(source[tuple(slices)], [*padding, (0, 0)])[None]
 
 
-def _write(target, merged, stage: Stage, result, start, fresh) -> None:
+def _write(
+    target: np.ndarray,
+    merged: _Merged | None,
+    stage: Stage,
+    result: _Tile,
+    start: tuple[int, int],
+    fresh: _Fresh,
+) -> None:
     """Write the new pixels of a finished tile, and merge their statistics."""
     output, moments = result
     (top, bottom), (left, right) = ((_one(a, stage), _one(b, stage)) for a, b in fresh)
@@ -249,7 +270,9 @@ def _padded(rows: np.ndarray, length: int) -> np.ndarray:
 
 
 @partial(jax.jit, donate_argnums=0)
-def _absorb(carry, query: Array, key: Array, value: Array, live: Array):
+def _absorb(
+    carry: tuple[Array, Array, Array], query: Array, key: Array, value: Array, live: Array
+) -> tuple[Array, Array, Array]:
     """The softmax's state after a chunk of keys: (maximum, sum of weights, weighted values)."""
     maximum, total, weighted = carry
     scores = jnp.matmul(query, key.T, precision=jax.lax.Precision.HIGHEST)
