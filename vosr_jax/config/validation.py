@@ -134,6 +134,12 @@ def _network_rules(c: Config) -> list[tuple[bool, str]]:
             "autoencoder.kind=space_to_depth and model.detail_width above 0, or leave it 0",
         ),
         (
+            not c.model.weave_square
+            or (c.model.pixel_width > 0 and c.model.patch_size % c.model.weave_square == 0),
+            "model.weave_square needs a model.pixel_width above 0 and must divide "
+            "model.patch_size; or leave it 0",
+        ),
+        (
             not c.objective.adversarial_weight
             or (not c.distils and c.autoencoder.kind == "space_to_depth"),
             "objective.adversarial_weight is flow_matching's on pixels; set "

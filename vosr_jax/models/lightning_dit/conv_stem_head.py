@@ -6,20 +6,26 @@ convolutions after them, joined by a skip, see across patch borders and carry th
 scales and shifts their features, so noise passes at small t and none at t = 1.
 
 If the latent is an image whose squares of pixels became channels, the head can end at the pixels
-themselves. Convolutions that are equal at every pixel remove the weave that separate channels
-would leave.
+themselves. Convolutions that are equal at every pixel remove most of the weave that separate
+channels would leave. `without_weave` removes the rest from the output.
 
 The official network has neither; it works on the latents of a learned autoencoder.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
 from vosr_jax.models.layers import Conv, Linear, patchify, unpatchify
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
+
+# Squares on each side over which a pattern's mean is taken; 13 x 13 in all.
+_REACH = 6
 
 
 class ResidualConv(nnx.Module):
@@ -86,6 +92,7 @@ class ConvStemHead(nnx.Module):
       stem_blocks: residual blocks of the stem.
       pixel_width: channels of the `PixelHead` that ends at the image's pixels; 0 has none.
       pixel_scale: pixels on the side of a latent pixel.
+      weave_square: square of `without_weave`, in latent pixels; 0 leaves the output as it is.
       time_width: channels of the time embedding.
       rngs: source of the initial kernels; the last convolution starts at zero.
     """
@@ -101,8 +108,11 @@ class ConvStemHead(nnx.Module):
         stem_blocks: int = 1,
         pixel_width: int = 0,
         pixel_scale: int = 1,
+        weave_square: int = 0,
         rngs: nnx.Rngs,
     ):
+        self.weave_square = weave_square
+
         def residual(count: int) -> list[ResidualConv]:
             return [ResidualConv(width, time_width, rngs=rngs) for _ in range(count)]
 
@@ -129,6 +139,7 @@ class ConvStemHead(nnx.Module):
             stem_blocks=settings.detail_stem_blocks,
             pixel_width=settings.pixel_width,
             pixel_scale=settings.pixel_scale,
+            weave_square=settings.weave_square,
             rngs=rngs,
         )
 
@@ -167,9 +178,54 @@ class ConvStemHead(nnx.Module):
         for block, modulation in zip(self.blocks, of_head, strict=True):
             y = block(y, modulation, dtype, unpadded)
         y = jax.nn.silu(y)
-        if isinstance(self.out, PixelHead):
-            return self.out(y, dtype, unpadded).astype(jnp.float32)
-        return self.out(within(unpadded, y), dtype).astype(jnp.float32)
+        if not isinstance(self.out, PixelHead):
+            return self.out(within(unpadded, y), dtype).astype(jnp.float32)
+        output = self.out(y, dtype, unpadded).astype(jnp.float32)
+        return without_weave(output, self.weave_square, unpadded) if self.weave_square else output
+
+
+def without_weave(latent: Array, square: int, unpadded: Array | None = None) -> Array:
+    """Remove the pattern that repeats from square to square.
+
+    The pattern at a square is the mean over the squares nearby, without its own mean and slope:
+    a plain ramp repeats too, and stays. Images contain hardly anything else that repeats with just
+    this period over so many squares; convolutions at the latent's resolution leave such a pattern.
+
+    Args:
+      latent: [B, h, w, C] float32: a rearranged image, C = pixels x 3 colours, colours last.
+      square: side of a square in latent pixels; divides h and w.
+      unpadded: as in `ConvStemHead.stem`; padding ends at a square's edge.
+
+    Returns:
+      [B, h, w, C].
+    """
+    batch, height, width, channels = latent.shape
+    rows, columns, pixels = height // square, width // square, channels // 3
+    split = latent.reshape(batch, rows, square, columns, square, pixels, 3)
+    squares = split.swapaxes(2, 3).reshape(batch, rows, columns, -1, 3)
+    ramps = _ramps(square, math.isqrt(pixels))
+    if unpadded is None:
+        unpadded = jnp.ones((1, height, width, 1), bool)
+    inside = unpadded[:, ::square, ::square, 0]
+    near = _nearby(inside[:, :, 0]), _nearby(inside[:, 0])
+    pattern = jnp.einsum("bij,bjkpc,blk->bilpc", near[0], squares, near[1], precision="highest")
+    pattern -= jnp.einsum("pf,qf,bilqc->bilpc", ramps, ramps, pattern, precision="highest")
+    plain = (squares - pattern).reshape(batch, rows, columns, square, square, pixels, 3)
+    return plain.swapaxes(2, 3).reshape(latent.shape)
+
+
+def _ramps(square: int, scale: int) -> Array:
+    """A constant and the two slopes at a square's pixels, orthonormal: [pixels, 3]."""
+    row, column, y, x = np.indices((square, square, scale, scale)).reshape(4, -1)
+    ramps = np.stack([np.ones(len(row)), row * scale + y, column * scale + x], 1)
+    return jnp.asarray(np.linalg.qr(ramps)[0], jnp.float32)
+
+
+def _nearby(inside: Array) -> Array:
+    """Weights [B, n, n] of the mean over the squares near each of n, from [B, n] bool."""
+    places = jnp.arange(inside.shape[1])
+    near = (jnp.abs(places[:, None] - places) <= _REACH) & inside[:, None]
+    return near / jnp.maximum(near.sum(-1, keepdims=True), 1)
 
 
 def within(unpadded: Array | None, x: Array) -> Array:
