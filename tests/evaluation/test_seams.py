@@ -60,7 +60,7 @@ def test_a_photograph_in_small_tiles_shows_no_seams_but_in_plain_tiles_it_does(m
     # Tiles as large as the crops that it was trained on: smaller ones show it too little.
     grid = plan_tiles((256 // downscale, 256 // downscale), 128, 64, downscale, patch)
     assert grid is not None and len(grid.starts) == 9
-    for scale in (1.0, 3.0):
+    for scale in (1.0, 3.0, 5.0):
         whole = np.asarray(nano(small, tile_size=0, guidance_scale=scale))
         given = {"tile_size": 128, "tile_overlap": 64, "guidance_scale": scale}
         tiled = np.asarray(nano(small, **given))
@@ -73,7 +73,7 @@ def test_a_photograph_in_small_tiles_shows_no_seams_but_in_plain_tiles_it_does(m
     plain = TileGrid(side, starts, starts)
     monkeypatch.setattr(restore, "plan_tiles", lambda *_: plain)
     monkeypatch.setattr(tiled_latent, "gaussian_weights", lambda *size: np.ones(size, np.float32))
-    seams = np.asarray(nano(small, tile_size=64, guidance_scale=3.0))
+    seams = np.asarray(nano(small, tile_size=64, guidance_scale=5.0))
     assert _border_ratio(seams, whole, plain, downscale) > 1.5 * _BOUND
     assert _period_ratio(seams, whole, 64) > 1.1
 
