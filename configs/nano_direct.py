@@ -37,7 +37,7 @@ def direct() -> c.Config:
             detail_stem_blocks=4,
             detail_blocks=8,
             pixel_width=16,
-            weave_square=2,
+            remove_weave=True,
             remat="none",
         ),
         autoencoder=c.AutoencoderConfig(kind="space_to_depth", downscale=4),

@@ -57,7 +57,7 @@ def changed(**sections: dict) -> dict:
         ({"autoencoder": {"kind": "sd2"}}, "autoencoder.path must name the weights"),
         ({"encoder": {"kind": "dinov2b"}}, "encoder.path must name the weights"),
         ({"model": {"pixel_width": 4}}, "model.pixel_width ends a detailer at the pixels"),
-        ({"model": {"weave_square": 2}}, "model.weave_square needs a model.pixel_width"),
+        ({"model": {"remove_weave": True}}, "model.remove_weave needs a model.pixel_width"),
         ({"model": {"detail_stem_blocks": 0}}, "model.detail_stem_blocks must"),
         ({"optimizer": {"muon_convolutions": True}}, "needs optimizer.name=muon"),
         (

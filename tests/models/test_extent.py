@@ -23,7 +23,7 @@ _KINDS = {
     "transformer": SMALL,
     "convolutions": dataclasses.replace(_DETAILED, pixel_width=0),
     "convolutions at the pixels": _DETAILED,
-    "without a weave": dataclasses.replace(_DETAILED, weave_square=2),
+    "without a weave": dataclasses.replace(_DETAILED, remove_weave=True),
 }
 
 

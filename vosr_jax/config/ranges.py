@@ -39,7 +39,6 @@ _RANGES: dict[str, tuple[str, ...]] = {
         *("eval.tile_size", "eval.crop_border", "eval.centre_crop", "eval.weak_strengths"),
         *("guidance.weak_strength_range", "model.pixel_width", "objective.adversarial_weight"),
         *("objective.weave_weight", "objective.adversarial_damage", "model.lora_rank"),
-        *("model.weave_square",),
     ),
     "[0, 1]": (
         *("data.max_bad_fraction", "guidance.drop_rate", "guidance.interval"),

@@ -134,10 +134,9 @@ def _network_rules(c: Config) -> list[tuple[bool, str]]:
             "autoencoder.kind=space_to_depth and model.detail_width above 0, or leave it 0",
         ),
         (
-            not c.model.weave_square
-            or (c.model.pixel_width > 0 and c.model.patch_size % c.model.weave_square == 0),
-            "model.weave_square needs a model.pixel_width above 0 and must divide "
-            "model.patch_size; or leave it 0",
+            not c.model.remove_weave or (c.model.pixel_width > 0 and c.model.patch_size % 2 == 0),
+            "model.remove_weave needs a model.pixel_width above 0 and an even model.patch_size; "
+            "set them, or leave it False",
         ),
         (
             not c.objective.adversarial_weight

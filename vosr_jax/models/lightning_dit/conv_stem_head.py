@@ -24,8 +24,9 @@ from jax.typing import DTypeLike
 from vosr_jax.models.layers import Conv, Linear, patchify, unpatchify
 from vosr_jax.models.lightning_dit.settings import LightningDiTSettings
 
-# Squares on each side over which a pattern's mean is taken; 13 x 13 in all.
-_REACH = 6
+# Patterns that `without_weave` removes: (side of a square in latent pixels, squares on each side
+# over which the mean is taken). The first is local; the second is faint and needs a wide mean.
+_WEAVES = ((1, 1), (2, 6))
 
 
 class ResidualConv(nnx.Module):
@@ -92,7 +93,7 @@ class ConvStemHead(nnx.Module):
       stem_blocks: residual blocks of the stem.
       pixel_width: channels of the `PixelHead` that ends at the image's pixels; 0 has none.
       pixel_scale: pixels on the side of a latent pixel.
-      weave_square: square of `without_weave`, in latent pixels; 0 leaves the output as it is.
+      remove_weave: apply `without_weave` to a `PixelHead`'s output.
       time_width: channels of the time embedding.
       rngs: source of the initial kernels; the last convolution starts at zero.
     """
@@ -108,10 +109,10 @@ class ConvStemHead(nnx.Module):
         stem_blocks: int = 1,
         pixel_width: int = 0,
         pixel_scale: int = 1,
-        weave_square: int = 0,
+        remove_weave: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.weave_square = weave_square
+        self.remove_weave = remove_weave
 
         def residual(count: int) -> list[ResidualConv]:
             return [ResidualConv(width, time_width, rngs=rngs) for _ in range(count)]
@@ -139,7 +140,7 @@ class ConvStemHead(nnx.Module):
             stem_blocks=settings.detail_stem_blocks,
             pixel_width=settings.pixel_width,
             pixel_scale=settings.pixel_scale,
-            weave_square=settings.weave_square,
+            remove_weave=settings.remove_weave,
             rngs=rngs,
         )
 
@@ -181,37 +182,44 @@ class ConvStemHead(nnx.Module):
         if not isinstance(self.out, PixelHead):
             return self.out(within(unpadded, y), dtype).astype(jnp.float32)
         output = self.out(y, dtype, unpadded).astype(jnp.float32)
-        return without_weave(output, self.weave_square, unpadded) if self.weave_square else output
+        return without_weave(output, unpadded) if self.remove_weave else output
 
 
-def without_weave(latent: Array, square: int, unpadded: Array | None = None) -> Array:
-    """Remove the pattern that repeats from square to square.
+def without_weave(latent: Array, unpadded: Array | None = None) -> Array:
+    """Remove the patterns that repeat from square to square, a latent pixel's and two's.
 
     The pattern at a square is the mean over the squares nearby, without its own mean and slope:
     a plain ramp repeats too, and stays. Images contain hardly anything else that repeats with just
-    this period over so many squares; convolutions at the latent's resolution leave such a pattern.
+    these periods; convolutions at the latent's resolution leave such a pattern.
 
     Args:
-      latent: [B, h, w, C] float32: a rearranged image, C = pixels x 3 colours, colours last.
-      square: side of a square in latent pixels; divides h and w.
-      unpadded: as in `ConvStemHead.stem`; padding ends at a square's edge.
+      latent: [B, h, w, C] float32: a rearranged image, C = pixels x 3 colours, colours last; h and
+        w are even.
+      unpadded: as in `ConvStemHead.stem`; padding begins at an even row and column.
 
     Returns:
       [B, h, w, C].
     """
+    if unpadded is None:
+        unpadded = jnp.ones((1, *latent.shape[1:3], 1), bool)
+    for square, reach in _WEAVES:
+        latent = latent - _repeated(latent, unpadded, square, reach)
+    return latent
+
+
+def _repeated(latent: Array, unpadded: Array, square: int, reach: int) -> Array:
+    """The pattern of squares of this side, [B, h, w, C]."""
     batch, height, width, channels = latent.shape
     rows, columns, pixels = height // square, width // square, channels // 3
     split = latent.reshape(batch, rows, square, columns, square, pixels, 3)
     squares = split.swapaxes(2, 3).reshape(batch, rows, columns, -1, 3)
     ramps = _ramps(square, math.isqrt(pixels))
-    if unpadded is None:
-        unpadded = jnp.ones((1, height, width, 1), bool)
     inside = unpadded[:, ::square, ::square, 0]
-    near = _nearby(inside[:, :, 0]), _nearby(inside[:, 0])
+    near = _nearby(inside[:, :, 0], reach), _nearby(inside[:, 0], reach)
     pattern = jnp.einsum("bij,bjkpc,blk->bilpc", near[0], squares, near[1], precision="highest")
     pattern -= jnp.einsum("pf,qf,bilqc->bilpc", ramps, ramps, pattern, precision="highest")
-    plain = (squares - pattern).reshape(batch, rows, columns, square, square, pixels, 3)
-    return plain.swapaxes(2, 3).reshape(latent.shape)
+    split = pattern.reshape(batch, rows, columns, square, square, pixels, 3)
+    return split.swapaxes(2, 3).reshape(latent.shape)
 
 
 def _ramps(square: int, scale: int) -> Array:
@@ -221,10 +229,10 @@ def _ramps(square: int, scale: int) -> Array:
     return jnp.asarray(np.linalg.qr(ramps)[0], jnp.float32)
 
 
-def _nearby(inside: Array) -> Array:
+def _nearby(inside: Array, reach: int) -> Array:
     """Weights [B, n, n] of the mean over the squares near each of n, from [B, n] bool."""
     places = jnp.arange(inside.shape[1])
-    near = (jnp.abs(places[:, None] - places) <= _REACH) & inside[:, None]
+    near = (jnp.abs(places[:, None] - places) <= reach) & inside[:, None]
     return near / jnp.maximum(near.sum(-1, keepdims=True), 1)
 
 

@@ -28,8 +28,8 @@ class LightningDiTArchitecture:
       detail_stem_blocks: residual blocks of the stem.
       pixel_width: channels of the head's last convolutions, on the pixels of a latent that is a
         rearranged image; 0 means none.
-      weave_square: with pixel_width, the head removes a pattern that repeats from square to square
-        of this many latent pixels (`without_weave`); 0 keeps it.
+      remove_weave: with pixel_width, whether the head removes the patterns that repeat from latent
+        pixel to latent pixel (`without_weave`); needs an even patch_size.
       lora_rank: of the adapters on the blocks' matrices (models/lora.py); 0 means none.
       lora_alpha: an adapter's output is scaled by lora_alpha / lora_rank.
     """
@@ -51,7 +51,7 @@ class LightningDiTArchitecture:
     detail_blocks: int = 2
     detail_stem_blocks: int = 1
     pixel_width: int = 0
-    weave_square: int = 0
+    remove_weave: bool = False
     lora_rank: int = 0
     lora_alpha: float = 16.0
 
