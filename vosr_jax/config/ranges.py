@@ -38,7 +38,7 @@ _RANGES: dict[str, tuple[str, ...]] = {
         *("train.sample_every", "train.eval_every", "train.keep_every", "train.hang_seconds"),
         *("eval.tile_size", "eval.crop_border", "eval.centre_crop", "eval.weak_strengths"),
         *("guidance.weak_strength_range", "model.pixel_width", "objective.adversarial_weight"),
-        *("objective.weave_weight", "objective.adversarial_damage", "model.lora_rank"),
+        *("objective.weave_weight", "model.lora_rank"),
     ),
     "[0, 1]": (
         *("data.max_bad_fraction", "guidance.drop_rate", "guidance.interval"),

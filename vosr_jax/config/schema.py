@@ -97,9 +97,8 @@ class ObjectiveConfig:
 
     weave_weight: weight of a penalty on the regular error pattern that channels drawn side by side
     leave (`flow_matching.weave`); for latents of rearranged pixels.
-    adversarial_weight: weight of a patch discriminator's term (training/pixel_losses.py), for the
-    last part of training on pixels. Its first convolution has adversarial_width channels. Rows
-    whose input's damage is below adversarial_damage count less, in proportion (0: all in full).
+    adversarial_weight: weight of a patch discriminator's term (training/pixel_losses.py). Its first
+    convolution has adversarial_width channels. For the last part of training on pixels.
 
     The keys from `interval_end` on belong to distillation: see `IntervalSettings`,
     `DistillationSettings`, `RCGMSettings` and `MeanFlowSettings`.
@@ -121,7 +120,6 @@ class ObjectiveConfig:
     weave_weight: float = 0.0
     adversarial_weight: float = 0.0
     adversarial_width: int = 24
-    adversarial_damage: float = 0.0
     interval_end: Literal["beta", "pair"] = "beta"
     interval_alpha: float = 1.0
     interval_beta: float = 1.0

@@ -8,9 +8,8 @@ optimizes the AlexNet LPIPS that evaluations report.
 The adversarial term is for the last part of training. A patch discriminator learns to tell the
 truth from the network's predicted image, each beside the enlarged input. The network learns to
 fool it. Both compare the two images of a row (a relativistic pair): the discriminator minimizes
-softplus(fake - real), the network softplus(real - fake). The network's term may count less in rows
-whose input is hardly damaged: their detail is known, and invented detail only costs fidelity. The
-discriminator's parameters and optimizer state are part of the train state.
+softplus(fake - real), the network softplus(real - fake). The discriminator's parameters and
+optimizer state are part of the train state.
 """
 
 import dataclasses
@@ -143,23 +142,6 @@ def perceptual_weights(config: Config) -> dict:
 Gradient = dict[str, Array]
 
 
-def damage(lq: Array, truth: Array) -> Array:
-    """Measure what was done to an input beyond reducing it: the mean distance of the 4 x 4 means.
-
-    The detail that reducing by 4 takes away is not in these means; noise, blur and JPEG blocks are.
-
-    Args:
-      lq: [B, H, W, 3] in [-1, 1], the enlarged input; sides multiples of 4.
-      truth: the same shape.
-
-    Returns:
-      [B] float32. Medians of `official`, `mild` and `clean` inputs: 0.08, 0.03 and 0.01.
-    """
-    batch, height, width, channels = lq.shape
-    cells = (lq - truth).reshape(batch, height // 4, 4, width // 4, 4, channels)
-    return jnp.mean(jnp.abs(cells.mean((2, 4))), axis=(1, 2, 3))
-
-
 @dataclasses.dataclass(frozen=True)
 class Adversary:
     """The discriminator and how it is trained.
@@ -169,15 +151,12 @@ class Adversary:
       optimizer: its own optax transformation.
       weight: of the network's term.
       frozen: the frozen nets, whose autoencoder decodes latents.
-      full_damage: `damage` from which on a row counts in full; below it in proportion. 0: every row
-        counts in full.
     """
 
     network: Blueprint
     optimizer: optax.GradientTransformation
     weight: float
     frozen: FrozenNets
-    full_damage: float = 0.0
 
     def new_state(self) -> dict[str, Any]:
         """Fresh parameters and optimizer state, as the train state holds them."""
@@ -218,18 +197,7 @@ class Adversary:
         own = jax.lax.stop_gradient(parameters)
         gradient, own_rows = jax.grad(own_loss, has_aux=True)(own)
         metrics = {"adversarial_rows": rows, "discriminator_rows": own_rows}
-        counted = rows * self.share(lq, truth)
-        return self.weight * jnp.mean(counted), metrics, jax.lax.stop_gradient(gradient)
-
-    def share(self, lq: Array, truth: Array) -> Array:
-        """How much each row's term counts, [B] in [0, 1].
-
-        Args:
-          lq, truth: as `damage` takes them.
-        """
-        if not self.full_damage:
-            return jnp.ones(len(lq))
-        return jnp.minimum(damage(lq, truth) / self.full_damage, 1.0)
+        return self.weight * jnp.mean(rows), metrics, jax.lax.stop_gradient(gradient)
 
     def update(self, state: dict[str, Any], gradient: Gradient) -> dict[str, Any]:
         """Apply the discriminator's optimizer step."""
@@ -253,4 +221,4 @@ def make_adversary(config: Config, frozen: FrozenNets | None) -> Adversary | Non
         clip_by_global_norm(rates.max_grad_norm),
         optax.adamw(rates.learning_rate, b1=0.0, b2=0.99, weight_decay=rates.weight_decay),
     )
-    return Adversary(network, optimizer, o.adversarial_weight, frozen, o.adversarial_damage)
+    return Adversary(network, optimizer, o.adversarial_weight, frozen)
