@@ -102,9 +102,7 @@ def test_the_teacher_is_split_as_the_student_is(results: dict):
         assert np.prod(whole) == 8 * np.prod(shard), name
 
 
-@pytest.mark.parametrize(
-    ("mesh", "parts"), [(FIRST, 4), pytest.param("fsdp 8", 8, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mesh", [FIRST, *slow_cases("fsdp 8")])
 def test_parameters_ema_and_optimizer_are_split(results: dict, mesh: str):
     parts = {FIRST: 4, "fsdp 8": 8}[mesh]
     shards = results[mesh]["shards"]
