@@ -3,17 +3,13 @@
 import dataclasses
 import functools
 import itertools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training.simulated import on_devices
 from tests.training.tiny import tiny_batch, tiny_config
 from vosr_jax.diffusion.noise import columns_index
 from vosr_jax.diffusion.objectives import ends_at_a_picture
@@ -156,17 +152,7 @@ def test_the_steps_metrics_name_the_samples_of_their_rows():
 
 @pytest.mark.slow
 def test_replicas_that_are_summed_once_per_update_train_alike_and_send_less():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.sums_on_a_mesh"],
-        cwd=Path(__file__).parents[2],
-        env=os.environ
-        | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads(done.stdout)
+    results = on_devices(4, "tests.training.sums_on_a_mesh")
     each, once, short = (results[name] for name in ("microbatch", "update", "short"))
     assert len(set(each["losses"])) == len(each["losses"]) == 4
     for found, tolerance in ((once, 1e-6), (short, 1e-4)):

@@ -1,6 +1,5 @@
 """Previews and validation lie over the devices and are those of one device."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,23 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.training.simulated import on_devices
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def results() -> dict:
     """What preview_on_devices.py printed, in a process with 4 simulated devices."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.preview_on_devices"],
-        cwd=ROOT,
-        env=os.environ
-        | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return on_devices(4, "tests.training.preview_on_devices")
 
 
 @pytest.mark.slow

@@ -1,23 +1,17 @@
 """Sharding: the same losses on every mesh, parameters really split, rows where they belong."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.training.simulated import on_devices
 from tests.training.tiny import tiny_config
 from vosr_jax.errors import UserError
 from vosr_jax.models.lora import adapters_of, kernels_of
 from vosr_jax.training.build import denoiser_blueprint
 from vosr_jax.training.sharding import make_mesh, parameter_spec, sharded_over
 from vosr_jax.training.telemetry import parameter_table
-
-ROOT = Path(__file__).parents[2]
 
 
 def slow_cases(*names: str) -> list:
@@ -37,17 +31,7 @@ class Results(dict):
     def __missing__(self, mesh: str) -> dict:
         first = ["single", FIRST]
         wanted = ["--only", *first] if mesh in first else ["--except", *first]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.training.losses_on_meshes", *wanted],
-            cwd=ROOT,
-            env=os.environ
-            | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-            capture_output=True,
-            text=True,
-            timeout=1800,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        self.update(json.loads(done.stdout))
+        self.update(on_devices(8, "tests.training.losses_on_meshes", *wanted))
         return self[mesh]
 
 
