@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vosr_jax.errors import UserError
-from vosr_jax.metrics.lpips import _unit, load_lpips, lpips
+from vosr_jax.metrics.lpips import load_lpips, lpips, unit_length
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_gradients_are_finite_on_flat_and_equal_pictures(params):
     value, gradient = jax.value_and_grad(lambda a: lpips(params, a, flat).sum())(flat)
     assert float(value) == 0.0
     assert np.isfinite(gradient).all()
-    gradient = jax.grad(lambda feature: _unit(feature).sum())(jnp.zeros((1, 2, 2, 8)))
+    gradient = jax.grad(lambda feature: unit_length(feature).sum())(jnp.zeros((1, 2, 2, 8)))
     assert np.isfinite(gradient).all()
 
 

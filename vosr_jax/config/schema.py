@@ -97,8 +97,9 @@ class ObjectiveConfig:
 
     weave_weight: weight of a penalty on the regular error pattern that channels drawn side by side
     leave (`flow_matching.weave`); for latents of rearranged pixels.
-    adversarial_weight: weight of a patch discriminator's term (training/pixel_losses.py). Its first
-    convolution has adversarial_width channels. For the last part of training on pixels.
+    adversarial_weight: weight of a discriminator's term (training/adversary.py), for the last part
+    of training on pixels. adversary: what it sees, "patch" (pixels) or "features" (VGG16's maps;
+    needs a perceptual_weight). Its first layer has adversarial_width channels.
 
     The keys from `interval_end` on belong to distillation: see `IntervalSettings`,
     `DistillationSettings`, `RCGMSettings` and `MeanFlowSettings`.
@@ -119,6 +120,7 @@ class ObjectiveConfig:
     perceptual_crop: int = 64
     weave_weight: float = 0.0
     adversarial_weight: float = 0.0
+    adversary: Literal["patch", "features"] = "patch"
     adversarial_width: int = 24
     interval_end: Literal["beta", "pair"] = "beta"
     interval_alpha: float = 1.0

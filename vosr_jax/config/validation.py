@@ -155,6 +155,13 @@ def _network_rules(c: Config) -> list[tuple[bool, str]]:
             "objective.adversarial_weight needs a data.crop_size that is a multiple of 4",
         ),
         (
+            not c.objective.adversarial_weight
+            or c.objective.adversary == "patch"
+            or c.objective.perceptual_weight > 0,
+            "objective.adversary=features judges the maps of the perceptual term; set "
+            "objective.perceptual_weight, or adversary=patch",
+        ),
+        (
             not c.optimizer.muon_convolutions or c.optimizer.name == "muon",
             "optimizer.muon_convolutions needs optimizer.name=muon",
         ),

@@ -73,17 +73,28 @@ def lpips(params: dict[str, list], a: jax.Array, b: jax.Array) -> jax.Array:
     Returns:
       [B] float32.
     """
-    features = _vgg if len(params["convolutions"]) == len(CHANNELS) else _alexnet
-    pair = jnp.concatenate([a, b]).astype(jnp.float32)
-    maps = features(params["convolutions"], (pair - _SHIFT) / _SCALE)
     total = jnp.zeros(a.shape[0], jnp.float32)
-    for weight, feature in zip(params["weights"], maps, strict=True):
-        first, second = jnp.split(_unit(feature), 2)
+    for weight, feature in zip(params["weights"], features(params, a, b), strict=True):
+        first, second = jnp.split(unit_length(feature), 2)
         total += jnp.mean(jnp.sum((first - second) ** 2 * weight, axis=-1), axis=(1, 2))
     return total
 
 
-def _unit(feature: jax.Array) -> jax.Array:
+def features(params: dict[str, list], a: jax.Array, b: jax.Array) -> list[jax.Array]:
+    """The network's maps of pairs of images, whose differences `lpips` weights.
+
+    Args:
+      params, a, b: as for `lpips`.
+
+    Returns:
+      Five arrays [2 B, h, w, channels] float32: a's maps, then b's.
+    """
+    maps = _vgg if len(params["convolutions"]) == len(CHANNELS) else _alexnet
+    pair = jnp.concatenate([a, b]).astype(jnp.float32)
+    return maps(params["convolutions"], (pair - _SHIFT) / _SCALE)
+
+
+def unit_length(feature: jax.Array) -> jax.Array:
     """Normalize along the channels; a zero vector stays zero and has zero gradient."""
     square = jnp.sum(feature**2, axis=-1, keepdims=True)
     length = jnp.sqrt(jnp.where(square > 0, square, 1.0))

@@ -17,15 +17,11 @@ from vosr_jax.diffusion.parameterization import Parameterization
 from vosr_jax.models.lora import trained_of, with_base
 from vosr_jax.parameters.blueprint import Blueprint
 from vosr_jax.training.accumulation import Replicas, accumulate
+from vosr_jax.training.adversary import Adversary, make_adversary
 from vosr_jax.training.data_failures import FAILED
 from vosr_jax.training.frozen import FrozenNets
 from vosr_jax.training.optimizer import make_optimizer, schedule_of
-from vosr_jax.training.pixel_losses import (
-    Adversary,
-    PerceptualTerm,
-    make_adversary,
-    perceptual_term,
-)
+from vosr_jax.training.pixel_losses import PerceptualTerm, perceptual_term
 from vosr_jax.training.sharding import Gather
 from vosr_jax.training.state import TrainState, new_state
 
@@ -85,6 +81,7 @@ class TrainStep:
         """Build the train step of a config; `others` are fields that the config does not set."""
         o = config.optimizer
         total = config.train.total_steps
+        perceptual = perceptual_term(config, frozen)
         return cls(
             network=network,
             frozen=frozen,
@@ -95,9 +92,9 @@ class TrainStep:
             ema_ramp=config.ema.ramp,
             microbatches=config.train.microbatches,
             seed=config.seed,
-            perceptual=perceptual_term(config, frozen),
+            perceptual=perceptual,
             deterministic=config.train.deterministic,
-            adversary=make_adversary(config, frozen),
+            adversary=make_adversary(config, frozen, perceptual),
             **others,
         )
 
