@@ -144,9 +144,30 @@ def test_a_second_picture_of_another_size_compiles_nothing():
     assert [program._cache_size() for program in programs] == compiled
 
 
-def test_a_tiles_side_follows_its_channels_alone():
-    assert [streaming.tile_side(64**2 * 8, channels) for channels in (8, 16, 32)] == [64, 40, 32]
-    assert streaming.tile_side(16, 8) == 16
+def test_a_tile_with_too_many_channels_is_halved():
+    area = 64**2 * 8
+    assert [streaming.tile_side(64, area, channels) for channels in (8, 16, 32)] == [64, 32, 32]
+    assert streaming.tile_side(60, area, 8) == 56 and streaming.tile_side(8, area, 8) == 16
+
+
+@pytest.mark.parametrize("run", (encode_tiled, decode_tiled))
+def test_no_stage_computes_a_pixel_twice_if_tiles_divide_the_picture(run, monkeypatch):
+    autoencoder = autoencoders.stable_diffusion()
+    real, seen = streaming.run_stage, []
+
+    def counting(stage, module, source, target, side, **others):
+        rows, columns = (-(-length // side) for length in source.shape[:2])
+        seen.append(rows * columns * side**2 / (source.shape[0] * source.shape[1]))
+        return real(stage, module, source, target, side, **others)
+
+    monkeypatch.setattr(tiled_autoencoder, "run_stage", counting)
+    # The smallest tile is of 16 px, also at the latent's resolution.
+    scale = autoencoder.downscale
+    if run is encode_tiled:
+        run(autoencoder, np.zeros((1, 32 * scale, 48 * scale, 3), np.float32), None, 16 * scale)
+    else:
+        run(autoencoder, np.zeros((1, 32, 48, 4), np.float32), 16 * scale)
+    assert len(seen) > 10 and set(seen) == {1.0}
 
 
 def test_maps_that_do_not_fit_go_to_a_file_that_is_removed(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from vosr_jax.restoration.tiled.streaming import (
     Statistics,
     run_stage,
     streamed_attention,
+    tile_side,
 )
 
 
@@ -106,11 +107,13 @@ class _TiledCoder:
         # The finest resolution is the encoder's first and the decoder's last.
         width = min(network.conv_in.kernel.shape[-1], network.conv_out.kernel.shape[-2])
         self.area = tile_size**2 * width
+        self.tile_size = tile_size
+        self.height = 0  # of the image; set by encode and decode
         self.groups = getattr(network.norm_out, "groups", 0)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Encode [H, W, 3] to the posterior's moments [h, w, 2 C]."""
-        net = self.network
+        net, self.height = self.network, image.shape[0]
         x, statistics = self._run(_CONV, net.conv_in, image, _width(net.conv_in))
         for level in net.levels:
             for block in level.blocks:
@@ -124,6 +127,7 @@ class _TiledCoder:
     def decode(self, latent: np.ndarray) -> np.ndarray:
         """Decode [h, w, C] to [H, W, 3]."""
         net = self.network
+        self.height = len(latent) * 2 ** sum(level.resample is not None for level in net.levels)
         first = _In(net.quant, net.conv_in)
         x, statistics = self._run(_FIRST, first, latent, _width(net.conv_in))
         x, statistics = self._middle(x, statistics)
@@ -147,33 +151,26 @@ class _TiledCoder:
     def _attend(self, attention: Any, x: np.ndarray, statistics: Statistics | None) -> _Found:
         channels = x.shape[2]
         projected = self.maps.new((*x.shape[:2], 3 * channels))
-        run_stage(_PROJECT, attention, x, projected, self.area, statistics=statistics)
+        self._stage(_PROJECT, attention, x, projected, statistics=statistics)
         attended = self.maps.new(x.shape)
         flat = projected.reshape(-1, 3, channels)
         streamed_attention(flat, attended.reshape(-1, channels))
         self.maps.free(projected)
         # x is both input and result, because no pixel reads its neighbours here.
-        found = run_stage(_JOIN, attention, attended, x, self.area, others=(x,), groups=self.groups)
+        found = self._stage(_JOIN, attention, attended, x, others=(x,), groups=self.groups)
         self.maps.free(attended)
         return x, found
 
     def _block(self, block: Any, x: np.ndarray, statistics: Statistics | None) -> _Found:
         hidden = self.maps.new((*x.shape[:2], _width(block.conv1)))
-        found = run_stage(
-            _FIRST_HALF, block, x, hidden, self.area, statistics=statistics, groups=self.groups
+        found = self._stage(
+            _FIRST_HALF, block, x, hidden, statistics=statistics, groups=self.groups
         )
         # With the same channels the result overwrites its input.
         same = x.shape == hidden.shape
         y = x if same else self.maps.new(hidden.shape)
-        found = run_stage(
-            _SECOND_HALF,
-            block,
-            hidden,
-            y,
-            self.area,
-            statistics=found,
-            others=(x,),
-            groups=self.groups,
+        found = self._stage(
+            _SECOND_HALF, block, hidden, y, statistics=found, others=(x,), groups=self.groups
         )
         for used in (hidden,) if same else (hidden, x):
             self.maps.free(used)
@@ -193,9 +190,20 @@ class _TiledCoder:
         sides = (n * stage.up // stage.down for n in x.shape[:2])
         y = self.maps.new((*sides, channels))
         groups = 0 if last else self.groups
-        found = run_stage(stage, module, x, y, self.area, statistics=statistics, groups=groups)
+        found = self._stage(stage, module, x, y, statistics=statistics, groups=groups)
         self.maps.free(x)
         return y, found
+
+    def _stage(
+        self, stage: Stage, module: Any, x: np.ndarray, y: np.ndarray, **others: Any
+    ) -> Statistics | None:
+        """Run one stage in tiles of the same part of the image at every resolution.
+
+        Each stage thus has as many tiles as the finest, and their last ones overlap no more.
+        """
+        channels = max(x.shape[2], y.shape[2] * stage.up**2 // stage.down**2)
+        side = tile_side(self.tile_size * len(x) // self.height, self.area, channels)
+        return run_stage(stage, module, x, y, side, **others)
 
 
 class _In(nnx.Module):

@@ -63,7 +63,7 @@ def run_stage(
     module: nnx.Module,
     source: np.ndarray,
     target: np.ndarray,
-    area: int,
+    side: int,
     *,
     statistics: Statistics | None = None,
     others: tuple[np.ndarray, ...] = (),
@@ -76,7 +76,7 @@ def run_stage(
       module: its parameters.
       source: [H, W, C] input.
       target: [H up / down, W up / down, C'] output; it may be one of `others`, not `source`.
-      area: largest number of pixels times channels in a tile.
+      side: of a tile, in input pixels, from `tile_side`.
       statistics: for the input's group norm, if it has one.
       others: further inputs of the output's size.
       groups: of the output's next group norm; 0 if there is none.
@@ -85,8 +85,6 @@ def run_stage(
       The output's statistics; None for 0 groups.
     """
     height, width = source.shape[:2]
-    channels = max(source.shape[2], target.shape[2] * stage.up**2 // stage.down**2)
-    side = tile_side(area, channels)
     graph, state = nnx.split(module)
     merged = _Merged(groups) if groups else None
     waiting: tuple[_Tile, tuple[int, int], _Fresh] | None = None
@@ -110,15 +108,20 @@ def run_stage(
     return merged.finish() if merged is not None else None
 
 
-def tile_side(area: int, channels: int) -> int:
+def tile_side(wanted: int, area: int, channels: int) -> int:
     """The side of a tile in input pixels, a multiple of 8; it does not depend on the image's size.
 
+    A side that is too large is halved, since tiles of a whole part of the wanted side cover what
+    tiles of the wanted side cover.
+
     Args:
+      wanted: the side that covers the same part of the image as the tiles of other stages.
       area: largest number of pixels times channels in a tile.
       channels: of the tile.
     """
-    side = math.isqrt(area // channels) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
-    return max(side, _SMALLEST_SIDE)
+    while wanted**2 * channels > area:
+        wanted //= 2
+    return max(wanted // _SIDE_MULTIPLE * _SIDE_MULTIPLE, _SMALLEST_SIDE)
 
 
 @partial(jax.jit, static_argnums=0)
