@@ -56,8 +56,6 @@ class AutoencoderConfig:
     passes for float32, three for bfloat16_3x (about the TF32 of GPUs) and one for bfloat16.
     activations: float32 keeps all values between the products in float32. With bfloat16, products
     and the maps between layers are bfloat16; sums and the norms' statistics stay float32.
-    together: in training, encode hr and lq in one pass instead of one after the other; the
-    activations of both are in memory then.
     kind; path: its weights (sd2, qwen); decoder: the light decoder, instead of sd2's own;
     sample_posterior: in training; downscale, scaling_factor: of kind space_to_depth.
     """
@@ -68,7 +66,6 @@ class AutoencoderConfig:
     sample_posterior: bool = True
     precision: Literal["float32", "bfloat16_3x", "bfloat16"] = "float32"
     activations: Literal["float32", "bfloat16"] = "float32"
-    together: bool = False
     downscale: int = 8
     scaling_factor: float = 1.0
 

@@ -1,7 +1,6 @@
 """The frozen nets inside the step: images in, latents and visual tokens out, no gradient."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,7 +35,6 @@ class FrozenNets:
       autoencoder_precision: of the autoencoder's float32 products: "float32", "bfloat16_3x" or
         "bfloat16"; see `AutoencoderConfig`.
       autoencoder_activations: dtype of the activations between its layers.
-      together: encode hr and lq in one pass.
       sample_posterior: draw from the posterior, or take its mode.
       chunks: number of parts in which the batch passes through the nets, one after another; only
         one part's activations are in memory.
@@ -51,7 +49,6 @@ class FrozenNets:
     sample_posterior: bool
     autoencoder_precision: str = "float32"
     autoencoder_activations: str = "float32"
-    together: bool = False
     chunks: int = 1
     tokens_of: str = "lq"
 
@@ -99,16 +96,12 @@ class FrozenNets:
             with jax.default_matmul_precision(_JAX_PRECISION[self.autoencoder_precision]):
                 return autoencoders.encode(autoencoder, image, noise)
 
-        images, noise = [hr, lq], None
+        noise = None
         if self.sample_posterior:
             rows = row_keys(key, batch["index"])
-            noise = [normal_rows(rows, p, shape) for p in (_HR_POSTERIOR, _LQ_POSTERIOR)]
-        if self.together:
-            hr_latent, lq_latent = _in_one_pass(latent, images, noise)
-        else:
-            # The autoencoder compiles once, and one image's activations are in memory.
-            pairs = (jnp.stack(images), None if noise is None else jnp.stack(noise))
-            hr_latent, lq_latent = jax.lax.map(lambda pair: latent(*pair), pairs)
+            noise = jnp.stack([normal_rows(rows, p, shape) for p in (_HR_POSTERIOR, _LQ_POSTERIOR)])
+        # hr, then lq: the autoencoder compiles once, and one image's activations are in memory.
+        hr_latent, lq_latent = jax.lax.map(lambda pair: latent(*pair), (jnp.stack([hr, lq]), noise))
         inputs: dict[str, Array | None] = {
             "hr_latent": hr_latent,
             "lq_latent": lq_latent,
@@ -132,20 +125,6 @@ class FrozenNets:
         image = {"hr": hr, "other": other}.get(self.tokens_of, lq)
         tokens = visual_tokens(encoder, image, size, block, dtype=self.encoder_dtype)
         return jnp.zeros_like(tokens) if self.tokens_of == "nothing" else tokens
-
-
-def _in_one_pass(
-    latent: Callable[[Array, Array | None], Array], images: list[Array], noise: list[Array] | None
-) -> list[Array]:
-    """The latents of lists of batches. Rows alternate, so each device keeps its own."""
-
-    def alternating(parts: list[Array]) -> Array:
-        rows = jnp.stack(parts, axis=1)
-        return rows.reshape(-1, *rows.shape[2:])
-
-    found = latent(alternating(images), None if noise is None else alternating(noise))
-    found = found.reshape(-1, len(images), *found.shape[1:])
-    return [found[:, number] for number in range(len(images))]
 
 
 def _another(pictures: Array) -> Array:
@@ -184,7 +163,6 @@ def frozen_nets(
         sample_posterior=config.autoencoder.sample_posterior,
         autoencoder_precision=config.autoencoder.precision,
         autoencoder_activations=config.autoencoder.activations,
-        together=config.autoencoder.together,
         chunks=config.train.frozen_chunks,
         tokens_of=config.encoder.tokens_of,
     )
