@@ -18,7 +18,8 @@ from vosr_jax.training.setup import load_train_step
 from vosr_jax.training.step import TrainStep
 
 WEIGHT = 0.5
-KINDS = pytest.mark.parametrize("kind", ("patch", "features"))
+# VGG16 takes a minute to compile.
+KINDS = pytest.mark.parametrize("kind", ("patch", pytest.param("features", marks=pytest.mark.slow)))
 
 
 @functools.cache
