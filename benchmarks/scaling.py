@@ -36,7 +36,7 @@ _CHOICES = {
     "v6e": [(8, "attention"), (8, "attention"), (8, "attention"), (4, "full")],
 }
 _SHORT_CHOICES = {
-    "v5e": [(16, "attention"), (4, "attention"), (8, "attention"), (2, "full")],
+    "v5e": [(16, "attention"), (4, "attention"), (4, "attention"), (2, "full")],
     "v5p": [(8, "none"), (8, "none"), (16, "attention"), (16, "attention")],
     "v6e": [(32, "attention"), (16, "attention"), (16, "attention"), (8, "full")],
 }

@@ -75,6 +75,13 @@ def changed(**sections: dict) -> dict:
             },
             "objective.adversarial_weight is flow_matching's on pixels",
         ),
+        (
+            {
+                "objective": {"adversarial_weight": 0.1, "adversary": "features"},
+                "autoencoder": {"kind": "space_to_depth"},
+            },
+            "objective.adversary=features judges the maps .* set objective.perceptual_weight",
+        ),
         ({"objective": {"name": "rcgm"}}, "objective.name=rcgm needs .* model.r_embedding=True"),
         ({"model": {"r_embedding": True}}, "set model.r_embedding=False"),
         ({"teacher": "nano"}, "teacher is set, but objective.name=flow_matching has none"),
