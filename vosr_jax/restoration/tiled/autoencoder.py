@@ -52,7 +52,7 @@ def encode_tiled(
     encoded = []
     for picture in np.asarray(image):
         with FeatureStore(host_bytes) as maps:
-            walk = _TiledCoder(maps, autoencoder.encoder, tile_size)
+            walk = _TiledCoder(maps, autoencoder.encoder, tile_size, len(picture))
             encoded.append(np.array(walk.encode(picture)))
     # In NumPy: JAX would compile a program for each size.
     mean, std = autoencoder.posterior(np.stack(encoded))
@@ -82,7 +82,8 @@ def decode_tiled(
     pictures = []
     for one in np.asarray(autoencoder.decoder_input(given)):
         with FeatureStore(host_bytes) as maps:
-            picture = _TiledCoder(maps, autoencoder.decoder, tile_size).decode(one)
+            height = len(one) * autoencoder.downscale
+            picture = _TiledCoder(maps, autoencoder.decoder, tile_size, height).decode(one)
             pictures.append(np.clip(np.array(picture), -1, 1))
     return np.stack(pictures)
 
@@ -100,20 +101,20 @@ class _TiledCoder:
       maps: store of the features.
       network: encoder or decoder.
       tile_size: in pixels at the finest resolution.
+      height: of the image at the finest resolution.
     """
 
-    def __init__(self, maps: FeatureStore, network: Any, tile_size: int):
+    def __init__(self, maps: FeatureStore, network: Any, tile_size: int, height: int):
         self.maps, self.network = maps, network
         # The finest resolution is the encoder's first and the decoder's last.
         width = min(network.conv_in.kernel.shape[-1], network.conv_out.kernel.shape[-2])
         self.area = tile_size**2 * width
-        self.tile_size = tile_size
-        self.height = 0  # of the image; set by encode and decode
+        self.tile_size, self.height = tile_size, height
         self.groups = getattr(network.norm_out, "groups", 0)
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Encode [H, W, 3] to the posterior's moments [h, w, 2 C]."""
-        net, self.height = self.network, image.shape[0]
+        net = self.network
         x, statistics = self._run(_CONV, net.conv_in, image, _width(net.conv_in))
         for level in net.levels:
             for block in level.blocks:
@@ -127,7 +128,6 @@ class _TiledCoder:
     def decode(self, latent: np.ndarray) -> np.ndarray:
         """Decode [h, w, C] to [H, W, 3]."""
         net = self.network
-        self.height = len(latent) * 2 ** sum(level.resample is not None for level in net.levels)
         first = _In(net.quant, net.conv_in)
         x, statistics = self._run(_FIRST, first, latent, _width(net.conv_in))
         x, statistics = self._middle(x, statistics)
