@@ -64,8 +64,7 @@ class Features:
     """What the "features" discriminator sees: VGG16's maps of the rows that LPIPS compares.
 
     Attributes:
-      perceptual: the perceptual term, which chooses rows and window. The compiler computes the
-        maps that both need once.
+      perceptual: the perceptual term, which chooses rows and window.
     """
 
     perceptual: PerceptualTerm
@@ -164,18 +163,18 @@ def make_adversary(
     if not o.adversarial_weight:
         return None
     assert frozen is not None, "an adversary looks at decoded pictures"
-    rngs = lambda: nnx.Rngs(params=config.seed + 1)  # noqa: E731
+    seed, width = config.seed + 1, o.adversarial_width
     views: Pixels | Features
     network: Blueprint
     if o.adversary == "patch":
         views = Pixels(frozen)
-        network = Blueprint(lambda: PatchDiscriminator(o.adversarial_width, rngs=rngs()))
+        network = Blueprint(lambda: PatchDiscriminator(width, rngs=nnx.Rngs(params=seed)))
     else:
         assert perceptual is not None, "validation asks for a perceptual term"
         views = Features(perceptual)
         channels = [CHANNELS[STAGE_ENDS[i]] for i in _STAGES]
         network = Blueprint(
-            lambda: FeatureDiscriminator(channels, o.adversarial_width, rngs=rngs())
+            lambda: FeatureDiscriminator(channels, width, rngs=nnx.Rngs(params=seed))
         )
     # No momentum: the network that it judges keeps changing.
     optimizer = optax.chain(

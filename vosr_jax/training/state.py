@@ -89,8 +89,9 @@ def refuse_other_model(
         raise UserError(f"{checkpoint} is of another model: it has {extra[0]}")
     if shapes_of(discriminator) != shapes_of(wanted.discriminator):
         raise UserError(
-            f"{checkpoint} is of another discriminator than objective.adversarial_weight's and "
-            "adversarial_width's; choose another workdir and set train.init_from"
+            f"{checkpoint} is of another discriminator than objective.adversarial_weight, "
+            "adversary and adversarial_width ask for; choose another workdir and set "
+            "train.init_from"
         )
     if optimizer != shapes_of(wanted.optimizer):
         raise UserError(
